@@ -1,0 +1,169 @@
+// Driver: what a format, filter or protocol does behind a node.
+//
+// Problem: the node knows the rules common to all (bounds, alignment, serialisation, tracking,
+// drain, permissions); the driver knows one format. This is the border between the two.
+//
+// Contract
+//  - Data path methods are called by the node only, with requests inside the image's length (reads
+//  beyond it never
+//    arrive), aligned to limits().request_alignment, no longer than the driver's maxima, while the
+//    node is open and not inactive. They may run in parallel; what must not overlap the driver
+//    orders itself.
+//  - A method that a driver does not have answers ENOTSUP, and the node falls back as its comment
+//  says.
+//  - Children are reached through the edges that the driver opened (OpenContext::open_child); they
+//  never go away without
+//    the driver's consent, but the node behind an edge may be replaced at any time inside a drained
+//    section.
+//  - close() is called once, drained, before destruction; after it the driver's children are
+//  released by the node.
+// Errors: Result (errno) on the data path, Expected (text for the client) on the control path.
+// Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/graph/permissions.h"
+#include "block/graph/request.h"
+#include "block/runtime/buffers.h"
+#include "block/runtime/result.h"
+#include "block/runtime/task.h"
+#include "qmp/schema/error.h"
+#include "qmp/schema/json.h"
+
+namespace blockbed {
+
+namespace schema {
+struct BlockdevOptions;
+struct ImageInfoSpecific;
+}  // namespace schema
+
+class Edge;
+class Node;
+class ReopenState;
+
+struct DriverInfo {
+  // Unit of allocation; 0 when there is none.
+  uint64_t cluster_size = 0;
+  uint64_t subcluster_size = 0;
+  // Offset at which a VM state may be stored.
+  uint64_t vm_state_offset = 0;
+  bool dirty = false;
+  bool corrupt = false;
+};
+
+class Driver {
+ public:
+  explicit Driver(Node& node) : node_(node) {}
+  virtual ~Driver() = default;
+  Driver(const Driver&) = delete;
+  Driver& operator=(const Driver&) = delete;
+
+  Node& node() const { return node_; }
+
+  // The name in `drv` and in BlockdevOptions: "qcow2".
+  virtual std::string_view name() const = 0;
+  // A filter shows exactly what its filtered child shows.
+  virtual bool is_filter() const { return false; }
+  // A protocol has no children that hold its data: file, null-co, nbd.
+  virtual bool is_protocol() const { return false; }
+  virtual bool is_format() const { return !is_filter() && !is_protocol(); }
+  virtual bool supports_backing() const { return false; }
+
+  // --- data path
+  virtual Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) = 0;
+  virtual Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) = 0;
+  // ENOTSUP: the node writes zero bytes instead, unless flags.no_fallback.
+  virtual Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags);
+  // ENOTSUP: nothing happens, which is success.
+  virtual Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  // Whole clusters; ENOTSUP: the format cannot compress. length 0 in `buffers` ends a compressed
+  // stream.
+  virtual Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers);
+  // Puts what the driver holds back into its children; the node then flushes the children that hold
+  // data.
+  virtual Task<Result<void>> flush_to_children();
+  // Protocols: make durable.
+  virtual Task<Result<void>> flush_to_disk();
+  // want_zero: the caller needs `zero` to be right; otherwise `allocated` is enough and cheaper.
+  virtual Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero);
+  // Source and target drivers are asked in turn; ENOTSUP: the caller reads and writes.
+  virtual Task<Result<void>> copy_range_from(Edge& source, uint64_t source_offset, uint64_t offset,
+                                             uint64_t length, RequestFlags flags);
+  virtual Task<Result<void>> copy_range_to(uint64_t offset, Edge& target, uint64_t target_offset,
+                                           uint64_t length, RequestFlags flags);
+
+  // Flags that write()/zero() honour themselves; the node emulates FUA with a flush when it is
+  // absent here.
+  virtual bool honours_fua_write() const { return false; }
+  virtual bool honours_fua_zero() const { return false; }
+  virtual bool honours_unmap() const { return false; }
+  virtual bool honours_no_fallback() const { return false; }
+
+  // --- size
+  virtual Task<Result<uint64_t>> length() = 0;
+  // The length may change behind our back (a block device, a growing file): ask again before each
+  // use.
+  virtual bool length_varies() const { return false; }
+  virtual Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
+  // Space taken on the host, without the children that are counted apart; nullopt: ask the
+  // children.
+  virtual Task<Result<std::optional<uint64_t>>> allocated_size();
+
+  // --- permissions. For each edge, what the driver needs of the child when its own parents need
+  // and share `parent`. The default is right for formats and filters by the edge's roles.
+  virtual PermissionPair child_permissions(const Edge* edge, ChildRoles roles,
+                                           PermissionPair parent, const ReopenState* reopen) const;
+  // Prepare, then commit or abort, of a change of the cumulative permissions (image locks).
+  virtual Expected<void> prepare_permissions(Permissions needs, Permissions shares);
+  virtual void commit_permissions(Permissions needs, Permissions shares);
+  virtual void abort_permissions();
+
+  // --- limits and facts
+  virtual void refresh_limits(BlockLimits& limits) const;
+  virtual DriverInfo info() const { return {}; }
+  virtual std::optional<schema::ImageInfoSpecific> specific_info() const;
+  // Zero after creation / after growing.
+  virtual bool has_zero_init() const { return false; }
+  virtual bool has_zero_init_truncate() const { return has_zero_init(); }
+  virtual bool encrypted() const { return false; }
+  virtual bool can_write_compressed() const { return false; }
+
+  // What the image says about its backing file: name as stored, and format ("" when it says none).
+  virtual std::string backing_file_name() const { return {}; }
+  virtual std::string backing_format() const { return {}; }
+  virtual Task<Expected<void>> change_backing_file(std::string name, std::string format,
+                                                   bool require);
+
+  // --- names. The plain file name that opens this node alone ("" when only options can), and the
+  // options that matter to what is read, for `json:{...}` names; children are added by the node.
+  virtual std::string exact_filename() const { return {}; }
+  virtual void gather_filename_options(json::Object& options) const;
+  // The directory that relative backing names start from; error when there is none.
+  virtual Expected<std::string> directory() const;
+
+  // --- life
+  // Requests in flight have ended, none is admitted until the end: stop or restart background work
+  // (timers, caches).
+  virtual void drained_begin() {}
+  virtual void drained_end() {}
+  // Background work still going on inside a drained section.
+  virtual bool drained_poll() const { return false; }
+  virtual Task<void> close() = 0;
+
+  // Reopen with other options: prepare may do I/O and fails with a text; then exactly one of commit
+  // and abort.
+  virtual Task<Expected<void>> reopen_prepare(ReopenState& state);
+  virtual Task<void> reopen_commit(ReopenState& state);
+  virtual Task<void> reopen_abort(ReopenState& state);
+
+ private:
+  Node& node_;
+};
+
+}  // namespace blockbed

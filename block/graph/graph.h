@@ -1,0 +1,227 @@
+// Graph: all nodes, roots and drivers of one server.
+//
+// Problem: nodes are named, opened from options or from file names, owned by the monitor or by whom
+// they serve, and closed in the right order when nobody needs them.
+//
+// Contract
+//  - One GraphLock holder at a time changes the graph (a command, or a job that finishes):
+//  `co_await graph.lock()`.
+//  - Dropping the last NodeRef or edge does not close a node at once: close_unreferenced() does,
+//  with the files' locks gone
+//    when it returns. Whoever held the graph lock calls it before answering.
+//  - Names: 31 characters at most, letters first, `[a-zA-Z0-9._-]`; a node without one gets
+//  `#blockNNN`.
+// Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/graph/node.h"
+#include "block/runtime/gate.h"
+#include "block/runtime/sync.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed {
+
+class Backend;
+class Env;
+class EventSink;
+class Graph;
+
+// Keeps a node alive.
+class NodeRef {
+ public:
+  NodeRef() = default;
+  explicit NodeRef(Node& node);
+  NodeRef(const NodeRef& other);
+  NodeRef(NodeRef&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
+  NodeRef& operator=(NodeRef other) noexcept {
+    std::swap(node_, other.node_);
+    return *this;
+  }
+  ~NodeRef();
+
+  explicit operator bool() const { return node_ != nullptr; }
+  Node* get() const { return node_; }
+  Node& operator*() const { return *node_; }
+  Node* operator->() const { return node_; }
+
+ private:
+  Node* node_ = nullptr;
+};
+
+// How a child's options follow from its parent's when the user did not give them.
+struct InheritedOptions {
+  NodeFlags flags;
+};
+
+// What Graph hands to a driver that opens: its node, and the way to its children.
+class OpenContext {
+ public:
+  OpenContext(Graph& graph, Node& node, const json::Object& options, bool implicit)
+      : graph_(graph), node_(node), options_(options), implicit_(implicit) {}
+
+  Graph& graph() const { return graph_; }
+  Env& env() const;
+  Node& node() const { return node_; }
+  // The node's flags as asked for; a driver may turn read_only on when auto_read_only allows
+  // (set_read_only).
+  const NodeFlags& flags() const { return node_.flags(); }
+  // True when the image was named by another image, not by the user (wall against hostile images:
+  // DESIGN.md "Bounds").
+  bool implicit() const { return implicit_; }
+
+  // Opens or finds what the option `name` says (an inline definition or the name of a node) and
+  // attaches it as child `name`. Fails when the option is absent ("A block device must be specified
+  // for \"file\"").
+  Task<Expected<Edge*>> open_child(std::string name, ChildRoles roles);
+  // The same, null when the option is absent or JSON null.
+  Task<Expected<Edge*>> open_optional_child(std::string name, ChildRoles roles);
+  // True when the options mention the child at all (also as null).
+  bool has_child_option(std::string_view name) const;
+  // Attaches another child by a reference that the driver made (external data file named by the
+  // image).
+  Task<Expected<Edge*>> open_child_by_filename(std::string name, ChildRoles roles,
+                                               std::string filename, std::string format);
+  // For protocols and filters that find out that they can only read: true when read-only is now in
+  // force, Error text `why` when the user insisted on writing.
+  Expected<void> apply_auto_read_only(std::string why);
+
+ private:
+  friend class Graph;
+  Graph& graph_;
+  Node& node_;
+  const json::Object& options_;
+  bool implicit_;
+};
+
+// Opens a node of one driver: parses nothing (the options are typed and checked), opens children
+// through the context, reads its headers, and returns the driver or a text. On failure the graph
+// takes back all that was attached.
+using DriverOpen = std::function<Task<Expected<std::unique_ptr<Driver>>>(
+    OpenContext& context, const schema::BlockdevOptions& options)>;
+
+// How likely a driver is the right one for an image of unknown format.
+struct ProbeInput {
+  std::span<const std::byte> head;  // the first bytes, up to 512
+  std::string_view filename;
+};
+
+struct DriverEntry {
+  std::string name;
+  DriverOpen open;
+  // 0..100, 0 is "not mine"; null when the driver cannot be probed. raw says 1.
+  int (*probe)(const ProbeInput& input) = nullptr;
+  // "nbd" handles "nbd:..."; empty for the rest.
+  std::vector<std::string> protocol_names;
+  // Splits a file name of that protocol into options; null when the driver takes `filename` as it
+  // is.
+  Expected<json::Object> (*parse_filename)(std::string_view filename) = nullptr;
+  bool is_protocol = false;
+  bool is_filter = false;
+  // Listed by `-drive format=help`.
+  bool listed = true;
+};
+
+class DriverRegistry {
+ public:
+  void add(DriverEntry entry);
+  const DriverEntry* find(std::string_view name) const;
+  const std::vector<DriverEntry>& entries() const { return entries_; }
+
+ private:
+  std::vector<DriverEntry> entries_;
+};
+
+class Graph {
+ public:
+  Graph(Env& env, EventSink& events, DriverRegistry& drivers);
+  ~Graph();
+
+  Env& env() const { return env_; }
+  EventSink& events() const { return events_; }
+  DriverRegistry& drivers() const { return drivers_; }
+  Executor& executor() const;
+
+  // --- opening
+  struct OpenRequest {
+    // The option tree as blockdev-add has it (already checked against the schema).
+    json::Object options;
+    // Set for -drive and backing files: the file to open; `driver` may then be absent and is
+    // probed.
+    std::optional<std::string> filename;
+    std::optional<InheritedOptions> inherited;
+    // The name of the child that the node will be, for inheritance rules: "file", "backing".
+    std::string child_name;
+    ChildRoles roles;
+    bool implicit = false;
+    // Leave the backing file closed.
+    bool no_backing = false;
+
+    OpenRequest() = default;
+  };
+  // blockdev-add and all other ways end here. The caller holds the graph lock.
+  Task<Expected<NodeRef>> open(OpenRequest request);
+  // Checked options of a user: to the tree that OpenRequest takes.
+  Task<Expected<NodeRef>> open(const schema::BlockdevOptions& options);
+
+  // --- names
+  Node* find_node(std::string_view name) const;
+  Backend* find_backend(std::string_view name) const;
+  // "Cannot find device='x' nor node-name='x'" and its like.
+  Expected<Node*> find_device_or_node(std::optional<std::string_view> device,
+                                      std::optional<std::string_view> node_name) const;
+  // All nodes, newest first.
+  std::vector<Node*> nodes() const;
+  // All backends in order of creation.
+  const std::vector<Backend*>& backends() const { return backends_; }
+
+  // --- the monitor's ownership of nodes (blockdev-add / blockdev-del)
+  void give_to_monitor(Node& node);
+  Expected<void> take_from_monitor(std::string_view node_name);
+  // Monitor-owned nodes in order of adding.
+  const std::vector<Node*>& monitor_nodes() const { return monitor_nodes_; }
+
+  // --- changing
+  auto lock() { return lock_.lock(); }
+  // Closes what nobody refers to any more.
+  Task<void> close_unreferenced();
+  // Ends everything: the monitor's nodes are dropped, all caches flushed, all files closed. Errors
+  // are reported by the texts returned.
+  Task<void> shutdown();
+
+  // One decision, in one place, on files that an image names: returns an error when opening is
+  // denied.
+  Expected<void> may_open_named_by_image(const Node& image, std::string_view filename) const;
+  void deny_files_named_by_images(bool deny) { deny_named_by_images_ = deny; }
+
+  std::string next_auto_name();
+
+ private:
+  friend class Node;
+  friend class NodeRef;
+  friend class Backend;
+  friend class GraphChange;
+  friend class OpenContext;
+
+  Env& env_;
+  EventSink& events_;
+  DriverRegistry& drivers_;
+  Mutex lock_;
+  std::list<std::unique_ptr<Node>> nodes_;
+  std::map<std::string, Node*, std::less<>> by_name_;
+  std::vector<Node*> unreferenced_;
+  std::vector<Node*> monitor_nodes_;
+  std::vector<Backend*> backends_;
+  uint64_t auto_names_ = 0;
+  bool deny_named_by_images_ = false;
+};
+
+}  // namespace blockbed

@@ -1,0 +1,95 @@
+// GraphChange: a change of the graph that happens whole or not at all.
+//
+// Problem: replacing, attaching and detaching edges must leave every permission satisfied; a
+// failure at any step leaves the graph as it was, in every detail that a client can see.
+//
+// Contract
+//  - Steps are applied as they are called; check() then computes the permissions of all nodes
+//  touched and asks the drivers
+//    (image locks); commit() makes it final, and a GraphChange that dies without commit() undoes
+//    its steps in reverse.
+//  - The caller holds the graph lock and has drained the nodes whose edges change (DrainedSection).
+//  - Between the first step and commit/undo there is no suspension: nobody sees the graph half
+//  changed.
+// Errors: QEMU's texts for permission conflicts, cycles and frozen links.
+// Threading: engine thread only.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/graph/edge.h"
+#include "block/graph/node.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed {
+
+class GraphChange {
+ public:
+  explicit GraphChange(Graph& graph);
+  GraphChange(const GraphChange&) = delete;
+  GraphChange& operator=(const GraphChange&) = delete;
+  ~GraphChange();
+
+  // A new child edge of `parent`; it is owned by the parent node.
+  Edge* attach_child(Node& parent, std::string name, ChildRoles roles, Node& child);
+  // The edge of a root: who owns it keeps the pointer; `permissions` are what the root wants.
+  void attach_root(Edge& edge, Node& node, PermissionPair permissions);
+  void detach_root(Edge& edge);
+  Expected<void> detach_child(Edge& edge);
+  // The edge points to another node.
+  Expected<void> replace_node(Edge& edge, Node& node);
+  // All parents of `from` that may follow now use `to`; edges from `to` itself to `from` stay (a
+  // filter put in between).
+  Expected<void> replace_in_parents(Node& from, Node& to);
+  void set_permissions(Edge& edge, PermissionPair permissions);
+  void set_read_only(Node& node, bool read_only);
+
+  // Anything else that must be undone or made final together with this change; undo runs in reverse
+  // order.
+  void on_undo(std::function<void()> undo);
+  void on_commit(std::function<void()> commit);
+  // The permissions of this node are to be checked again although no edge of it was changed.
+  void recheck(Node& node);
+
+  Expected<void> check();
+  void commit();
+
+ private:
+  struct Step;
+  Graph& graph_;
+  std::vector<Step> steps_;
+  std::vector<Node*> touched_;
+  std::vector<Node*> prepared_;
+  bool done_ = false;
+};
+
+// A node drained for a while; nests. `auto drained = co_await drain(node);` ... `drained.end()` or
+// destruction.
+class [[nodiscard]] DrainedSection {
+ public:
+  DrainedSection() = default;
+  explicit DrainedSection(std::vector<Node*> nodes);
+  DrainedSection(DrainedSection&& other) noexcept : nodes_(std::exchange(other.nodes_, {})) {}
+  DrainedSection& operator=(DrainedSection&& other) noexcept {
+    end();
+    nodes_ = std::exchange(other.nodes_, {});
+    return *this;
+  }
+  ~DrainedSection() { end(); }
+  void end();
+
+ private:
+  std::vector<Node*> nodes_;
+};
+
+// Waits until no request of `node` or of any of its parents is in flight; none is admitted until
+// the section ends.
+Task<DrainedSection> drain(Node& node);
+Task<DrainedSection> drain(std::vector<Node*> nodes);
+// All nodes of the graph, and their roots.
+Task<DrainedSection> drain_all(Graph& graph);
+
+}  // namespace blockbed

@@ -1,0 +1,182 @@
+// Node: one layer of the graph with a driver behind it.
+//
+// Problem: formats, filters and protocols differ; bounds, alignment, overlap, tracking, drain,
+// permissions and statistics do not. The node holds what is common and is what everybody else talks
+// to.
+//
+// Contract
+//  - Requests come in through an edge's methods and end up here: a request is checked, split and
+//  aligned once, waits for
+//    overlapping serialising requests, is counted while in flight, and goes to the driver.
+//  - A node is drained when no request is in flight and none is admitted. Its parents are told to
+//  send nothing
+//    (EdgeParent::drained_begin), then the node waits. Graph changes happen inside drained sections
+//    only.
+//  - Nodes are made by Graph::open and die in Graph::close_unreferenced, when neither an edge nor a
+//  NodeRef holds them.
+// Units: bytes; times in ns. Threading: engine thread only.
+// Source of the rules: QEMU 7.2's visible behaviour (qemu-facts.md, docs/conformance.md).
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/graph/driver.h"
+#include "block/graph/edge.h"
+#include "block/graph/permissions.h"
+#include "block/graph/request.h"
+#include "block/runtime/sync.h"
+
+namespace blockbed {
+
+class Env;
+class Graph;
+class GraphChange;
+
+enum class DetectZeroes { kOff, kOn, kUnmap };
+
+// The generic options of a node, as they are in force.
+struct NodeFlags {
+  bool read_only = false;
+  bool auto_read_only = false;
+  bool force_share = false;
+  bool cache_direct = false;
+  bool cache_no_flush = false;
+  // `discard=unmap`.
+  bool unmap = false;
+  DetectZeroes detect_zeroes = DetectZeroes::kOff;
+  // Opened for a guest that has not arrived (incoming migration): no permissions taken, no writes.
+  bool inactive = false;
+
+  friend bool operator==(const NodeFlags&, const NodeFlags&) = default;
+};
+
+// One request on its way through a node.
+struct TrackedRequest {
+  enum class Kind { kRead, kWrite, kZero, kDiscard, kTruncate, kFlush };
+  Kind kind;
+  uint64_t offset;
+  uint64_t length;
+  // The range that must not overlap with others, aligned; as wide as the request when it does not
+  // serialise.
+  uint64_t overlap_offset;
+  uint64_t overlap_length;
+  bool serialising = false;
+  TrackedRequest* waits_for = nullptr;
+  TrackedRequest* previous = nullptr;
+  TrackedRequest* next = nullptr;
+};
+
+class Node final : public EdgeParent {
+ public:
+  Node(Graph& graph, std::string name);
+  ~Node();
+
+  Graph& graph() const { return graph_; }
+  Env& env() const;
+  const std::string& name() const { return name_; }
+  Driver& driver() const { return *driver_; }
+  bool is_open() const { return driver_ != nullptr; }
+
+  const NodeFlags& flags() const { return flags_; }
+  bool writable() const { return !flags_.read_only && !flags_.inactive; }
+  const BlockLimits& limits() const { return limits_; }
+  // Driver limits and permissions again, after the graph or the driver's file changed.
+  void refresh_limits();
+
+  // --- children and parents. Children in the order in which they were attached.
+  const std::vector<std::unique_ptr<Edge>>& children() const { return children_; }
+  const std::vector<Edge*>& parents() const { return parents_; }
+  Edge* child(std::string_view name) const;
+  // The child that holds the node's own data: `file` of a format. Null for protocols and for
+  // filters.
+  Edge* storage_edge() const;
+  // What a filter stands on.
+  Edge* filtered_edge() const;
+  // The backing file's edge of a format.
+  Edge* cow_edge() const;
+  // The next node towards the data: filtered child, or cow child.
+  Node* filter_or_cow_node() const;
+  Node* backing_node() const;
+  // This node or the first one below that is no filter.
+  Node* skip_filters();
+  // kPrimary child.
+  Node* primary_node() const;
+
+  // --- data path; see Edge for the contract. `edge` is who asks, null for the graph's own needs.
+  Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags = {});
+  Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags = {});
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags = {});
+  Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  Task<Result<void>> flush();
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero = true);
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
+
+  // Current length in bytes; cached unless the driver says that it varies.
+  uint64_t length() const { return length_; }
+  Task<Result<uint64_t>> refresh_length();
+
+  // --- drain
+  bool quiesced() const { return quiesce_count_ > 0; }
+  uint64_t in_flight() const { return in_flight_; }
+
+  // --- facts for reports
+  uint64_t write_generation() const { return write_generation_; }
+  uint64_t highest_written_offset() const { return highest_written_offset_; }
+  // The name under which this node can be opened again: exact_filename, or json:{...} made of the
+  // options.
+  std::string filename() const;
+  // What the guest-visible part of the options is, for json: names and full reports.
+  json::Object full_options() const;
+  // The driver that the user named or that was probed, and options as given (reopen compares with
+  // them).
+  const json::Object& given_options() const { return given_options_; }
+
+  // --- EdgeParent
+  std::string describe_user() const override;
+  Node* as_node() override { return this; }
+  void drained_begin(Edge& edge) override;
+  void drained_end(Edge& edge) override;
+  bool drained_poll(Edge& edge) override;
+  void node_resized(Edge& edge) override;
+
+ private:
+  friend class Graph;
+  friend class GraphChange;
+  friend class NodeRef;
+  friend class DrainedSection;
+  friend class RequestScope;
+
+  struct RequestQueue;
+
+  Graph& graph_;
+  std::string name_;
+  bool named_by_user_ = false;
+  std::unique_ptr<Driver> driver_;
+  NodeFlags flags_;
+  json::Object given_options_;
+
+  std::vector<std::unique_ptr<Edge>> children_;
+  std::vector<Edge*> parents_;
+  int references_ = 0;
+  bool monitor_owned_ = false;
+
+  BlockLimits limits_;
+  uint64_t length_ = 0;
+
+  uint64_t in_flight_ = 0;
+  int quiesce_count_ = 0;
+  TrackedRequest* requests_ = nullptr;
+  int serialising_in_flight_ = 0;
+  std::unique_ptr<WaitQueue> request_ended_;
+
+  uint64_t write_generation_ = 0;
+  uint64_t flushed_generation_ = 0;
+  uint64_t highest_written_offset_ = 0;
+};
+
+}  // namespace blockbed
