@@ -1,8 +1,9 @@
 // Failure on the control path: what a client is told.
 //
-// Contract: an Error is a class that programs test and a description that people read and some programs compare; the
-// texts are QEMU's. `Expected<T>` is the return type of everything a command can make fail. The data path does not use
-// it: there a failure is an errno (block/runtime/result.h).
+// Contract: an Error is a class that programs test and a description that people read and some
+// programs compare; the texts are QEMU's. `Expected<T>` is the return type of everything a command
+// can make fail. The data path does not use it: there a failure is an errno
+// (block/runtime/result.h).
 #pragma once
 
 #include <expected>
@@ -12,7 +13,13 @@
 
 namespace blockbed {
 
-enum class ErrorClass { kGenericError, kCommandNotFound, kDeviceNotActive, kDeviceNotFound, kKVMMissingCap };
+enum class ErrorClass {
+  kGenericError,
+  kCommandNotFound,
+  kDeviceNotActive,
+  kDeviceNotFound,
+  kKVMMissingCap
+};
 
 // The name on the wire: "GenericError", ...
 std::string_view error_class_name(ErrorClass error_class);
@@ -31,8 +38,11 @@ struct Error {
 template <class T>
 using Expected = std::expected<T, Error>;
 
-// `return fail("Cannot find device='{}'...", ...)` is written as `return fail(fmt::format(...))`: this header stays light.
-inline std::unexpected<Error> fail(std::string description) { return std::unexpected(Error(std::move(description))); }
+// `return fail("Cannot find device='{}'...", ...)` is written as `return fail(fmt::format(...))`:
+// this header stays light.
+inline std::unexpected<Error> fail(std::string description) {
+  return std::unexpected(Error(std::move(description)));
+}
 inline std::unexpected<Error> fail(ErrorClass c, std::string description) {
   return std::unexpected(Error(c, std::move(description)));
 }

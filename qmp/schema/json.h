@@ -1,17 +1,19 @@
 // JSON values as QEMU's monitor protocol has them.
 //
-// Problem: clients compare what a server sends down to the order of the keys, and send integers that need all
-// 64 bits, signed and unsigned. A general JSON library loses one or the other.
+// Problem: clients compare what a server sends down to the order of the keys, and send integers
+// that need all 64 bits, signed and unsigned. A general JSON library loses one or the other.
 //
 // Contract
-//  - An integer is int64 or uint64; the unsigned form holds only what int64 cannot, so equal numbers have equal forms.
-//  - An object keeps its members in the order of insertion and holds a key once. The writer, not the object, knows the
-//    order in which QEMU prints keys (see json_write.h).
-//  - Values own what they hold; destruction of a deep tree does not recurse without bound because the parser bounds
-//    depth at kMaxDepth (QEMU's limit).
+//  - An integer is int64 or uint64; the unsigned form holds only what int64 cannot, so equal
+//    numbers have equal forms.
+//  - An object keeps its members in the order of insertion and holds a key once. The writer, not
+//    the object, knows the order in which QEMU prints keys (see json_write.h).
+//  - Values own what they hold; destruction of a deep tree does not recurse without bound because
+//    the parser bounds depth at kMaxDepth (QEMU's limit).
 // Threading: plain data, no shared state.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -42,15 +44,20 @@ class Object {
 
   // Appends the member, or replaces the value of a key that is there (its place stays).
   void set(std::string_view key, Value value);
+  // Appends a member whose key the caller knows to be absent: no search. For builders of large
+  // objects.
+  void append_new(std::string key, Value value);
+  void reserve(size_t members);
   // False when the key was not there.
   bool erase(std::string_view key);
   // Removes the member and hands its value over; the key must be there.
   Value take(std::string_view key);
 
-  bool empty() const { return members_.empty(); }
-  size_t size() const { return members_.size(); }
-  auto begin() const { return members_.begin(); }
-  auto end() const { return members_.end(); }
+  bool empty() const;
+  size_t size() const;
+  // In the order of insertion.
+  const Member* begin() const;
+  const Member* end() const;
 
   // Equal when they hold the same members, in whatever order.
   friend bool operator==(const Object& a, const Object& b);
@@ -120,5 +127,11 @@ class Value {
 
   std::variant<Null, bool, int64_t, uint64_t, double, std::string, Array, Object> data_;
 };
+
+// Here because a member's size is only known now.
+inline bool Object::empty() const { return members_.empty(); }
+inline size_t Object::size() const { return members_.size(); }
+inline const Object::Member* Object::begin() const { return members_.data(); }
+inline const Object::Member* Object::end() const { return members_.data() + members_.size(); }
 
 }  // namespace blockbed::json
