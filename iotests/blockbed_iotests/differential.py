@@ -8,6 +8,8 @@ Contract
   - Everything received is normalised (times, directories, generated names, versions, see `normalise`), keeping the
     order of messages and of keys, and compared. A difference is an AssertionError with a readable diff, in which the
     commands appear as `->` lines.
+  - A drained section shows as a pair `paused`/`running` (or `standby`/`ready`) of every job that it stops. How many
+    sections a server needs is its own affair: such pairs are left out unless a command came in between.
   - A script must be deterministic in what it waits for: where QEMU orders two things by chance, the script collects
     them (`sort_events`) or asks for one of them only.
 """
@@ -57,6 +59,26 @@ class _Normaliser:
 def normalise(value: Any, directory: Path) -> Any:
     """Takes out of a message what differs between two runs: times, the directory, generated names, the version."""
     return _Normaliser(directory).value(value)
+
+
+def _without_drains(messages: list[dict]) -> list[dict]:
+    """Leaves out the pairs of state changes that a drained section makes."""
+    kept: list[dict | None] = []
+    open_at: dict[str, int] = {}
+    for message in messages:
+        if "->" in message:
+            open_at.clear()
+        if message.get("event") == "JOB_STATUS_CHANGE":
+            job, status = message["data"]["id"], message["data"]["status"]
+            if status in ("paused", "standby"):
+                open_at[job] = len(kept)
+            else:
+                start = open_at.pop(job, None)
+                if start is not None and status in ("running", "ready"):
+                    kept[start] = None
+                    continue
+        kept.append(message)
+    return [message for message in kept if message is not None]
 
 
 class _RecordingQmp(Qmp):
@@ -115,7 +137,7 @@ class Differential:
             lines.extend(sorted(events) if sort_events else events)
             events.clear()
 
-        for message in messages:
+        for message in _without_drains(messages):
             if ignore is not None and ignore(message):
                 continue
             message = normaliser.value(message)

@@ -8,6 +8,7 @@ Contract
     objects in the order of the wire; events are also queued for `wait_event` and `events`.
   - `execute` sends a command and returns the value of its reply; an error reply is raised as `QmpError`. Events that
     arrive in between are queued, not lost.
+  - `qmp.blockdev_add(...)` is `qmp.execute("blockdev-add", ...)`, and so for every command whose name has no `_`.
   - Names: Python keyword arguments use `_` for `-` (`node_name=` is sent as `node-name`), nested dictionaries and
     the optional dictionary of arguments are sent as they are.
   - Every wait has an end: `timeout` seconds (30 by default), then TimeoutError with what had arrived by then.
@@ -16,6 +17,7 @@ Contract
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import time
@@ -25,12 +27,12 @@ from typing import Any, Callable, Iterable
 
 DEFAULT_TIMEOUT = 30.0
 
-try:  # The typed commands are generated from the schema; without them `execute` still works.
+try:  # Generated from the schema: one method a command, with its arguments spelt out.
     from .qmp_types import Commands as _Commands
 except ImportError:
 
     class _Commands:  # type: ignore[no-redef]
-        pass
+        """Without the generated file every name is taken for a command, see `Qmp.__getattr__`."""
 
 
 class QmpError(Exception):
@@ -206,6 +208,11 @@ class Qmp(_Commands):
         result = self.try_execute(command, arguments, **named)
         assert isinstance(result, QmpError), f"{command} was expected to fail, and returned {result!r}"
         return result.desc if result.error_class == "GenericError" else f"{result.error_class}: {result.desc}"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return functools.partial(self.execute, _as_argument_name(name))
 
     def _value(self, message: dict, command: str) -> Any:
         if "error" in message:

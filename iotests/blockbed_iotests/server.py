@@ -308,7 +308,7 @@ class Server:
     # ------------------------------------------------------------------ jobs
 
     def finish_job(self, job: str, timeout: float | None = None) -> dict | None:
-        """Waits for the end of a job that finalizes and dismisses itself; its BLOCK_JOB_COMPLETED or _CANCELLED data."""
+        """Waits for the end of a job that finalizes and dismisses itself; its BLOCK_JOB_COMPLETED or _CANCELLED event."""
         ended = self.qmp.wait_event(("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED"), {"device": job}, timeout)
         self.qmp.wait_null(job)
         return ended
