@@ -57,7 +57,8 @@ struct Promise : PromiseBase {
   std::optional<T> value;
 
   Task<T> get_return_object() noexcept;
-  template <class U>
+  // The default lets `co_return {}` mean a T.
+  template <class U = T>
   void return_value(U&& result) {
     value.emplace(std::forward<U>(result));
   }

@@ -1,0 +1,118 @@
+// ProductionFile: File on a descriptor of this system.
+//
+// Problem: the engine's thread must not wait for a disk, yet handing a request to another thread
+// costs several times what the kernel needs to copy a page that it holds.
+//
+// Contract (beyond file.h)
+//  - Reads of a buffered file first ask for what the page cache holds (preadv2 with RWF_NOWAIT);
+//    only the rest leaves this thread. Writes of a buffered file up to kInlineWriteLimit are made
+//    on this thread as long as they return quickly (InlineGuard); Linux has no RWF_NOWAIT for them
+//    on ext4.
+//  - What leaves the thread goes to the worker pool with aio=threads, and to the ring with
+//    aio=native and aio=io_uring, or to the pool where the kernel refuses io_uring.
+//  - open() opens what the kernel opens: who wants no directory or character device asks kind().
+//    That is QEMU's order too: EISDIR is for writing to a directory, the rest are its drivers'
+//    texts.
+// Errors: as the kernel gives them; EINVAL for a range that no file can have; ENOTSUP as file.h
+// says. Threading: engine thread only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "block/runtime/file.h"
+#include "block/runtime/io_services.h"
+
+namespace blockbed {
+
+// Whether a system call that usually takes microseconds may be made on the engine's thread.
+class InlineGuard {
+ public:
+  // Dirty page throttling, a journal commit and reading a page before changing half of it all take
+  // longer than this; copying kInlineWriteLimit bytes does not.
+  static constexpr int64_t kSlow = 500'000;
+  // How long others do the waiting after that.
+  static constexpr int64_t kPause = 50'000'000;
+
+  bool allows(int64_t now) const { return now >= closed_until_; }
+  void note(int64_t begin, int64_t end) {
+    if (end - begin > kSlow) closed_until_ = end + kPause;
+  }
+
+ private:
+  int64_t closed_until_ = INT64_MIN;
+};
+
+class ProductionFile final : public File {
+ public:
+  static constexpr std::size_t kInlineWriteLimit = std::size_t{64} << 10;
+
+  static Task<Result<std::unique_ptr<File>>> open(IoServices& services, std::string path,
+                                                  FileOpenOptions options);
+  ~ProductionFile() override;
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers) override;
+  Task<Result<void>> write(uint64_t offset, IoVector buffers) override;
+  Task<Result<void>> flush() override;
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, bool may_unmap) override;
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
+  Task<Result<void>> copy_from(File& source, uint64_t source_offset, uint64_t offset,
+                               uint64_t length) override;
+  Task<Result<void>> truncate(uint64_t size, FilePreallocation preallocation) override;
+  Task<Result<FileInfo>> info() override;
+  Task<Result<FileExtent>> extent(uint64_t offset, uint64_t length) override;
+  uint32_t alignment() const override { return alignment_; }
+  FileKind kind() const override { return kind_; }
+  Result<bool> try_lock_shared(uint64_t start, uint64_t length) override;
+  Result<void> unlock(uint64_t start, uint64_t length) override;
+  Result<bool> is_locked_by_others(uint64_t start, uint64_t length) override;
+  Task<Result<void>> reopen(FileOpenOptions options) override;
+  Task<Result<void>> close() override;
+
+ private:
+  struct Lock {
+    uint64_t start, length;
+  };
+  // What this file refused once is not asked again.
+  struct Refused {
+    bool nowait_read = false;
+    bool punch_hole = false;
+    bool zero_range = false;
+    bool allocate = false;
+    bool device_discard = false;
+    bool device_zero = false;
+    bool copy = false;
+  };
+  // Counts requests that have left the engine's thread: none may be under way at reopen and close.
+  struct Away {
+    ProductionFile& file;
+    explicit Away(ProductionFile& f) : file(f) { ++file.away_; }
+    ~Away() { --file.away_; }
+    Away(const Away&) = delete;
+    Away& operator=(const Away&) = delete;
+  };
+
+  ProductionFile(IoServices& services, std::string path, FileOpenOptions options, int descriptor);
+
+  Ring* ring() const { return options_.aio == FileAio::kThreads ? nullptr : services_.ring(); }
+  void check_range(uint64_t offset, const IoVector& buffers) const;
+  Task<Result<void>> read_away(uint64_t offset, IoVector buffers, std::size_t done);
+  Task<Result<void>> write_away(uint64_t offset, IoVector buffers, std::size_t done);
+
+  IoServices& services_;
+  const std::string path_;
+  FileOpenOptions options_;
+  int descriptor_;
+  FileKind kind_ = FileKind::kOther;
+  uint32_t alignment_ = 1;
+  InlineGuard guard_;
+  Refused refused_;
+  std::vector<Lock> locks_;
+  int away_ = 0;
+};
+
+}  // namespace blockbed
