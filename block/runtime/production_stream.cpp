@@ -59,7 +59,7 @@ Result<std::unique_ptr<Stream>> ProductionStream::adopt(EventLoop& loop, int rea
 }
 
 ProductionStream::ProductionStream(EventLoop& loop, End reader, End writer, Kind kind)
-    : loop_(loop), reader_(reader), writer_(writer), kind_(kind), watch_(loop, reader.descriptor) {
+    : reader_(reader), writer_(writer), kind_(kind), watch_(loop, reader.descriptor) {
   if (reader.descriptor != writer.descriptor) {
     other_watch_ = std::make_unique<DescriptorWatch>(loop, writer.descriptor);
   }
