@@ -222,6 +222,14 @@ uint32_t key_bucket(std::string_view key) {
   return (1103515243u * hash + 12345u) % kKeyBuckets;
 }
 
+std::vector<const Object::Member*> in_print_order(const Object& object) {
+  const PrintOrder order(object);
+  std::vector<const Object::Member*> members;
+  members.reserve(object.size());
+  for (size_t i = 0; i < object.size(); ++i) members.push_back(&order[i]);
+  return members;
+}
+
 void write(std::string& out, const Value& value) { Writer<false>(out).value(value); }
 void write(std::string& out, const Object& object) { Writer<false>(out).object(object); }
 void write_pretty(std::string& out, const Value& value) { Writer<true>(out).value(value); }

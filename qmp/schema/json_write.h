@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "qmp/schema/json.h"
 
@@ -26,6 +27,9 @@ inline constexpr uint32_t kKeyBuckets = 512;
 
 // The place of a key in QEMU's order, 0 to kKeyBuckets - 1.
 uint32_t key_bucket(std::string_view key);
+
+// The members in the order of printing. QEMU finds the first fault of a message in this order too.
+std::vector<const Object::Member*> in_print_order(const Object& object);
 
 void write(std::string& out, const Value& value);
 void write(std::string& out, const Object& object);

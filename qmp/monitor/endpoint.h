@@ -1,0 +1,71 @@
+// Where a monitor's clients come from: a socket that listens, a socket that connects, an inherited
+// descriptor, standard input and output.
+//
+// Contract
+//  - open() binds, connects or adopts, so that a wrong address is an error at start-up; with `wait`
+//    it also waits for the first client, as QEMU's start-up does. Errors are GenericError in QEMU's
+//    words.
+//  - next() gives the stream of the next client, one at a time: who connects meanwhile waits in the
+//    kernel's queue. It fails with ENOTCONN when no client can come any more (standard input has
+//    ended, a connection without `reconnect` is over) and with ECANCELED after close().
+//  - close() ends a waiting next() and removes the path of a unix socket that open() made.
+// Threading: engine thread. close() before destruction, and next() must have ended.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "block/runtime/env.h"
+#include "block/runtime/stream.h"
+#include "block/runtime/task.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed {
+
+struct EndpointOptions {
+  // Absent: standard input and output.
+  std::optional<SocketAddress> address;
+  bool server = false;
+  // For a server: open() returns after the first client has come.
+  bool wait = true;
+  // For a client: try again this long after a connection failed or ended; 0 is never.
+  int reconnect_seconds = 0;
+};
+
+class Endpoint {
+ public:
+  Endpoint(Env& env, EndpointOptions options);
+  ~Endpoint();
+  Endpoint(const Endpoint&) = delete;
+  Endpoint& operator=(const Endpoint&) = delete;
+
+  // In two steps for a server with `wait`: whoever starts it says "waiting for connection" between
+  // them.
+  Task<Expected<void>> open();
+  bool must_wait() const { return options_.server && options_.wait && options_.address; }
+  Task<Expected<void>> wait_for_first();
+
+  Task<Result<std::unique_ptr<Stream>>> next();
+  void close();
+
+  bool is_stdio() const { return !options_.address; }
+  // As query-chardev shows it: "unix:/p,server=on", "disconnected:tcp:127.0.0.1:5,server=on",
+  // "stdio".
+  std::string description() const;
+  void set_connected(bool connected) { connected_ = connected; }
+
+ private:
+  Task<Result<std::unique_ptr<Stream>>> connect_again();
+
+  Env& env_;
+  EndpointOptions options_;
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<Stream> first_;
+  std::unique_ptr<Timer> timer_;
+  bool connected_ = false;
+  bool used_up_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace blockbed
