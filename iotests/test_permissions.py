@@ -97,7 +97,11 @@ def test_target_of_a_job_is_busy(with_backup):
 
 def test_source_of_a_job(with_backup):
     server = with_backup
-    assert server.error("blockdev-del", node_name="src") == "Node src is in use"
+    assert server.error("blockdev-del", node_name="src") == "Block device src is in use"
+    with server.export("src"):
+        assert server.error("blockdev-del", node_name="src") == "Node src is in use"
+    server.block_export_del(id="export1", mode="hard")
+    server.wait_event("BLOCK_EXPORT_DELETED")
     assert backup_error(server, "other", "src") == (
         "Could not create node: Permission conflict on node 'src': permissions 'write' are both required by node "
         "'#block' (uses node 'src' as 'target' child) and unshared by node '#block' (uses node 'src' as 'file' child)."
@@ -114,8 +118,10 @@ def test_who_may_write_the_disks_of_a_backup(with_backup):
         "'src' as 'root' child) and unshared by node '#block' (uses node 'src' as 'file' child)."
     )
     for node in ("src", "dst"):
-        server.export(node).close()
-        server.block_export_del(id="export1" if node == "src" else "export2", mode="hard")
+        with server.export(node) as nbd:
+            export = nbd.export_id
+        server.block_export_del(id=export, mode="hard")
+        server.wait_event("BLOCK_EXPORT_DELETED", {"id": export})
 
 
 def test_a_second_backup_of_the_same_source(with_backup):

@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class Server:
         self.monitors: list[Qmp] = []
         self._monitor_count = monitors
         self._exports = 0
+        self._killed = False
         self._taken: set[Path] = set()
         self._nbd_address: dict | None = None
         self._expected_status = 0
@@ -172,7 +174,7 @@ class Server:
 
     def stop(self) -> None:
         """Ends the server as a client would, and judges how it ended."""
-        if self.process is None:
+        if self.process is None or self._killed:
             return
         if self.process.poll() is None and self.qmp is not None:
             try:
@@ -201,6 +203,7 @@ class Server:
     def kill(self) -> None:
         """Ends it without asking, and closes the connections."""
         if self.process is not None and self.process.poll() is None:
+            self._killed = True
             self.process.kill()
             self.process.wait()
         self._close()
@@ -316,3 +319,28 @@ class Server:
     def job(self, job: str) -> dict | None:
         """The entry of query-jobs, or None when there is no such job."""
         return next((entry for entry in self.qmp.execute("query-jobs") if entry["id"] == job), None)
+
+    def wait_job(self, job: str, status: str, timeout: float = 30.0) -> dict:
+        """Asks until the job is in this state. A drained section also announces `paused`: only asking tells which."""
+        deadline = time.monotonic() + timeout
+        while True:
+            entry = self.job(job)
+            if entry is not None and entry["status"] == status:
+                return entry
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"job {job} is not {status}, but {entry}")
+
+    def job_states(self, job: str) -> list[str]:
+        """The states that this job has been announced in so far, the pauses of drained sections left out."""
+        states = [
+            message["data"]["status"]
+            for message in self.qmp.received
+            if message.get("event") == "JOB_STATUS_CHANGE" and message["data"]["id"] == job
+        ]
+        kept: list[str] = []
+        for state in states:
+            if len(kept) >= 2 and kept[-1] in ("paused", "standby") and kept[-2] == state:
+                kept.pop()
+            else:
+                kept.append(state)
+        return kept
