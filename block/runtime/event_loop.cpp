@@ -176,7 +176,7 @@ void EventLoop::block() {
     reactor_->wake_watch = std::make_unique<DescriptorWatch>(*this, wake_descriptor_);
     reactor_->wake_watch->wake_when_readable();
   }
-  if (!alarms_.empty()) reactor_->set_alarm(alarms_.front()->deadline);
+  if (!alarms_.empty()) reactor_->set_alarm(alarms_.earliest());
   asleep_.store(true);
   // A completion that came before the line above did not wake us.
   if (completions_.load() == nullptr) reactor_->context.run_one();
@@ -228,64 +228,9 @@ bool EventLoop::take_completions() {
 void EventLoop::add_hook(Hook& hook) { hooks_.push_back(&hook); }
 void EventLoop::remove_hook(Hook& hook) { std::erase(hooks_, &hook); }
 
-void EventLoop::sift_up(std::size_t place) {
-  Alarm* alarm = alarms_[place];
-  while (place > 0) {
-    const std::size_t parent = (place - 1) / 2;
-    if (alarms_[parent]->deadline <= alarm->deadline) break;
-    alarms_[place] = alarms_[parent];
-    alarms_[place]->place = place;
-    place = parent;
-  }
-  alarms_[place] = alarm;
-  alarm->place = place;
-}
-
-void EventLoop::sift_down(std::size_t place) {
-  Alarm* alarm = alarms_[place];
-  for (;;) {
-    std::size_t child = 2 * place + 1;
-    if (child >= alarms_.size()) break;
-    if (child + 1 < alarms_.size() && alarms_[child + 1]->deadline < alarms_[child]->deadline) {
-      ++child;
-    }
-    if (alarm->deadline <= alarms_[child]->deadline) break;
-    alarms_[place] = alarms_[child];
-    alarms_[place]->place = place;
-    place = child;
-  }
-  alarms_[place] = alarm;
-  alarm->place = place;
-}
-
-void EventLoop::arm(Alarm& alarm) {
-  BB_ASSERT(alarm.place == Alarm::kIdle);
-  alarm.fired = false;
-  alarms_.push_back(&alarm);
-  sift_up(alarms_.size() - 1);
-}
-
-void EventLoop::disarm(Alarm& alarm) {
-  const std::size_t place = alarm.place;
-  BB_ASSERT(place < alarms_.size() && alarms_[place] == &alarm);
-  alarm.place = Alarm::kIdle;
-  Alarm* last = alarms_.back();
-  alarms_.pop_back();
-  if (last == &alarm) return;
-  alarms_[place] = last;
-  last->place = place;
-  sift_up(place);
-  sift_down(last->place);
-}
-
 void EventLoop::expire_alarms() {
   const int64_t time = now();
-  while (!alarms_.empty() && alarms_.front()->deadline <= time) {
-    Alarm& alarm = *alarms_.front();
-    disarm(alarm);
-    alarm.fired = true;
-    post(alarm.waiter);
-  }
+  while (Alarm* alarm = alarms_.pop_due(time)) post(alarm->waiter);
 }
 
 DescriptorWatch::DescriptorWatch(EventLoop& loop, int descriptor)

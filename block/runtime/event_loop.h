@@ -28,6 +28,7 @@
 #include <memory>
 #include <vector>
 
+#include "block/runtime/alarm_heap.h"
 #include "block/runtime/executor.h"
 
 namespace blockbed {
@@ -48,17 +49,10 @@ class EventLoop final : public Executor {
 
   void run_until(const bool& done);
 
-  struct Alarm {
-    static constexpr std::size_t kIdle = SIZE_MAX;
-    int64_t deadline = 0;
-    std::size_t place = kIdle;
-    bool fired = false;
-    std::coroutine_handle<> waiter = {};
-  };
   // The waiter is posted when the deadline has passed; `fired` is set then.
-  void arm(Alarm& alarm);
+  void arm(Alarm& alarm) { alarms_.arm(alarm); }
   // The alarm must be armed; its waiter is not posted.
-  void disarm(Alarm& alarm);
+  void disarm(Alarm& alarm) { alarms_.disarm(alarm); }
 
   struct Completion {
     Completion* next_completion = nullptr;
@@ -95,15 +89,12 @@ class EventLoop final : public Executor {
   bool take_completions();
   void expire_alarms();
   void block();
-  void sift_up(std::size_t place);
-  void sift_down(std::size_t place);
 
   std::vector<std::coroutine_handle<>> ready_;
   std::size_t ready_first_ = 0;
   std::size_t ready_count_ = 0;
 
-  // A binary heap by deadline.
-  std::vector<Alarm*> alarms_;
+  AlarmHeap alarms_;
   std::vector<Hook*> hooks_;
 
   std::atomic<Completion*> completions_ = nullptr;

@@ -16,6 +16,9 @@ class Executor {
   virtual ~Executor() = default;
 
   virtual void post(std::coroutine_handle<> coroutine) = 0;
+  // Told by wait queues when a coroutine begins to wait for another one, so that the simulator can
+  // say who waits in a deadlock.
+  virtual void waits(std::coroutine_handle<>) {}
 
   // `co_await executor.yield()`: lets every other ready coroutine take a turn.
   auto yield() {

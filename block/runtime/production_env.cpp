@@ -19,7 +19,7 @@ namespace {
 class ProductionTimer final : public Timer {
  public:
   explicit ProductionTimer(EventLoop& loop) : loop_(loop) {}
-  ~ProductionTimer() override { BB_ASSERT(alarm_.place == EventLoop::Alarm::kIdle); }
+  ~ProductionTimer() override { BB_ASSERT(!alarm_.armed()); }
 
   Task<bool> wait_until(int64_t deadline_ns) override {
     struct Awaiter {
@@ -31,20 +31,20 @@ class ProductionTimer final : public Timer {
       }
       bool await_resume() const noexcept { return timer.alarm_.fired; }
     };
-    BB_ASSERT(alarm_.place == EventLoop::Alarm::kIdle);
+    BB_ASSERT(!alarm_.armed());
     alarm_.deadline = deadline_ns;
     co_return co_await Awaiter{*this};
   }
 
   void cancel() override {
-    if (alarm_.place == EventLoop::Alarm::kIdle) return;
+    if (!alarm_.armed()) return;
     loop_.disarm(alarm_);
     loop_.post(alarm_.waiter);
   }
 
  private:
   EventLoop& loop_;
-  EventLoop::Alarm alarm_;
+  Alarm alarm_;
 };
 
 // splitmix64: what it is used for is names and jitter, not secrets.

@@ -272,7 +272,7 @@ Task<Result<std::unique_ptr<Stream>>> ProductionListener::accept() {
   BB_ASSERT(!accepting_);
   struct Pause {
     EventLoop& loop;
-    EventLoop::Alarm& alarm;
+    Alarm& alarm;
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<> waiter) const {
       alarm.deadline = EventLoop::now() + kAcceptPause;
@@ -307,7 +307,7 @@ void ProductionListener::close() {
   if (closed_) return;
   closed_ = true;
   watch_.cancel();
-  if (pause_.place != EventLoop::Alarm::kIdle) {
+  if (pause_.armed()) {
     loop_.disarm(pause_);
     loop_.post(pause_.waiter);
   }

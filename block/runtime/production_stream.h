@@ -99,7 +99,7 @@ class ProductionListener final : public Listener {
   // To remove at close().
   std::string path_;
   DescriptorWatch watch_;
-  EventLoop::Alarm pause_;
+  Alarm pause_;
   bool accepting_ = false;
   bool closed_ = false;
 };

@@ -65,6 +65,7 @@ class WaitQueue {
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<> waiting) {
       coroutine = waiting;
+      queue.executor_.waits(waiting);
       if (queue.tail_ == nullptr) {
         queue.head_ = this;
       } else {
