@@ -65,7 +65,7 @@ class Backend final : public EdgeParent {
   // The caller holds the graph lock; the node is drained inside.
   Expected<void> insert(Node& node);
   Task<void> remove();
-  Task<Expected<void>> set_permissions(PermissionPair permissions);
+  Expected<void> set_permissions(PermissionPair permissions);
   // What it wants of its node (kept while it has none).
   const PermissionPair& wanted_permissions() const { return wanted_; }
 
@@ -76,6 +76,7 @@ class Backend final : public EdgeParent {
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags = {});
   Task<Result<void>> discard(uint64_t offset, uint64_t length);
   Task<Result<void>> flush();
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
 
   bool write_cache() const { return write_cache_; }
   void set_write_cache(bool on) { write_cache_ = on; }
@@ -105,7 +106,9 @@ class Backend final : public EdgeParent {
 
  private:
   class RequestScope;
-  Task<Result<void>> admit(uint64_t offset, uint64_t length, bool is_write);
+  bool must_wait() const { return quiesce_count_ > 0 && !disable_request_queuing_; }
+  Task<void> wait_while_drained();
+  Result<void> check(uint64_t offset, uint64_t length) const;
 
   Graph& graph_;
   std::string name_;

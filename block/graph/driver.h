@@ -111,14 +111,18 @@ class Driver {
   // use.
   virtual bool length_varies() const { return false; }
   virtual Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
+  // The child's length changed. A driver whose own length follows from it says so with
+  // node().set_length().
+  virtual void child_resized(Edge& edge) { (void)edge; }
   // Space taken on the host, without the children that are counted apart; nullopt: ask the
   // children.
   virtual Task<Result<std::optional<uint64_t>>> allocated_size();
 
   // --- permissions. For each edge, what the driver needs of the child when its own parents need
   // and share `parent`. The default is right for formats and filters by the edge's roles.
+  // `writable` is what the node will be when the change is done (a reopen may be under way).
   virtual PermissionPair child_permissions(const Edge* edge, ChildRoles roles,
-                                           PermissionPair parent, const ReopenState* reopen) const;
+                                           PermissionPair parent, bool writable) const;
   // Prepare, then commit or abort, of a change of the cumulative permissions (image locks).
   virtual Expected<void> prepare_permissions(Permissions needs, Permissions shares);
   virtual void commit_permissions(Permissions needs, Permissions shares);
@@ -165,5 +169,9 @@ class Driver {
  private:
   Node& node_;
 };
+
+// What formats and filters need of a child by its roles, when nothing special applies.
+PermissionPair default_child_permissions(const Node& node, ChildRoles roles, PermissionPair parent,
+                                         bool writable);
 
 }  // namespace blockbed

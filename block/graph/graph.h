@@ -31,6 +31,7 @@
 namespace blockbed {
 
 class Backend;
+class DrainedSection;
 class Env;
 class EventSink;
 class Graph;
@@ -65,8 +66,8 @@ struct InheritedOptions {
 // What Graph hands to a driver that opens: its node, and the way to its children.
 class OpenContext {
  public:
-  OpenContext(Graph& graph, Node& node, const json::Object& options, bool implicit)
-      : graph_(graph), node_(node), options_(options), implicit_(implicit) {}
+  OpenContext(Graph& graph, Node& node, const json::Object& options, bool implicit, int depth)
+      : graph_(graph), node_(node), options_(options), implicit_(implicit), depth_(depth) {}
 
   Graph& graph() const { return graph_; }
   Env& env() const;
@@ -96,10 +97,13 @@ class OpenContext {
 
  private:
   friend class Graph;
+  Expected<Edge*> attach(std::string name, ChildRoles roles, NodeRef child);
+
   Graph& graph_;
   Node& node_;
   const json::Object& options_;
   bool implicit_;
+  int depth_;
 };
 
 // Opens a node of one driver: parses nothing (the options are typed and checked), opens children
@@ -158,12 +162,17 @@ class Graph {
     // probed.
     std::optional<std::string> filename;
     std::optional<InheritedOptions> inherited;
-    // The name of the child that the node will be, for inheritance rules: "file", "backing".
-    std::string child_name;
-    ChildRoles roles;
     bool implicit = false;
     // Leave the backing file closed.
     bool no_backing = false;
+    // Values are strings as a command line gives them.
+    bool keyval = false;
+    // The name means storage: no format is probed.
+    bool protocol_only = false;
+    // The driver was found by looking at the image.
+    bool probed = false;
+    // How many images named by images lie above.
+    int depth = 0;
 
     OpenRequest() = default;
   };
@@ -185,7 +194,7 @@ class Graph {
 
   // --- the monitor's ownership of nodes (blockdev-add / blockdev-del)
   void give_to_monitor(Node& node);
-  Expected<void> take_from_monitor(std::string_view node_name);
+  void take_from_monitor(Node& node);
   // Monitor-owned nodes in order of adding.
   const std::vector<Node*>& monitor_nodes() const { return monitor_nodes_; }
 
@@ -204,17 +213,39 @@ class Graph {
 
   std::string next_auto_name();
 
+  // Something that a drain may wait for has ended; whoever implements EdgeParent::drained_poll
+  // calls it when the answer may have become false.
+  void drain_progress() {
+    if (!drain_waiters_.empty()) drain_waiters_.wake_all();
+  }
+
  private:
   friend class Node;
   friend class NodeRef;
   friend class Backend;
   friend class GraphChange;
   friend class OpenContext;
+  friend class DrainedSection;
+  friend Task<DrainedSection> drain(std::vector<Node*> nodes);
+
+  void add_reference(Node& node);
+  // The last one makes the node wait for close_unreferenced().
+  void drop_reference(Node& node);
+  void note_unreferenced(Node& node);
+  Task<Expected<void>> open_driver(OpenContext& context, const DriverEntry& entry,
+                                   const schema::BlockdevOptions& typed,
+                                   const OpenRequest& request);
+  Task<Expected<void>> open_backing(OpenContext& context, const OpenRequest& request);
+  Task<Expected<NodeRef>> resolve_filename(OpenRequest& request);
+  Task<void> choose_file_driver(json::Object& options);
+  Task<Expected<NodeRef>> probe_format(OpenRequest& request, std::string filename);
+  Task<void> close(Node& node);
 
   Env& env_;
   EventSink& events_;
   DriverRegistry& drivers_;
   Mutex lock_;
+  WaitQueue drain_waiters_;
   std::list<std::unique_ptr<Node>> nodes_;
   std::map<std::string, Node*, std::less<>> by_name_;
   std::vector<Node*> unreferenced_;

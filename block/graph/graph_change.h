@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "block/graph/drain.h"
 #include "block/graph/edge.h"
 #include "block/graph/node.h"
 #include "qmp/schema/error.h"
@@ -59,6 +60,8 @@ class GraphChange {
 
  private:
   struct Step;
+  void link(Edge& edge, Node* node);
+
   Graph& graph_;
   std::vector<Step> steps_;
   std::vector<Node*> touched_;
@@ -66,30 +69,7 @@ class GraphChange {
   bool done_ = false;
 };
 
-// A node drained for a while; nests. `auto drained = co_await drain(node);` ... `drained.end()` or
-// destruction.
-class [[nodiscard]] DrainedSection {
- public:
-  DrainedSection() = default;
-  explicit DrainedSection(std::vector<Node*> nodes);
-  DrainedSection(DrainedSection&& other) noexcept : nodes_(std::exchange(other.nodes_, {})) {}
-  DrainedSection& operator=(DrainedSection&& other) noexcept {
-    end();
-    nodes_ = std::exchange(other.nodes_, {});
-    return *this;
-  }
-  ~DrainedSection() { end(); }
-  void end();
-
- private:
-  std::vector<Node*> nodes_;
-};
-
-// Waits until no request of `node` or of any of its parents is in flight; none is admitted until
-// the section ends.
-Task<DrainedSection> drain(Node& node);
-Task<DrainedSection> drain(std::vector<Node*> nodes);
-// All nodes of the graph, and their roots.
-Task<DrainedSection> drain_all(Graph& graph);
+// What all parents of a node together need, and what all of them share.
+PermissionPair cumulative_permissions(const Node& node);
 
 }  // namespace blockbed

@@ -33,6 +33,7 @@
 
 namespace blockbed {
 
+class DrainedSection;
 class Env;
 class Graph;
 class GraphChange;
@@ -119,6 +120,8 @@ class Node final : public EdgeParent {
   // Current length in bytes; cached unless the driver says that it varies.
   uint64_t length() const { return length_; }
   Task<Result<uint64_t>> refresh_length();
+  // For drivers that know their length without I/O (filters, raw).
+  void set_length(uint64_t length);
 
   // --- drain
   bool quiesced() const { return quiesce_count_ > 0; }
@@ -130,11 +133,22 @@ class Node final : public EdgeParent {
   // The name under which this node can be opened again: exact_filename, or json:{...} made of the
   // options.
   std::string filename() const;
+  // The plain name, "" when only options can open the node.
+  std::string exact_filename() const;
   // What the guest-visible part of the options is, for json: names and full reports.
   json::Object full_options() const;
   // The driver that the user named or that was probed, and options as given (reopen compares with
   // them).
   const json::Object& given_options() const { return given_options_; }
+  // The full name of the backing file as the image names it (as opened, when it was opened by that
+  // name).
+  const std::string& header_backing_file() const { return header_backing_file_; }
+  void set_header_backing_file(std::string name) { header_backing_file_ = std::move(name); }
+  // The backing file in use is not the one that the image names.
+  bool backing_overridden() const;
+  // The format was found by looking at the image, not said by the user.
+  bool probed() const { return probed_; }
+  bool named_by_user() const { return named_by_user_; }
 
   // --- EdgeParent
   std::string describe_user() const override;
@@ -148,14 +162,29 @@ class Node final : public EdgeParent {
   friend class Graph;
   friend class GraphChange;
   friend class NodeRef;
+  friend class OpenContext;
   friend class DrainedSection;
   friend class RequestScope;
+  friend Task<DrainedSection> drain(std::vector<Node*> nodes);
 
-  struct RequestQueue;
+  Task<Result<void>> read_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
+  Task<Result<void>> write_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
+  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers);
+  Task<Result<void>> zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags);
+  // After a write, zero or discard: generation, high-water mark, length.
+  void written(uint64_t offset, uint64_t length, bool succeeded);
+  void notify_resized();
+  void add_parent(Edge& edge);
+  void remove_parent(Edge& edge);
+  void quiesce_begin();
+  void quiesce_end();
+  bool busy() const;
 
   Graph& graph_;
   std::string name_;
   bool named_by_user_ = false;
+  bool probed_ = false;
+  std::string header_backing_file_;
   std::unique_ptr<Driver> driver_;
   NodeFlags flags_;
   json::Object given_options_;
@@ -172,7 +201,8 @@ class Node final : public EdgeParent {
   int quiesce_count_ = 0;
   TrackedRequest* requests_ = nullptr;
   int serialising_in_flight_ = 0;
-  std::unique_ptr<WaitQueue> request_ended_;
+  WaitQueue request_ended_;
+  Mutex flush_lock_;
 
   uint64_t write_generation_ = 0;
   uint64_t flushed_generation_ = 0;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 namespace blockbed {
 
@@ -57,6 +58,19 @@ struct BlockStatus {
 
 // How a truncate treats what it adds.
 enum class Preallocation { kOff, kMetadata, kFalloc, kFull };
+constexpr std::string_view preallocation_name(Preallocation mode) {
+  switch (mode) {
+    case Preallocation::kOff:
+      return "off";
+    case Preallocation::kMetadata:
+      return "metadata";
+    case Preallocation::kFalloc:
+      return "falloc";
+    case Preallocation::kFull:
+      return "full";
+  }
+  return "";
+}
 struct TruncateOptions {
   // Fail rather than round: the length must be exactly as asked.
   bool exact = true;

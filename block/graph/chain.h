@@ -1,0 +1,41 @@
+// Chain: questions about a node and what lies below it on the way to its data (filters and backing
+// files).
+//
+// Contract: `base` must be in the chain of `top`, or be null for "down to the end". Filters are
+// looked through: they have no allocation of their own. Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+
+#include "block/graph/node.h"
+
+namespace blockbed {
+
+// True when `below` is `top` or is reached from it through filters and backing files.
+bool chain_contains(Node& top, const Node& below);
+// The node of the chain of `top` whose next is `below`; null when `below` is not in it. Filters
+// count as nodes.
+Node* overlay_in_chain(Node& top, const Node& below);
+// True when following any edges from `node` reaches `target`.
+bool reaches(Node& node, const Node& target);
+
+struct ChainStatus {
+  BlockStatus status;
+  // How many nodes were asked, filters too: 1 when the top answered.
+  int depth = 0;
+};
+
+// What `top` reads there, looking down to `base` (excluded unless include_base). allocated is false
+// when no layer above base has the bytes.
+Task<Result<ChainStatus>> chain_status(Node& top, Node* base, bool include_base, uint64_t offset,
+                                       uint64_t length, bool want_zero = true);
+
+struct ChainAllocation {
+  uint64_t length = 0;
+  bool allocated = false;
+};
+// Whether a layer above `base` has its own bytes there, and for how far that answer holds.
+Task<Result<ChainAllocation>> chain_allocated(Node& top, Node* base, bool include_base,
+                                              uint64_t offset, uint64_t length);
+
+}  // namespace blockbed

@@ -1,0 +1,46 @@
+#include "block/graph/edge.h"
+
+#include "block/graph/node.h"
+
+namespace blockbed {
+
+Edge::~Edge() { BB_ASSERT(node_ == nullptr); }
+
+Task<Result<void>> Edge::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  return node_->read(offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> Edge::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  BB_ASSERT(permissions_.needs.has(Permission::kWrite) ||
+            (flags.write_unchanged && permissions_.needs.has(Permission::kWriteUnchanged)));
+  return node_->write(offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> Edge::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  BB_ASSERT(permissions_.needs.has(Permission::kWrite) ||
+            (flags.write_unchanged && permissions_.needs.has(Permission::kWriteUnchanged)));
+  return node_->zero(offset, length, flags);
+}
+
+Task<Result<void>> Edge::discard(uint64_t offset, uint64_t length) {
+  BB_ASSERT(permissions_.needs.has(Permission::kWrite));
+  return node_->discard(offset, length);
+}
+
+Task<Result<void>> Edge::flush() { return node_->flush(); }
+
+Task<Expected<void>> Edge::truncate(uint64_t length, TruncateOptions options) {
+  BB_ASSERT(permissions_.needs.has(Permission::kResize));
+  return node_->truncate(length, options);
+}
+
+Task<Result<void>> Edge::read(uint64_t offset, void* data, std::size_t length) {
+  return node_->read(offset, IoVector(data, length), {});
+}
+
+Task<Result<void>> Edge::write(uint64_t offset, const void* data, std::size_t length,
+                               RequestFlags flags) {
+  return write(offset, IoVector(const_cast<void*>(data), length), flags);
+}
+
+}  // namespace blockbed

@@ -1,0 +1,107 @@
+#include "block/graph/filename.h"
+
+#include <fmt/format.h>
+
+#include "block/graph/graph.h"
+#include "qmp/schema/json_parse.h"
+#include "qmp/schema/json_write.h"
+
+namespace blockbed {
+
+std::string_view protocol_of(std::string_view filename) {
+  const std::size_t end = filename.find_first_of(":/");
+  if (end == std::string_view::npos || filename[end] != ':') return {};
+  return filename.substr(0, end);
+}
+
+bool is_absolute_path(std::string_view path) { return path.starts_with('/'); }
+
+std::string combine_paths(std::string_view base, std::string_view name) {
+  if (is_absolute_path(name)) return std::string(name);
+  return std::string(base) + std::string(name);
+}
+
+Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
+                                              std::string_view filename) {
+  FilenameOptions result;
+  const std::string_view protocol = protocol_of(filename);
+  if (protocol.empty()) {
+    result.options.set("filename", filename);
+    return result;
+  }
+  if (protocol == "json") {
+    auto parsed = json::parse(filename.substr(5));
+    if (!parsed)
+      return fail(fmt::format("Could not parse the JSON options: {}", parsed.error().description));
+    if (!parsed->is_object()) return fail("Invalid JSON object given");
+    result.options = std::move(parsed->as_object());
+    result.is_complete = true;
+    return result;
+  }
+  for (const DriverEntry& entry : drivers.entries()) {
+    for (const std::string& name : entry.protocol_names) {
+      if (name != protocol) continue;
+      if (entry.parse_filename != nullptr) {
+        auto options = entry.parse_filename(filename);
+        if (!options) return fail(std::move(options).error());
+        result.options = std::move(*options);
+      } else {
+        result.options.set("filename", filename);
+      }
+      if (!result.options.contains("driver") && entry.name != "file")
+        result.options.set("driver", entry.name);
+      return result;
+    }
+  }
+  return fail(fmt::format("Unknown protocol '{}'", protocol));
+}
+
+Expected<std::string> resolve_backing_name(const Node& node, std::string_view stored) {
+  if (!protocol_of(stored).empty() || is_absolute_path(stored)) return std::string(stored);
+  auto base = node.driver().directory();
+  if (!base) return fail(std::move(base).error());
+  return combine_paths(*base, stored);
+}
+
+bool Node::backing_overridden() const {
+  if (!driver_->supports_backing()) return false;
+  Node* below = backing_node();
+  if (below == nullptr) return !header_backing_file_.empty();
+  return below->filename() != header_backing_file_;
+}
+
+json::Object Node::full_options() const {
+  json::Object options;
+  options.set("driver", driver_->name());
+  driver_->gather_filename_options(options);
+  const bool overridden = backing_overridden();
+  for (const auto& edge : children_) {
+    if (edge->node() == nullptr) continue;
+    if (edge->roles().has(ChildRole::kCow) && !overridden) continue;
+    options.set(edge->name(), edge->node()->full_options());
+  }
+  if (overridden && backing_node() == nullptr) options.set("backing", json::Null{});
+  return options;
+}
+
+std::string Node::exact_filename() const {
+  if (std::string own = driver_->exact_filename(); !own.empty() || driver_->is_protocol())
+    return own;
+  if (driver_->is_filter()) return {};
+  json::Object strong;
+  driver_->gather_filename_options(strong);
+  if (!strong.empty() || backing_overridden()) return {};
+  Edge* storage = storage_edge();
+  if (storage == nullptr || storage->node() == nullptr || !storage->node()->driver().is_protocol())
+    return {};
+  return storage->node()->exact_filename();
+}
+
+std::string Node::filename() const {
+  if (std::string exact = exact_filename(); !exact.empty()) return exact;
+  std::string text = "json:";
+  json::write(text, full_options());
+  return text;
+}
+
+}  // namespace blockbed

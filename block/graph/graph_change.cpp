@@ -1,0 +1,241 @@
+#include "block/graph/graph_change.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "block/graph/chain.h"
+#include "block/graph/graph.h"
+
+namespace blockbed {
+
+struct GraphChange::Step {
+  std::function<void()> undo;
+  std::function<void()> commit;
+};
+
+GraphChange::GraphChange(Graph& graph) : graph_(graph) {}
+
+GraphChange::~GraphChange() {
+  if (done_) return;
+  for (Node* node : prepared_) node->driver_->abort_permissions();
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    if (step->undo) step->undo();
+  }
+  for (Node* node : touched_) graph_.drop_reference(*node);
+}
+
+void GraphChange::on_undo(std::function<void()> undo) { steps_.push_back({std::move(undo), {}}); }
+void GraphChange::on_commit(std::function<void()> commit) {
+  steps_.push_back({{}, std::move(commit)});
+}
+
+void GraphChange::recheck(Node& node) {
+  if (std::ranges::find(touched_, &node) != touched_.end()) return;
+  // Nothing dies inside a change, even when its last edge goes.
+  graph_.add_reference(node);
+  touched_.push_back(&node);
+}
+
+void GraphChange::link(Edge& edge, Node* node) {
+  Node* old = edge.node_;
+  if (old == node) return;
+  if (node != nullptr) recheck(*node);
+  if (old != nullptr) recheck(*old);
+  const auto move = [&edge](Node* to) {
+    if (edge.node_ != nullptr) edge.node_->remove_parent(edge);
+    edge.node_ = to;
+    if (to != nullptr) to->add_parent(edge);
+  };
+  move(node);
+  on_undo([move, old] { move(old); });
+}
+
+Edge* GraphChange::attach_child(Node& parent, std::string name, ChildRoles roles, Node& child) {
+  auto owned = std::make_unique<Edge>(parent, std::move(name), roles);
+  Edge* edge = owned.get();
+  parent.children_.push_back(std::move(owned));
+  on_undo([&parent, edge] {
+    std::erase_if(parent.children_, [edge](const auto& e) { return e.get() == edge; });
+  });
+  link(*edge, &child);
+  recheck(parent);
+  return edge;
+}
+
+void GraphChange::attach_root(Edge& edge, Node& node, PermissionPair permissions) {
+  set_permissions(edge, permissions);
+  link(edge, &node);
+}
+
+void GraphChange::detach_root(Edge& edge) {
+  link(edge, nullptr);
+  set_permissions(edge, {Permissions::none(), Permissions::all()});
+}
+
+Expected<void> GraphChange::detach_child(Edge& edge) {
+  Node* parent = edge.parent().as_node();
+  BB_ASSERT(parent != nullptr);
+  if (edge.frozen()) {
+    return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", edge.name(),
+                            parent->name(), edge.node()->name()));
+  }
+  set_permissions(edge, {Permissions::none(), Permissions::all()});
+  link(edge, nullptr);
+  recheck(*parent);
+  auto& children = parent->children_;
+  const auto place =
+      std::ranges::find_if(children, [&](const auto& e) { return e.get() == &edge; });
+  const std::size_t index = static_cast<std::size_t>(place - children.begin());
+  // The edge itself lives until it is sure that it is not needed again.
+  auto kept = std::make_shared<std::unique_ptr<Edge>>(std::move(*place));
+  children.erase(place);
+  steps_.push_back({[&children, index, kept] {
+                      children.insert(children.begin() + static_cast<std::ptrdiff_t>(index),
+                                      std::move(*kept));
+                    },
+                    [kept] { kept->reset(); }});
+  return {};
+}
+
+Expected<void> GraphChange::replace_node(Edge& edge, Node& node) {
+  Node* parent = edge.parent().as_node();
+  if (edge.frozen()) {
+    return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", edge.name(),
+                            parent == nullptr ? edge.parent().describe_user() : parent->name(),
+                            edge.node()->name()));
+  }
+  if (parent != nullptr && reaches(node, *parent)) {
+    return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", node.name(),
+                            edge.name(), parent->name()));
+  }
+  link(edge, &node);
+  if (parent != nullptr) recheck(*parent);
+  return {};
+}
+
+Expected<void> GraphChange::replace_in_parents(Node& from, Node& to) {
+  const std::vector<Edge*> edges = from.parents_;
+  for (Edge* edge : edges) {
+    if (edge->parent().stays_with_node(*edge)) continue;
+    Node* parent = edge->parent().as_node();
+    // The edges on the way from `to` to `from` stay: `to` was put in between.
+    if (parent != nullptr && (parent == &to || reaches(to, *parent))) continue;
+    BB_TRY(replace_node(*edge, to));
+  }
+  return {};
+}
+
+void GraphChange::set_permissions(Edge& edge, PermissionPair permissions) {
+  const PermissionPair old = edge.permissions_;
+  if (old == permissions) return;
+  edge.permissions_ = permissions;
+  on_undo([&edge, old] { edge.permissions_ = old; });
+  if (edge.node_ != nullptr) recheck(*edge.node_);
+}
+
+void GraphChange::set_read_only(Node& node, bool read_only) {
+  const bool old = node.flags_.read_only;
+  node.flags_.read_only = read_only;
+  on_undo([&node, old] { node.flags_.read_only = old; });
+  recheck(node);
+}
+
+namespace {
+
+// Children after parents, so that a node is looked at when all its parents have said what they
+// need.
+void add_below(Node& node, std::set<Node*>& seen, std::vector<Node*>& order) {
+  if (!seen.insert(&node).second) return;
+  for (const auto& edge : node.children()) {
+    if (edge->node() != nullptr) add_below(*edge->node(), seen, order);
+  }
+  order.push_back(&node);
+}
+
+Expected<void> check_conflicts(const Node& node) {
+  // Newest edges first: which of several conflicts is reported is visible to clients.
+  const auto& parents = node.parents();
+  for (auto a = parents.rbegin(); a != parents.rend(); ++a) {
+    for (auto b = parents.rbegin(); b != parents.rend(); ++b) {
+      if (a == b) continue;
+      const Permissions refused = (*b)->permissions().needs - (*a)->permissions().shares;
+      if (refused.empty()) continue;
+      return fail(fmt::format(
+          "Permission conflict on node '{}': permissions '{}' are both required by {} (uses node "
+          "'{}' as '{}' child) "
+          "and unshared by {} (uses node '{}' as '{}' child).",
+          node.name(), permission_words(refused), (*b)->parent().describe_user(), node.name(),
+          (*b)->name(), (*a)->parent().describe_user(), node.name(), (*a)->name()));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+PermissionPair cumulative_permissions(const Node& node) {
+  PermissionPair result;
+  for (const Edge* edge : node.parents()) {
+    result.needs |= edge->permissions().needs;
+    result.shares &= edge->permissions().shares;
+  }
+  return result;
+}
+
+Expected<void> GraphChange::check() {
+  std::vector<Node*> order;
+  std::set<Node*> seen;
+  for (Node* node : touched_) add_below(*node, seen, order);
+  std::ranges::reverse(order);
+
+  for (Node* node : order) {
+    if (!node->is_open()) continue;
+    BB_TRY(check_conflicts(*node));
+    const PermissionPair cumulative = cumulative_permissions(*node);
+    const bool needs_write = cumulative.needs.has(Permission::kWrite) ||
+                             cumulative.needs.has(Permission::kWriteUnchanged);
+    if (needs_write && !node->writable()) return fail("Block node is read-only");
+    if (needs_write && !cumulative.needs.has(Permission::kResize) &&
+        node->length() % node->limits().request_alignment != 0) {
+      return fail(
+          "Cannot get 'write' permission without 'resize': Image size is not a multiple of request "
+          "alignment");
+    }
+    prepared_.push_back(node);
+    BB_TRY(node->driver_->prepare_permissions(cumulative.needs, cumulative.shares));
+    for (const auto& edge : node->children_) {
+      if (edge->node() == nullptr) continue;
+      set_permissions(*edge, node->driver_->child_permissions(edge.get(), edge->roles(), cumulative,
+                                                              node->writable()));
+    }
+  }
+  return {};
+}
+
+void GraphChange::commit() {
+  BB_ASSERT(!done_);
+  done_ = true;
+  for (Node* node : prepared_) {
+    const PermissionPair cumulative = cumulative_permissions(*node);
+    node->driver_->commit_permissions(cumulative.needs, cumulative.shares);
+  }
+  for (Step& step : steps_) {
+    if (step.commit) step.commit();
+  }
+  // From the bottom up: what a node needs of requests follows from its children.
+  std::vector<Node*> order;
+  std::set<Node*> seen;
+  for (Node* node : touched_) add_below(*node, seen, order);
+  for (Node* node : order) {
+    if (node->is_open()) node->refresh_limits();
+  }
+  for (Node* node : touched_) {
+    const std::vector<Edge*> parents = node->parents_;
+    for (Edge* edge : parents) edge->parent().node_replaced(*edge);
+  }
+  for (Node* node : touched_) graph_.drop_reference(*node);
+}
+
+}  // namespace blockbed

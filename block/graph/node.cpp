@@ -1,0 +1,164 @@
+// A node's place in the graph: children, parents, drain, limits.
+#include "block/graph/node.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/graph/graph.h"
+
+namespace blockbed {
+
+Node::Node(Graph& graph, std::string name)
+    : graph_(graph),
+      name_(std::move(name)),
+      request_ended_(graph.executor()),
+      flush_lock_(graph.executor()) {}
+
+Node::~Node() {
+  BB_ASSERT(in_flight_ == 0 && references_ == 0 && parents_.empty() && children_.empty());
+}
+
+Env& Node::env() const { return graph_.env(); }
+
+Edge* Node::child(std::string_view name) const {
+  for (const auto& edge : children_) {
+    if (edge->name() == name) return edge.get();
+  }
+  return nullptr;
+}
+
+Edge* Node::storage_edge() const {
+  for (const auto& edge : children_) {
+    if (edge->roles().has(ChildRole::kPrimary) && !edge->roles().has(ChildRole::kFiltered))
+      return edge.get();
+  }
+  return nullptr;
+}
+
+Edge* Node::filtered_edge() const {
+  if (driver_ == nullptr || !driver_->is_filter()) return nullptr;
+  for (const auto& edge : children_) {
+    if (edge->roles().has(ChildRole::kFiltered)) return edge.get();
+  }
+  return nullptr;
+}
+
+Edge* Node::cow_edge() const {
+  for (const auto& edge : children_) {
+    if (edge->roles().has(ChildRole::kCow)) return edge.get();
+  }
+  return nullptr;
+}
+
+Node* Node::filter_or_cow_node() const {
+  if (Edge* edge = filtered_edge()) return edge->node();
+  if (Edge* edge = cow_edge()) return edge->node();
+  return nullptr;
+}
+
+Node* Node::backing_node() const {
+  Edge* edge = cow_edge();
+  return edge == nullptr ? nullptr : edge->node();
+}
+
+Node* Node::skip_filters() {
+  Node* node = this;
+  while (Edge* edge = node->filtered_edge()) node = edge->node();
+  return node;
+}
+
+Node* Node::primary_node() const {
+  for (const auto& edge : children_) {
+    if (edge->roles().has(ChildRole::kPrimary)) return edge->node();
+  }
+  return nullptr;
+}
+
+std::string Node::describe_user() const { return fmt::format("node '{}'", name_); }
+
+void Node::refresh_limits() {
+  BlockLimits limits;
+  // A format needs of its requests what its storage needs, unless the driver says otherwise.
+  for (const auto& edge : children_) {
+    if (edge->node() == nullptr) continue;
+    if (!edge->roles().has(ChildRole::kData) && !edge->roles().has(ChildRole::kFiltered) &&
+        !edge->roles().has(ChildRole::kCow)) {
+      continue;
+    }
+    const BlockLimits& below = edge->node()->limits();
+    limits.memory_alignment = std::max(limits.memory_alignment, below.memory_alignment);
+    limits.optimal_transfer = std::max(limits.optimal_transfer, below.optimal_transfer);
+    if (below.max_transfer != 0) {
+      limits.max_transfer = limits.max_transfer == 0
+                                ? below.max_transfer
+                                : std::min(limits.max_transfer, below.max_transfer);
+    }
+    if (driver_->is_filter() && edge->roles().has(ChildRole::kFiltered)) {
+      limits.request_alignment = std::max(limits.request_alignment, below.request_alignment);
+      limits.zero_alignment = below.zero_alignment;
+      limits.discard_alignment = below.discard_alignment;
+    }
+  }
+  driver_->refresh_limits(limits);
+  BB_ASSERT(limits.request_alignment > 0);
+  limits_ = limits;
+}
+
+bool Node::busy() const {
+  if (in_flight_ > 0) return true;
+  if (driver_ != nullptr && driver_->drained_poll()) return true;
+  return std::ranges::any_of(parents_,
+                             [](Edge* edge) { return edge->parent().drained_poll(*edge); });
+}
+
+void Node::add_parent(Edge& edge) {
+  parents_.push_back(&edge);
+  if (quiesce_count_ > 0) {
+    ++edge.quiesced_;
+    edge.parent().drained_begin(edge);
+  }
+}
+
+void Node::remove_parent(Edge& edge) {
+  std::erase(parents_, &edge);
+  graph_.note_unreferenced(*this);
+  if (edge.quiesced_ > 0) {
+    --edge.quiesced_;
+    edge.parent().drained_end(edge);
+  }
+}
+
+void Node::quiesce_begin() {
+  if (quiesce_count_++ > 0) return;
+  for (Edge* edge : parents_) {
+    ++edge->quiesced_;
+    edge->parent().drained_begin(*edge);
+  }
+  if (driver_ != nullptr) driver_->drained_begin();
+}
+
+void Node::quiesce_end() {
+  BB_ASSERT(quiesce_count_ > 0);
+  if (--quiesce_count_ > 0) return;
+  if (driver_ != nullptr) driver_->drained_end();
+  // Ending the quiet of a parent may let it send requests, which may not change the list of
+  // parents; still, walk a copy.
+  const std::vector<Edge*> parents = parents_;
+  for (Edge* edge : parents) {
+    --edge->quiesced_;
+    edge->parent().drained_end(*edge);
+  }
+}
+
+void Node::drained_begin(Edge&) { quiesce_begin(); }
+void Node::drained_end(Edge&) { quiesce_end(); }
+bool Node::drained_poll(Edge&) { return busy(); }
+
+void Node::node_resized(Edge& edge) {
+  // Only a filter has its child's length; a format has its own, raw asks when it is asked.
+  if (driver_ == nullptr || !edge.roles().has(ChildRole::kPrimary)) return;
+  driver_->child_resized(edge);
+}
+
+}  // namespace blockbed

@@ -1,0 +1,517 @@
+// The data path of a node: checks, alignment, overlap, splitting, zeroes, flush.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/graph/graph.h"
+#include "block/graph/node.h"
+#include "block/runtime/env.h"
+
+namespace blockbed {
+
+namespace {
+
+// Zeroes that a driver cannot write as such are written from a buffer of this size at most.
+constexpr uint64_t kZeroBufferBytes = uint64_t{1} << 20;
+
+constexpr uint64_t round_down(uint64_t value, uint64_t unit) { return value - value % unit; }
+constexpr uint64_t round_up(uint64_t value, uint64_t unit) {
+  return round_down(value + unit - 1, unit);
+}
+
+Result<void> check_range(uint64_t offset, uint64_t length) {
+  if (offset > kMaxLength || length > kMaxLength - offset) return io_error(EIO);
+  return {};
+}
+
+Result<void> check_request(uint64_t offset, uint64_t length) {
+  if (length > kMaxRequestBytes) return io_error(EIO);
+  return check_range(offset, length);
+}
+
+// The part of a limited request that goes to the driver at once.
+uint64_t piece_of(uint64_t length, uint64_t maximum) {
+  return maximum == 0 ? length : std::min(length, maximum);
+}
+
+}  // namespace
+
+// Counts a request as in flight and keeps it in the node's list; waits for what it must not
+// overlap.
+class RequestScope {
+ public:
+  RequestScope(Node& node, TrackedRequest::Kind kind, uint64_t offset, uint64_t length)
+      : node_(node) {
+    request_.kind = kind;
+    request_.offset = offset;
+    request_.length = length;
+    request_.overlap_offset = offset;
+    request_.overlap_length = length;
+    request_.next = node.requests_;
+    if (request_.next != nullptr) request_.next->previous = &request_;
+    node.requests_ = &request_;
+    ++node.in_flight_;
+  }
+  RequestScope(const RequestScope&) = delete;
+  RequestScope& operator=(const RequestScope&) = delete;
+  ~RequestScope() {
+    if (request_.serialising) --node_.serialising_in_flight_;
+    if (request_.previous != nullptr) {
+      request_.previous->next = request_.next;
+    } else {
+      node_.requests_ = request_.next;
+    }
+    if (request_.next != nullptr) request_.next->previous = request_.previous;
+    if (!node_.request_ended_.empty()) node_.request_ended_.wake_all();
+    if (--node_.in_flight_ == 0) node_.graph_.drain_progress();
+  }
+
+  // From now on nothing may overlap with the request, widened to `unit`.
+  void serialise(uint64_t unit) {
+    const uint64_t begin = round_down(request_.offset, unit);
+    const uint64_t end = round_up(request_.offset + request_.length, unit);
+    request_.overlap_offset = std::min(request_.overlap_offset, begin);
+    request_.overlap_length =
+        std::max(request_.overlap_offset + request_.overlap_length, end) - request_.overlap_offset;
+    if (!request_.serialising) {
+      request_.serialising = true;
+      ++node_.serialising_in_flight_;
+    }
+  }
+
+  bool must_wait() const {
+    return node_.serialising_in_flight_ > (request_.serialising ? 1 : 0) || request_.serialising;
+  }
+
+  Task<void> wait_for_overlapping() {
+    while (TrackedRequest* other = find_overlapping()) {
+      request_.waits_for = other;
+      co_await node_.request_ended_.wait();
+      request_.waits_for = nullptr;
+    }
+  }
+
+ private:
+  TrackedRequest* find_overlapping() const {
+    for (TrackedRequest* other = node_.requests_; other != nullptr; other = other->next) {
+      if (other == &request_ || (!other->serialising && !request_.serialising)) continue;
+      if (other->overlap_offset >= request_.overlap_offset + request_.overlap_length ||
+          request_.overlap_offset >= other->overlap_offset + other->overlap_length) {
+        continue;
+      }
+      // One that waits already began later or waits for us: going on is what ends its wait.
+      if (other->waits_for == nullptr) return other;
+    }
+    return nullptr;
+  }
+
+  Node& node_;
+  TrackedRequest request_{};
+};
+
+namespace {
+
+// A request widened to the node's alignment: the caller's buffers with bounce memory before and
+// after.
+struct Padding {
+  uint64_t offset = 0;
+  uint64_t head = 0;
+  uint64_t tail = 0;
+  // Head block, then tail block; one block only when head and tail fall into the same one.
+  Buffer memory;
+  uint64_t unit = 1;
+  bool one_block = false;
+
+  Padding(uint64_t request_offset, uint64_t length, uint64_t alignment) : unit(alignment) {
+    head = request_offset % unit;
+    offset = request_offset - head;
+    const uint64_t end = request_offset + length;
+    tail = round_up(end, unit) - end;
+    const uint64_t total = head + length + tail;
+    one_block = total == unit;
+    memory = Buffer(head != 0 && tail != 0 && !one_block ? 2 * unit : unit);
+  }
+
+  std::byte* tail_block() { return head != 0 && !one_block ? memory.data() + unit : memory.data(); }
+
+  IoVector widen(const IoVector& buffers) {
+    IoVector result;
+    if (head != 0) result.append(memory.data(), head);
+    for (const iovec& range : buffers.ranges()) result.append(range.iov_base, range.iov_len);
+    if (tail != 0) result.append(tail_block() + (unit - tail), tail);
+    return result;
+  }
+};
+
+bool is_aligned(uint64_t offset, uint64_t length, uint64_t unit) {
+  return (offset | length) % unit == 0;
+}
+
+}  // namespace
+
+Task<Result<void>> Node::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  const uint64_t length = buffers.size();
+  BB_CO_TRY(check_request(offset, length));
+  if (length == 0) co_return Result<void>();
+
+  RequestScope request(*this, TrackedRequest::Kind::kRead, offset, length);
+  if (flags.serialising) request.serialise(limits_.request_alignment);
+  if (request.must_wait()) co_await request.wait_for_overlapping();
+
+  if (is_aligned(offset, length, limits_.request_alignment)) [[likely]] {
+    co_return co_await read_aligned(offset, std::move(buffers), flags);
+  }
+  Padding padding(offset, length, limits_.request_alignment);
+  co_return co_await read_aligned(padding.offset, padding.widen(buffers), flags);
+}
+
+Task<Result<void>> Node::read_aligned(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  if (driver_->length_varies()) {
+    if (auto varied = co_await refresh_length(); !varied) co_return io_error(varied.error());
+  }
+  const uint64_t readable =
+      offset >= length_ ? 0 : round_up(length_ - offset, limits_.request_alignment);
+  if (readable >= buffers.size() &&
+      (limits_.max_transfer == 0 || buffers.size() <= limits_.max_transfer)) [[likely]] {
+    co_return co_await driver_->read(offset, std::move(buffers), flags);
+  }
+  const uint64_t length = std::min<uint64_t>(buffers.size(), readable);
+  for (uint64_t done = 0; done < length;) {
+    const uint64_t piece = piece_of(length - done, limits_.max_transfer);
+    BB_CO_TRY(co_await driver_->read(offset + done, buffers.slice(done, piece), flags));
+    done += piece;
+  }
+  if (length < buffers.size()) buffers.slice(length, buffers.size() - length).fill(0);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Node::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  const uint64_t length = buffers.size();
+  BB_CO_TRY(check_request(offset, length));
+  if (!writable()) co_return io_error(EPERM);
+  if (flags.compressed) co_return co_await write_compressed(offset, std::move(buffers));
+  if (length == 0) co_return Result<void>();
+
+  RequestScope request(*this, TrackedRequest::Kind::kWrite, offset, length);
+  const uint64_t unit = limits_.request_alignment;
+  const bool aligned = is_aligned(offset, length, unit);
+  if (flags.serialising || !aligned) request.serialise(unit);
+  if (request.must_wait()) co_await request.wait_for_overlapping();
+  if (aligned) [[likely]] {
+    co_return co_await write_aligned(offset, std::move(buffers), flags);
+  }
+
+  Padding padding(offset, length, unit);
+  if (padding.head != 0 || padding.one_block) {
+    BB_CO_TRY(co_await read_aligned(padding.offset, IoVector(padding.memory.data(), unit), {}));
+  }
+  if (padding.tail != 0 && !padding.one_block) {
+    const uint64_t last = round_down(offset + length, unit);
+    BB_CO_TRY(co_await read_aligned(last, IoVector(padding.tail_block(), unit), {}));
+  }
+  co_return co_await write_aligned(padding.offset, padding.widen(buffers), flags);
+}
+
+Task<Result<void>> Node::write_aligned(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  const uint64_t length = buffers.size();
+  if (flags_.detect_zeroes != DetectZeroes::kOff && !flags.compressed && buffers.all_zero()) {
+    RequestFlags zero_flags = flags;
+    zero_flags.may_unmap = flags_.detect_zeroes == DetectZeroes::kUnmap;
+    co_return co_await zero_aligned(offset, length, zero_flags);
+  }
+  const bool flush_after = flags.fua && !driver_->honours_fua_write();
+  RequestFlags passed = flags;
+  if (flush_after) passed.fua = false;
+
+  Result<void> result;
+  if (limits_.max_transfer == 0 || length <= limits_.max_transfer) [[likely]] {
+    result = co_await driver_->write(offset, std::move(buffers), passed);
+  } else {
+    for (uint64_t done = 0; done < length && result;) {
+      const uint64_t piece = piece_of(length - done, limits_.max_transfer);
+      result = co_await driver_->write(offset + done, buffers.slice(done, piece), passed);
+      done += piece;
+    }
+  }
+  written(offset, length, result.has_value());
+  if (result && flush_after) result = co_await flush();
+  co_return result;
+}
+
+Task<Result<void>> Node::write_compressed(uint64_t offset, IoVector buffers) {
+  const uint64_t length = buffers.size();
+  RequestScope request(*this, TrackedRequest::Kind::kWrite, offset, length);
+  if (request.must_wait()) co_await request.wait_for_overlapping();
+  Result<void> result = co_await driver_->write_compressed(offset, std::move(buffers));
+  written(offset, length, result.has_value());
+  co_return result;
+}
+
+void Node::written(uint64_t offset, uint64_t length, bool succeeded) {
+  ++write_generation_;
+  const uint64_t end = offset + length;
+  if (!succeeded || length == 0) return;
+  highest_written_offset_ = std::max(highest_written_offset_, end);
+  if (end > length_) {
+    length_ = end;
+    notify_resized();
+  }
+}
+
+Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  BB_CO_TRY(check_range(offset, length));
+  if (!writable()) co_return io_error(EPERM);
+  if (!flags_.unmap) flags.may_unmap = false;
+  if (length == 0) co_return Result<void>();
+
+  RequestScope request(*this, TrackedRequest::Kind::kZero, offset, length);
+  const uint64_t unit = limits_.request_alignment;
+  const bool aligned = is_aligned(offset, length, unit);
+  if (flags.serialising || !aligned) request.serialise(unit);
+  if (request.must_wait()) co_await request.wait_for_overlapping();
+  if (aligned) [[likely]] {
+    co_return co_await zero_aligned(offset, length, flags);
+  }
+
+  // Blocks touched in part are read, zeroed in part and written back.
+  uint64_t at = offset;
+  const uint64_t end = offset + length;
+  while (at < end) {
+    const uint64_t in_block = at % unit;
+    if (in_block == 0 && end - at >= unit) {
+      const uint64_t whole = round_down(end - at, unit);
+      BB_CO_TRY(co_await zero_aligned(at, whole, flags));
+      at += whole;
+      continue;
+    }
+    const uint64_t part = std::min(unit - in_block, end - at);
+    Buffer block(unit);
+    BB_CO_TRY(co_await read_aligned(at - in_block, block.io(), {}));
+    std::fill_n(block.data() + in_block, part, std::byte{0});
+    RequestFlags write_flags;
+    write_flags.fua = flags.fua;
+    BB_CO_TRY(co_await write_aligned(at - in_block, block.io(), write_flags));
+    at += part;
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Node::zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags) {
+  const bool flush_after = flags.fua && !driver_->honours_fua_zero();
+  RequestFlags passed = flags;
+  if (flush_after) passed.fua = false;
+  const uint64_t unit = std::max<uint64_t>(limits_.zero_alignment, limits_.request_alignment);
+
+  Result<void> result;
+  Buffer zeroes;
+  for (uint64_t at = offset, end = offset + length; at < end && result;) {
+    // Up to the next boundary, then whole units, then the rest: a driver zeroes whole units best.
+    uint64_t piece = end - at;
+    if (const uint64_t misaligned = at % unit; misaligned != 0) {
+      piece = std::min(piece, unit - misaligned);
+    } else if (piece > unit) {
+      piece = round_down(piece, unit);
+    }
+    piece = piece_of(
+        piece, limits_.max_zero == 0 ? 0 : std::max(unit, round_down(limits_.max_zero, unit)));
+    result = co_await driver_->zero(at, piece, passed);
+    if (!result && result.error().number() == ENOTSUP && !flags.no_fallback) {
+      const uint64_t buffer_size = std::min(piece, kZeroBufferBytes);
+      if (zeroes.size() < buffer_size) zeroes = Buffer::zeroed(buffer_size);
+      piece = std::min<uint64_t>(piece, zeroes.size());
+      piece = piece_of(piece, limits_.max_transfer);
+      RequestFlags write_flags;
+      write_flags.fua = flags.fua && driver_->honours_fua_write();
+      result = co_await driver_->write(at, zeroes.io(0, piece), write_flags);
+    }
+    at += piece;
+  }
+  written(offset, length, result.has_value());
+  if (result && flags.fua && (flush_after || !driver_->honours_fua_write()))
+    result = co_await flush();
+  co_return result;
+}
+
+Task<Result<void>> Node::discard(uint64_t offset, uint64_t length) {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  BB_CO_TRY(check_range(offset, length));
+  if (!writable()) co_return io_error(EPERM);
+  if (!flags_.unmap || length == 0) co_return Result<void>();
+
+  RequestScope request(*this, TrackedRequest::Kind::kDiscard, offset, length);
+  if (request.must_wait()) co_await request.wait_for_overlapping();
+
+  // A discard may always do less: what does not fill a block of the device stays.
+  const uint64_t unit = std::max<uint64_t>(limits_.discard_alignment, limits_.request_alignment);
+  Result<void> result;
+  for (uint64_t at = offset, end = offset + length; at < end && result;) {
+    uint64_t piece = end - at;
+    if (const uint64_t misaligned = at % unit; misaligned != 0) {
+      piece = std::min(piece, unit - misaligned);
+    } else if (piece > unit) {
+      piece = round_down(piece, unit);
+    }
+    piece = piece_of(piece, limits_.max_discard == 0
+                                ? 0
+                                : std::max(unit, round_down(limits_.max_discard, unit)));
+    if (is_aligned(at, piece, limits_.request_alignment)) {
+      result = co_await driver_->discard(at, piece);
+      if (!result && result.error().number() == ENOTSUP) result = Result<void>();
+    }
+    at += piece;
+  }
+  ++write_generation_;
+  co_return result;
+}
+
+Task<Result<void>> Node::flush() {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  if (!writable()) co_return Result<void>();
+  RequestScope request(*this, TrackedRequest::Kind::kFlush, 0, 0);
+
+  // One flush at a time; those that queue behind it find their writes flushed by the next one.
+  MutexGuard guard = co_await flush_lock_.lock();
+  const uint64_t generation = write_generation_;
+  BB_CO_TRY(co_await driver_->flush_to_children());
+  if (flags_.cache_no_flush) co_return Result<void>();
+  if (flushed_generation_ != generation) {
+    BB_CO_TRY(co_await driver_->flush_to_disk());
+  }
+  for (std::size_t i = 0; i < children_.size(); ++i) {
+    Edge& edge = *children_[i];
+    if (edge.permissions().needs.has(Permission::kWrite) ||
+        edge.permissions().needs.has(Permission::kWriteUnchanged)) {
+      BB_CO_TRY(co_await edge.flush());
+    }
+  }
+  flushed_generation_ = generation;
+  co_return Result<void>();
+}
+
+Task<Result<BlockStatus>> Node::block_status(uint64_t offset, uint64_t length, bool want_zero) {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  BB_CO_TRY(check_range(offset, length));
+  if (driver_->length_varies()) {
+    if (auto varied = co_await refresh_length(); !varied) co_return io_error(varied.error());
+  }
+  BlockStatus status;
+  if (offset >= length_) {
+    status.eof = true;
+    co_return status;
+  }
+  if (length == 0) co_return status;
+  const uint64_t asked_end = std::min(offset + length, length_);
+  RequestScope request(*this, TrackedRequest::Kind::kRead, offset, asked_end - offset);
+
+  const uint64_t unit = limits_.request_alignment;
+  const uint64_t begin = round_down(offset, unit);
+  const uint64_t end = round_up(asked_end, unit);
+  auto answer = co_await driver_->block_status(begin, end - begin, want_zero);
+  if (!answer) co_return answer;
+  status = *answer;
+  BB_ASSERT(status.length > 0 && status.length <= end - begin);
+
+  if (status.passes_through) {
+    // The child decides, at the offset that the driver named.
+    BB_ASSERT(status.offset && status.file != nullptr);
+    auto below = co_await status.file->block_status(*status.offset, status.length, want_zero);
+    if (!below) co_return below;
+    const bool compressed = status.compressed;
+    const uint64_t driver_length = status.length;
+    status = *below;
+    status.compressed |= compressed;
+    status.eof = false;
+    // Beyond the end of the child there are zeroes.
+    if (status.length == 0) {
+      status.length = driver_length;
+      status.zero = status.allocated = true;
+    }
+  } else {
+    if (status.data || status.zero) {
+      status.allocated = true;
+    } else if (want_zero && driver_->supports_backing()) {
+      Node* below = backing_node();
+      if (below == nullptr || begin >= below->length()) {
+        status.zero = true;
+        if (below != nullptr) status.allocated = false;
+      } else if (begin + status.length > below->length()) {
+        status.length = std::max<uint64_t>(round_down(below->length() - begin, unit),
+                                           std::min(unit, status.length));
+      }
+    }
+    if (want_zero && status.ask_file && status.data && status.offset && status.file != nullptr &&
+        status.file != this) {
+      auto below = co_await status.file->block_status(*status.offset, status.length, true);
+      if (below) {
+        if (below->length == 0) {
+          // A preallocated cluster beyond the end of the file: zero until it is written.
+          status.zero = true;
+        } else {
+          status.length = std::min(status.length, below->length);
+          status.zero |= below->zero;
+        }
+      }
+    }
+  }
+
+  // The answer is for whole units; cut it back to what was asked.
+  if (status.offset) *status.offset += offset - begin;
+  status.length -= std::min(status.length, offset - begin);
+  status.length = std::min(status.length, asked_end - offset);
+  status.ask_file = false;
+  status.passes_through = false;
+  status.eof = offset + status.length == length_;
+  co_return status;
+}
+
+Task<Result<uint64_t>> Node::refresh_length() {
+  auto length = co_await driver_->length();
+  if (!length) co_return io_error(length.error());
+  if (*length > kMaxLength) co_return io_error(EFBIG);
+  set_length(*length);
+  co_return length_;
+}
+
+void Node::set_length(uint64_t length) {
+  if (length == length_) return;
+  length_ = length;
+  notify_resized();
+}
+
+void Node::notify_resized() {
+  // A parent may react by changing its own length, never by changing edges.
+  for (Edge* edge : parents_) edge->parent().node_resized(*edge);
+}
+
+Task<Expected<void>> Node::truncate(uint64_t length, TruncateOptions options) {
+  if (!is_open()) co_return fail("No medium inserted");
+  if (length > kMaxLength)
+    co_return fail(
+        fmt::format("Required too big image size, it must be not greater than {}", kMaxLength));
+  const uint64_t old_length = length_;
+  const uint64_t changed_from = std::min(old_length, length);
+  RequestScope request(*this, TrackedRequest::Kind::kTruncate, changed_from,
+                       std::max(old_length, length) - changed_from);
+  request.serialise(limits_.request_alignment);
+  co_await request.wait_for_overlapping();
+
+  if (!writable()) co_return fail("Image is read-only");
+  // What a longer backing file has behind the old end must not appear.
+  if (length > old_length) {
+    if (Node* below = backing_node(); below != nullptr && below->length() > old_length)
+      options.zero_new = true;
+  }
+  BB_CO_TRY(co_await driver_->truncate(length, options));
+  ++write_generation_;
+  if (auto refreshed = co_await refresh_length(); !refreshed) {
+    co_return fail(
+        fmt::format("Could not refresh total sector count: {}", strerror_text(refreshed.error())));
+  }
+  if (length_ > old_length) highest_written_offset_ = std::max(highest_written_offset_, old_length);
+  co_return Expected<void>();
+}
+
+}  // namespace blockbed

@@ -1,0 +1,411 @@
+// Opening nodes: from checked options (blockdev-add) and from file names (-drive, backing files).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "block/graph/chain.h"
+#include "block/graph/filename.h"
+#include "block/graph/graph.h"
+#include "block/graph/graph_change.h"
+#include "block/runtime/env.h"
+#include "schema/block_core.h"
+
+namespace blockbed {
+
+namespace {
+
+// Names of nodes share a table of 32 bytes with their terminator in every client's memory.
+constexpr std::size_t kMaxNodeName = 31;
+constexpr std::size_t kProbeBytes = 512;
+// A chain of images that name each other ends here; no sane chain is longer, and each level holds
+// open files.
+constexpr int kMaxImplicitDepth = 1000;
+
+bool is_well_formed_id(std::string_view id) {
+  if (id.empty() || !std::isalpha(static_cast<unsigned char>(id[0]))) return false;
+  return std::ranges::all_of(
+      id, [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
+}
+
+Expected<void> check_node_name(const Graph& graph, const std::string& name) {
+  if (!is_well_formed_id(name)) return fail(fmt::format("Invalid node-name: '{}'", name));
+  if (graph.find_backend(name) != nullptr) {
+    return fail(fmt::format("node-name={} is conflicting with a device id", name));
+  }
+  if (graph.find_node(name) != nullptr)
+    return fail(fmt::format("Duplicate nodes with node-name='{}'", name));
+  if (name.size() > kMaxNodeName) return fail("Node name too long");
+  return {};
+}
+
+std::optional<bool> bool_option(const json::Object& options, std::string_view name) {
+  const json::Value* value = options.find(name);
+  if (value == nullptr || !value->is_bool()) return std::nullopt;
+  return value->as_bool();
+}
+
+// The generic options in force: what the user gave, else what follows from the parent.
+Expected<NodeFlags> flags_from(const json::Object& options,
+                               const std::optional<InheritedOptions>& inherited) {
+  NodeFlags flags;
+  if (inherited) flags = inherited->flags;
+  flags.read_only = bool_option(options, "read-only").value_or(flags.read_only);
+  flags.auto_read_only = bool_option(options, "auto-read-only").value_or(flags.auto_read_only);
+  flags.force_share = bool_option(options, "force-share").value_or(flags.force_share);
+  if (const json::Value* cache = options.find("cache"); cache != nullptr && cache->is_object()) {
+    flags.cache_direct = bool_option(cache->as_object(), "direct").value_or(flags.cache_direct);
+    flags.cache_no_flush =
+        bool_option(cache->as_object(), "no-flush").value_or(flags.cache_no_flush);
+  }
+  if (const json::Value* discard = options.find("discard");
+      discard != nullptr && discard->is_string()) {
+    flags.unmap = discard->as_string() == "unmap" || discard->as_string() == "on";
+  }
+  if (const json::Value* detect = options.find("detect-zeroes");
+      detect != nullptr && detect->is_string()) {
+    const std::string& mode = detect->as_string();
+    flags.detect_zeroes = mode == "on"      ? DetectZeroes::kOn
+                          : mode == "unmap" ? DetectZeroes::kUnmap
+                                            : DetectZeroes::kOff;
+    if (flags.detect_zeroes == DetectZeroes::kUnmap && !flags.unmap) {
+      return fail(
+          "setting detect-zeroes to unmap is not allowed without setting discard operation to "
+          "unmap");
+    }
+  }
+  if (flags.force_share && !flags.read_only)
+    return fail("force-share=on can only be used with read-only images");
+  return flags;
+}
+
+// What a child gets when its own options say nothing: a layer below takes care of what the layer
+// above promises.
+InheritedOptions inherited_by(const Node& parent, ChildRoles roles) {
+  InheritedOptions result;
+  const NodeFlags& above = parent.flags();
+  result.flags.cache_direct = above.cache_direct;
+  result.flags.cache_no_flush = above.cache_no_flush;
+  result.flags.force_share = above.force_share;
+  result.flags.inactive = above.inactive;
+  if (roles.has(ChildRole::kCow)) {
+    result.flags.read_only = true;
+    result.flags.auto_read_only = false;
+  } else {
+    result.flags.read_only = above.read_only;
+    result.flags.auto_read_only = above.auto_read_only;
+    // Formats send flushes and discards where they mean them.
+    result.flags.unmap = true;
+  }
+  return result;
+}
+
+// Options that are the node's own: without its children's definitions.
+json::Object without_children(const Node& node, const json::Object& options) {
+  json::Object own;
+  for (const auto& [key, value] : options) {
+    if (node.child(key) == nullptr) own.set(key, value);
+  }
+  return own;
+}
+
+}  // namespace
+
+Env& OpenContext::env() const { return graph_.env(); }
+
+bool OpenContext::has_child_option(std::string_view name) const { return options_.contains(name); }
+
+Task<Expected<Edge*>> OpenContext::open_child(std::string name, ChildRoles roles) {
+  auto edge = co_await open_optional_child(name, roles);
+  if (edge && *edge == nullptr) {
+    co_return fail(fmt::format("A block device must be specified for \"{}\"", name));
+  }
+  co_return edge;
+}
+
+Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRoles roles) {
+  const json::Value* option = options_.find(name);
+  if (option == nullptr || option->is_null()) co_return nullptr;
+  if (option->is_string()) {
+    if (option->as_string().empty()) co_return nullptr;
+    auto found = graph_.find_device_or_node(option->as_string(), option->as_string());
+    if (!found) co_return fail(found.error());
+    co_return attach(std::move(name), roles, NodeRef(**found));
+  }
+  Graph::OpenRequest request;
+  request.options = option->as_object();
+  request.inherited = inherited_by(node_, roles);
+  request.implicit = implicit_;
+  request.depth = depth_ + 1;
+  auto child = co_await graph_.open(std::move(request));
+  if (!child) co_return fail(std::move(child).error());
+  co_return attach(std::move(name), roles, std::move(*child));
+}
+
+Task<Expected<Edge*>> OpenContext::open_child_by_filename(std::string name, ChildRoles roles,
+                                                          std::string filename,
+                                                          std::string format) {
+  BB_CO_TRY(graph_.may_open_named_by_image(node_, filename));
+  Graph::OpenRequest request;
+  request.filename = std::move(filename);
+  if (!format.empty()) request.options.set("driver", std::move(format));
+  request.inherited = inherited_by(node_, roles);
+  request.implicit = true;
+  request.depth = depth_ + 1;
+  // A data file is storage: no format of its own is looked for.
+  request.protocol_only = !roles.has(ChildRole::kCow);
+  auto child = co_await graph_.open(std::move(request));
+  if (!child) co_return fail(std::move(child).error());
+  co_return attach(std::move(name), roles, std::move(*child));
+}
+
+Expected<Edge*> OpenContext::attach(std::string name, ChildRoles roles, NodeRef child) {
+  GraphChange change(graph_);
+  if (reaches(*child, node_)) {
+    return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child->name(),
+                            name, node_.name()));
+  }
+  Edge* edge = change.attach_child(node_, std::move(name), roles, *child);
+  // The node's driver is not there yet, so the defaults speak for it; its own wishes are checked
+  // when it is open.
+  const PermissionPair wanted = default_child_permissions(
+      node_, roles, {Permissions::none(), Permissions::all()}, node_.writable());
+  change.set_permissions(*edge, wanted);
+  BB_TRY(change.check());
+  change.commit();
+  return edge;
+}
+
+Expected<void> OpenContext::apply_auto_read_only(std::string why) {
+  if (node_.flags_.read_only) return {};
+  if (!node_.flags_.auto_read_only) return fail(std::move(why));
+  node_.flags_.read_only = true;
+  return {};
+}
+
+Task<Expected<NodeRef>> Graph::open(const schema::BlockdevOptions& options) {
+  OpenRequest request;
+  request.options = to_json(options).as_object();
+  return open(std::move(request));
+}
+
+Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
+  if (request.depth > kMaxImplicitDepth) {
+    co_return fail(
+        fmt::format("Images name each other to a depth of more than {}", kMaxImplicitDepth));
+  }
+  NodeRef probed_storage;
+  if (request.filename) {
+    auto storage = co_await resolve_filename(request);
+    if (!storage) co_return fail(std::move(storage).error());
+    probed_storage = std::move(*storage);
+  }
+
+  auto typed =
+      request.keyval
+          ? schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(request.options)))
+          : schema::from_json<schema::BlockdevOptions>(json::Value(std::move(request.options)));
+  if (!typed) co_return fail(std::move(typed).error());
+  const json::Object options = to_json(*typed).as_object();
+  const std::string driver_name = options.find("driver")->as_string();
+  const DriverEntry* entry = drivers_.find(driver_name);
+  if (entry == nullptr) co_return fail(fmt::format("Unknown driver '{}'", driver_name));
+
+  auto flags = flags_from(options, request.inherited);
+  if (!flags) co_return fail(std::move(flags).error());
+  std::string name;
+  if (const json::Value* given = options.find("node-name")) {
+    name = given->as_string();
+    BB_CO_TRY(check_node_name(*this, name));
+  }
+
+  nodes_.push_back(nullptr);
+  auto place = std::prev(nodes_.end());
+  const bool named_by_user = !name.empty();
+  if (!named_by_user) name = next_auto_name();
+  *place = std::make_unique<Node>(*this, name);
+  Node& node = **place;
+  by_name_.emplace(name, &node);
+  node.named_by_user_ = named_by_user;
+  node.flags_ = *flags;
+  node.probed_ = request.probed;
+  NodeRef reference(node);
+
+  OpenContext context(*this, node, options, request.implicit, request.depth);
+  Expected<void> opened = co_await open_driver(context, *entry, *typed, request);
+  // The storage that was opened for probing is now held by its parent, or by nobody.
+  probed_storage = NodeRef();
+  if (!opened) {
+    reference = NodeRef();
+    co_await close_unreferenced();
+    co_return fail(std::move(opened).error());
+  }
+  node.given_options_ = without_children(node, options);
+  co_return reference;
+}
+
+Task<Expected<void>> Graph::open_driver(OpenContext& context, const DriverEntry& entry,
+                                        const schema::BlockdevOptions& typed,
+                                        const OpenRequest& request) {
+  Node& node = context.node();
+  auto driver = co_await entry.open(context, typed);
+  if (!driver) co_return fail(std::move(driver).error());
+  node.driver_ = std::move(*driver);
+  node.refresh_limits();
+  auto length = co_await node.refresh_length();
+  if (!length) {
+    co_return fail(
+        fmt::format("Could not refresh total sector count: {}", strerror_text(length.error())));
+  }
+  node.refresh_limits();
+
+  if (node.driver_->supports_backing()) {
+    BB_CO_TRY(co_await open_backing(context, request));
+  }
+
+  // Now the driver can say what it needs of its children.
+  GraphChange change(*this);
+  change.recheck(node);
+  BB_CO_TRY(change.check());
+  change.commit();
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest& request) {
+  Node& node = context.node();
+  const std::string stored = node.driver_->backing_file_name();
+  std::string resolved;
+  if (!stored.empty()) {
+    auto full = resolve_backing_name(node, stored);
+    // A name that cannot be resolved matters only when it is needed.
+    if (full) {
+      resolved = std::move(*full);
+    } else if (!context.has_child_option("backing") && !request.no_backing) {
+      co_return fail(std::move(full).error());
+    }
+  }
+  node.header_backing_file_ = resolved;
+  if (request.no_backing) co_return Expected<void>();
+
+  if (context.has_child_option("backing")) {
+    auto edge = co_await context.open_optional_child("backing", kCowRole);
+    if (!edge) co_return fail(std::move(edge).error());
+    co_return Expected<void>();
+  }
+  if (stored.empty()) co_return Expected<void>();
+  auto edge = co_await context.open_child_by_filename("backing", kCowRole, resolved,
+                                                      node.driver_->backing_format());
+  if (!edge)
+    co_return fail(fmt::format("Could not open backing file: {}", edge.error().description));
+  // The same file may be spelled in other ways: what was opened is what the header means.
+  node.header_backing_file_ = (*edge)->node()->filename();
+  co_return Expected<void>();
+}
+
+Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
+  const std::string filename = *std::exchange(request.filename, std::nullopt);
+  json::Object& options = request.options;
+
+  auto storage_options = options_of_filename(drivers_, filename);
+  if (!storage_options) co_return fail(std::move(storage_options).error());
+  const json::Value* driver = options.find("driver");
+  const DriverEntry* entry = driver == nullptr ? nullptr : drivers_.find(driver->as_string());
+  if (driver != nullptr && entry == nullptr) {
+    co_return fail(fmt::format("Unknown driver '{}'", driver->as_string()));
+  }
+
+  if (storage_options->is_complete) {
+    // json:{...} is a whole definition; what the user gave besides it wins.
+    for (const auto& [key, value] : storage_options->options) {
+      if (!options.contains(key)) options.set(key, value);
+    }
+    if (options.contains("driver")) co_return NodeRef();
+    co_return fail(fmt::format("The json: name '{}' does not say which driver opens it", filename));
+  }
+
+  if (request.protocol_only || (entry != nullptr && entry->is_protocol)) {
+    for (const auto& [key, value] : storage_options->options) {
+      if (!options.contains(key)) options.set(key, value);
+    }
+    co_await choose_file_driver(options);
+    co_return NodeRef();
+  }
+
+  // A format over storage: the storage's options are those of the name and those given as file.*.
+  json::Object storage = std::move(storage_options->options);
+  if (const json::Value* given = options.find("file"); given != nullptr && given->is_object()) {
+    for (const auto& [key, value] : given->as_object()) storage.set(key, value);
+  }
+  co_await choose_file_driver(storage);
+  if (entry != nullptr) {
+    options.set("file", std::move(storage));
+    co_return NodeRef();
+  }
+  options.set("file", std::move(storage));
+  co_return co_await probe_format(request, filename);
+}
+
+Task<void> Graph::choose_file_driver(json::Object& options) {
+  const json::Value* driver = options.find("driver");
+  const json::Value* path = options.find("filename");
+  if (driver != nullptr || path == nullptr || !path->is_string()) co_return;
+  std::string chosen = "file";
+  if (auto file = co_await env_.open_file(path->as_string(), FileOpenOptions()); file) {
+    if ((*file)->kind() == FileKind::kBlockDevice ||
+        (*file)->kind() == FileKind::kCharacterDevice) {
+      chosen = "host_device";
+    }
+    (void)co_await (*file)->close();
+  }
+  options.set("driver", std::move(chosen));
+}
+
+Task<Expected<NodeRef>> Graph::probe_format(OpenRequest& request, std::string filename) {
+  OpenRequest storage_request;
+  const json::Value* file = request.options.find("file");
+  storage_request.options = file->as_object();
+  storage_request.keyval = request.keyval;
+  storage_request.implicit = request.implicit;
+  storage_request.depth = request.depth + 1;
+  auto flags = flags_from(request.options, request.inherited);
+  if (!flags) co_return fail(std::move(flags).error());
+  InheritedOptions inherited;
+  inherited.flags = *flags;
+  inherited.flags.detect_zeroes = DetectZeroes::kOff;
+  inherited.flags.unmap = true;
+  if (const auto read_only = request.options.find("read-only");
+      read_only != nullptr && read_only->is_string()) {
+    inherited.flags.read_only = read_only->as_string() == "on";
+  }
+  storage_request.inherited = inherited;
+  auto storage = co_await open(std::move(storage_request));
+  if (!storage) co_return fail(std::move(storage).error());
+
+  Node& node = **storage;
+  Buffer head = Buffer::zeroed(kProbeBytes);
+  const uint64_t length = std::min<uint64_t>(node.length(), kProbeBytes);
+  if (length > 0) {
+    if (auto read = co_await node.read(0, head.io(0, length)); !read) {
+      co_return fail(fmt::format("Could not read image for determining its format: {}",
+                                 strerror_text(read.error())));
+    }
+  }
+  const ProbeInput input{head.span().first(length), filename};
+  const DriverEntry* best = nullptr;
+  int best_score = 0;
+  for (const DriverEntry& entry : drivers_.entries()) {
+    if (entry.probe == nullptr) continue;
+    if (const int score = entry.probe(input); score > best_score) {
+      best_score = score;
+      best = &entry;
+    }
+  }
+  if (best == nullptr)
+    co_return fail("Could not determine image format: No compatible driver found");
+  request.options.set("driver", best->name);
+  request.options.set("file", node.name());
+  request.probed = true;
+  co_return std::move(*storage);
+}
+
+}  // namespace blockbed

@@ -1,0 +1,214 @@
+#include "block/protocols/file.h"
+
+#include <fmt/format.h>
+
+#include "block/runtime/env.h"
+#include "schema/block_core.h"
+
+namespace blockbed {
+
+namespace {
+
+FileAio aio_of(const schema::BlockdevOptionsFile& options) {
+  if (!options.aio) return FileAio::kThreads;
+  switch (*options.aio) {
+    case schema::BlockdevAioOptions::kThreads:
+      return FileAio::kThreads;
+    case schema::BlockdevAioOptions::kNative:
+      return FileAio::kNative;
+    case schema::BlockdevAioOptions::kIoUring:
+      return FileAio::kIoUring;
+  }
+  return FileAio::kThreads;
+}
+
+// "file:" in front of a path means the path.
+std::string without_prefix(const std::string& filename) {
+  return filename.starts_with("file:") ? filename.substr(5) : filename;
+}
+
+}  // namespace
+
+Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
+                                                         const schema::BlockdevOptions& options,
+                                                         bool device) {
+  const auto& file_options = std::get<schema::BlockdevOptionsFile>(options.u);
+  const std::string filename = without_prefix(file_options.filename);
+  FileOpenOptions open_options;
+  open_options.direct = context.flags().cache_direct;
+  open_options.aio = aio_of(file_options);
+  open_options.write = !context.flags().read_only;
+  if (open_options.aio == FileAio::kNative && !open_options.direct) {
+    co_return fail(
+        "aio=native was specified, but it requires cache.direct=on, which was not specified.");
+  }
+
+  auto file = co_await context.env().open_file(filename, open_options);
+  if (!file && open_options.write && context.flags().auto_read_only) {
+    const int number = file.error().number();
+    if (number == EACCES || number == EPERM || number == EROFS) {
+      BB_CO_TRY(context.apply_auto_read_only({}));
+      open_options.write = false;
+      file = co_await context.env().open_file(filename, open_options);
+    }
+  }
+  if (!file) {
+    co_return fail(fmt::format("Could not open '{}': {}", filename, strerror_text(file.error())));
+  }
+  const FileKind kind = (*file)->kind();
+  const bool right_kind = device
+                              ? kind == FileKind::kBlockDevice || kind == FileKind::kCharacterDevice
+                              : kind == FileKind::kRegular;
+  if (!right_kind) {
+    (void)co_await (*file)->close();
+    co_return fail(
+        device ? fmt::format(
+                     "'host_device' driver requires '{}' to be either a character or block device",
+                     filename)
+               : fmt::format("'file' driver requires '{}' to be a regular file", filename));
+  }
+  const bool locking = !file_options.locking || *file_options.locking != schema::OnOffAuto::kOff;
+  co_return std::make_unique<FileDriver>(context.node(), device, filename, std::move(*file),
+                                         locking);
+}
+
+FileDriver::FileDriver(Node& node, bool device, std::string filename, std::unique_ptr<File> file,
+                       bool locking)
+    : Driver(node), device_(device), filename_(std::move(filename)), file_(std::move(file)) {
+  if (locking) locks_.emplace(*file_, filename_);
+}
+
+FileDriver::~FileDriver() = default;
+
+Task<void> FileDriver::close() {
+  // Its errors were those of writes and flushes before.
+  (void)co_await file_->close();
+}
+
+Task<Result<void>> FileDriver::read(uint64_t offset, IoVector buffers, RequestFlags) {
+  return file_->read(offset, std::move(buffers));
+}
+
+Task<Result<void>> FileDriver::write(uint64_t offset, IoVector buffers, RequestFlags) {
+  return file_->write(offset, std::move(buffers));
+}
+
+Task<Result<void>> FileDriver::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  return file_->zero(offset, length, flags.may_unmap);
+}
+
+Task<Result<void>> FileDriver::discard(uint64_t offset, uint64_t length) {
+  Result<void> result = co_await file_->discard(offset, length);
+  if (result) {
+    ++discards_.ok;
+    discards_.bytes_ok += length;
+  } else {
+    ++discards_.failed;
+  }
+  co_return result;
+}
+
+Task<Result<void>> FileDriver::flush_to_disk() { return file_->flush(); }
+
+Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t length,
+                                                   bool want_zero) {
+  BlockStatus status;
+  status.length = length;
+  status.allocated = true;
+  status.offset = offset;
+  status.file = &node();
+  if (!want_zero) {
+    status.data = true;
+    co_return status;
+  }
+  auto extent = co_await file_->extent(offset, length);
+  if (!extent) {
+    // A file system that cannot tell has data everywhere.
+    status.data = true;
+    co_return status;
+  }
+  status.length = extent->length;
+  status.data = extent->data;
+  status.zero = !extent->data;
+  co_return status;
+}
+
+Task<Result<void>> FileDriver::copy_range_from(Edge& source, uint64_t source_offset,
+                                               uint64_t offset, uint64_t length, RequestFlags) {
+  auto* source_driver = dynamic_cast<FileDriver*>(&source.node()->driver());
+  if (source_driver == nullptr) co_return io_error(ENOTSUP);
+  co_return co_await file_->copy_from(source_driver->file(), source_offset, offset, length);
+}
+
+Task<Result<uint64_t>> FileDriver::length() {
+  auto info = co_await file_->info();
+  if (!info) co_return io_error(info.error());
+  co_return info->size;
+}
+
+Task<Result<std::optional<uint64_t>>> FileDriver::allocated_size() {
+  auto info = co_await file_->info();
+  if (!info) co_return io_error(info.error());
+  co_return info->allocated;
+}
+
+Task<Expected<void>> FileDriver::truncate(uint64_t length, TruncateOptions options) {
+  if (device_) {
+    if (options.preallocation != Preallocation::kOff) {
+      co_return fail(fmt::format("Preallocation mode '{}' unsupported for this non-regular file",
+                                 preallocation_name(options.preallocation)));
+    }
+    auto now = co_await this->length();
+    if (!now)
+      co_return fail(fmt::format("Failed to inquire device size: {}", strerror_text(now.error())));
+    if (options.exact && length != *now) co_return fail("Cannot resize device files");
+    if (length > *now) co_return fail("Cannot grow device files");
+    co_return Expected<void>();
+  }
+  FilePreallocation preallocation = FilePreallocation::kOff;
+  switch (options.preallocation) {
+    case Preallocation::kOff:
+      break;
+    case Preallocation::kFalloc:
+      preallocation = FilePreallocation::kFalloc;
+      break;
+    case Preallocation::kFull:
+      preallocation = FilePreallocation::kFull;
+      break;
+    case Preallocation::kMetadata:
+      co_return fail(fmt::format("Unsupported preallocation mode '{}'",
+                                 preallocation_name(options.preallocation)));
+  }
+  if (auto resized = co_await file_->truncate(length, preallocation); !resized) {
+    co_return fail(fmt::format("Failed to resize the file: {}", strerror_text(resized.error())));
+  }
+  co_return Expected<void>();
+}
+
+Permissions FileDriver::shared(Permissions shares) const {
+  return node().flags().force_share ? Permissions::all() : shares;
+}
+
+Expected<void> FileDriver::prepare_permissions(Permissions needs, Permissions shares) {
+  if (!locks_) return {};
+  return locks_->prepare(needs, shared(shares));
+}
+
+void FileDriver::commit_permissions(Permissions needs, Permissions shares) {
+  if (locks_) locks_->commit(needs, shared(shares));
+}
+
+void FileDriver::abort_permissions() {
+  if (locks_) locks_->abort();
+}
+
+void FileDriver::refresh_limits(BlockLimits& limits) const {
+  limits.request_alignment = file_->alignment();
+  limits.memory_alignment = file_->alignment();
+}
+
+void FileDriver::gather_filename_options(json::Object& options) const {
+  options.set("filename", filename_);
+}
+
+}  // namespace blockbed

@@ -1,0 +1,41 @@
+#include "block/protocols/register.h"
+
+#include "block/graph/graph.h"
+#include "block/protocols/file.h"
+#include "block/protocols/null.h"
+
+namespace blockbed {
+
+void register_protocols(DriverRegistry& registry) {
+  DriverEntry file;
+  file.name = "file";
+  file.is_protocol = true;
+  file.protocol_names = {"file"};
+  file.open = [](OpenContext& context, const schema::BlockdevOptions& options) {
+    return FileDriver::open(context, options, /*device=*/false);
+  };
+  registry.add(std::move(file));
+
+  DriverEntry device;
+  device.name = "host_device";
+  device.is_protocol = true;
+  device.protocol_names = {"host_device"};
+  device.open = [](OpenContext& context, const schema::BlockdevOptions& options) {
+    return FileDriver::open(context, options, /*device=*/true);
+  };
+  registry.add(std::move(device));
+
+  for (const char* name : {"null-co", "null-aio"}) {
+    DriverEntry null;
+    null.name = name;
+    null.is_protocol = true;
+    null.protocol_names = {name};
+    null.parse_filename = [](std::string_view) -> Expected<json::Object> { return json::Object(); };
+    null.open = [name](OpenContext& context, const schema::BlockdevOptions& options) {
+      return NullDriver::open(context, options, name);
+    };
+    registry.add(std::move(null));
+  }
+}
+
+}  // namespace blockbed
