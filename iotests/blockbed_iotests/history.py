@@ -12,7 +12,7 @@ Contract
   - A `Writer` is sequential: its next write is issued after the acknowledgement of the one before. So what a copy
     holds of one writer is a prefix of its writes, over all disks that it writes: `check` finds that prefix or fails.
     This is what proves that two disks were copied at the same instant.
-  - Writers whose regions overlap have no common order; then `check` accepts for each piece of the disk exactly the
+  - Writers whose regions overlap have no common order; then `check` accepts for each sector of the disk exactly the
     values that the order of acknowledgements allows.
   - With `writer.paused()` around the command the instant is exact, and `at` gives the bytes.
 
@@ -34,6 +34,7 @@ from typing import Iterator, Mapping
 from .nbd import Nbd
 
 WAIT_TIMEOUT = 60.0
+SECTOR = 512
 
 
 @dataclasses.dataclass
@@ -184,21 +185,33 @@ class History(Recorder):
         return f"it holds {found.hex()}"
 
     def _check_pieces(self, writes: list[Write], instant: Instant, name: str, copy: bytes) -> None:
-        """For each piece between two edges of writes: the values that some order of the writes can leave there."""
-        edges = sorted({edge for write in writes for edge in (write.offset, write.end)})
-        for start, end in zip(edges, edges[1:]):
+        """For each piece between two edges of writes: the values that some order of the writes can leave there.
+        Concurrent writes that overlap may be mixed at the borders of clusters, so no piece is longer than a sector."""
+        edges = {edge for write in writes for edge in (write.offset, write.end)}
+        for _, start, end in _cover(writes):
+            edges.update(range(start - start % SECTOR + SECTOR, end, SECTOR))
+        ordered = sorted(edges)
+        for start, end in zip(ordered, ordered[1:]):
             covering = [write for write in writes if write.offset <= start and write.end >= end]
             sure = [write for write in covering if write.acked is not None and write.acked < instant.sent]
             allowed = [
                 write for write in covering
                 if not any(later.issued > write.acked for later in sure if write.acked is not None)
             ]
+            if not covering:
+                continue
             values = [write.bytes()[start - write.offset : end - write.offset] for write in allowed]
             if not sure:
                 values.append(self.initial[name][start:end])
             assert copy[start:end] in values, (
                 f"{name} at {start}..{end} holds none of the {len(values)} values that the order of writes allows: "
                 + self._who(name, start, copy[start : start + 16])
+                + f"\nthe command: {instant.sent}..{instant.replied}; the writes there (writer/number issued..acknowledged): "
+                + ", ".join(
+                    f"{write.writer}/{write.number} {write.issued}..{write.acked}"
+                    for write in sorted(self.writes, key=lambda write: write.issued)
+                    if write.disk == name and write.offset <= start and write.end >= end
+                )
             )
 
     def _check_untouched(self, writes: list[Write], name: str, copy: bytes) -> None:
