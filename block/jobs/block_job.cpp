@@ -1,0 +1,126 @@
+#include "block/jobs/block_job.h"
+
+#include <fmt/format.h>
+
+#include "block/graph/graph.h"
+#include "block/graph/graph_change.h"
+#include "block/jobs/job_registry.h"
+
+namespace blockbed {
+
+BlockJob::BlockJob(JobRegistry& registry, JobParameters parameters)
+    : Job(registry, std::move(parameters)) {}
+BlockJob::~BlockJob() = default;
+
+std::string_view BlockJob::io_status_name() const {
+  switch (io_status_) {
+    case IoStatus::kOk:
+      return "ok";
+    case IoStatus::kFailed:
+      return "failed";
+    case IoStatus::kNospace:
+      return "nospace";
+  }
+  return "ok";
+}
+
+// --- speed
+
+Expected<void> BlockJob::user_set_speed(int64_t bytes_per_second) {
+  BB_TRY(check_verb(JobVerb::kSetSpeed));
+  return set_speed(bytes_per_second);
+}
+
+Expected<void> BlockJob::set_speed(int64_t bytes_per_second) {
+  if (bytes_per_second < 0) return fail("Parameter 'speed' expects a non-negative value");
+  speed_ = static_cast<uint64_t>(bytes_per_second);
+  speed_changed();
+  return {};
+}
+
+// --- nodes
+
+Expected<void> BlockJob::add_node(std::string edge_name, Node& node, PermissionPair permissions) {
+  edges_.push_back(std::make_unique<Edge>(*this, std::move(edge_name), ChildRoles()));
+  Edge& edge = *edges_.back();
+  GraphChange change(registry().graph());
+  change.attach_root(edge, node, permissions);
+  BB_TRY(change.check());
+  change.commit();
+  return {};
+}
+
+void BlockJob::detach_nodes(GraphChange& change) {
+  for (const std::unique_ptr<Edge>& edge : edges_) {
+    if (edge->node() != nullptr) change.detach_root(*edge);
+  }
+}
+
+std::string BlockJob::describe_user() const { return fmt::format("{} job '{}'", type(), id()); }
+
+void BlockJob::drained_begin(Edge&) { pause(); }
+void BlockJob::drained_end(Edge&) { resume(); }
+bool BlockJob::drained_poll(Edge&) { return busy(); }
+void BlockJob::came_to_rest() { registry().graph().drain_progress(); }
+
+// --- errors
+
+BlockJob::ErrorAction BlockJob::error_action(OnError policy, bool is_read, Errno error) {
+  ErrorAction action = ErrorAction::kReport;
+  switch (policy) {
+    case OnError::kAuto:
+    case OnError::kEnospc:
+      if (error.number() == ENOSPC) action = ErrorAction::kStop;
+      break;
+    case OnError::kStop:
+      action = ErrorAction::kStop;
+      break;
+    case OnError::kIgnore:
+      action = ErrorAction::kIgnore;
+      break;
+    case OnError::kReport:
+      break;
+  }
+  constexpr const char* kNames[] = {"report", "ignore", "stop"};
+  events().emit("BLOCK_JOB_ERROR", json::Object{{"device", id()},
+                                                {"operation", is_read ? "read" : "write"},
+                                                {"action", kNames[static_cast<int>(action)]}});
+  if (action == ErrorAction::kStop) {
+    pause_for_user();
+    // The first error is the one that is shown.
+    if (io_status_ == IoStatus::kOk) {
+      io_status_ = error.number() == ENOSPC ? IoStatus::kNospace : IoStatus::kFailed;
+    }
+  }
+  return action;
+}
+
+void BlockJob::user_resumed() { io_status_ = IoStatus::kOk; }
+
+// --- events
+
+json::Object BlockJob::event_data() const {
+  return json::Object{{"type", type()},
+                      {"device", id()},
+                      {"len", progress().total()},
+                      {"offset", progress().done},
+                      {"speed", speed_}};
+}
+
+void BlockJob::tell_ready() { events().emit("BLOCK_JOB_READY", event_data()); }
+
+void BlockJob::tell_pending() {
+  events().emit("BLOCK_JOB_PENDING", json::Object{{"type", type()}, {"id", id()}});
+}
+
+void BlockJob::tell_finished() {
+  json::Object data = event_data();
+  if (cancelled()) {
+    events().emit("BLOCK_JOB_CANCELLED", std::move(data));
+    return;
+  }
+  if (failure()) data.set("error", failure()->text);
+  events().emit("BLOCK_JOB_COMPLETED", std::move(data));
+}
+
+}  // namespace blockbed

@@ -1,0 +1,78 @@
+// BlockJob: a job that works on nodes of the graph.
+//
+// Problem: such a job must stand still while one of its nodes is drained, keep its nodes alive,
+// forbid what would pull them away under it, follow a speed and an error policy, and tell all that
+// in the events that clients know.
+//
+// Contract
+//  - add_node() and detach_nodes() happen under the graph lock; the edges take what permissions
+//  say, and stay with their
+//    nodes when a filter is put in.
+//  - error_action() emits BLOCK_JOB_ERROR and, when the policy says stop, pauses the job as the
+//  client would; the caller
+//    then goes to its next pause point and tries again.
+// Source of the rule: query-block-jobs, the BLOCK_JOB_* events and error texts of QEMU 7.2.
+// Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/graph/backend.h"
+#include "block/graph/edge.h"
+#include "block/graph/permissions.h"
+#include "block/jobs/job.h"
+
+namespace blockbed {
+
+class GraphChange;
+
+class BlockJob : public Job, public EdgeParent {
+ public:
+  BlockJob(JobRegistry& registry, JobParameters parameters);
+  ~BlockJob() override;
+
+  bool is_block_job() const override { return true; }
+  uint64_t speed() const { return speed_; }
+  enum class IoStatus { kOk, kFailed, kNospace };
+  // "ok", "failed", "nospace".
+  std::string_view io_status_name() const;
+
+  // The client's verb. The number is as it came: negative ones are refused.
+  Expected<void> user_set_speed(int64_t bytes_per_second);
+  // The same at creation, before there are verbs.
+  Expected<void> set_speed(int64_t bytes_per_second);
+
+  // --- EdgeParent
+  std::string describe_user() const override;
+  void drained_begin(Edge& edge) override;
+  void drained_end(Edge& edge) override;
+  bool drained_poll(Edge& edge) override;
+  bool stays_with_node(const Edge&) const override { return true; }
+
+ protected:
+  Expected<void> add_node(std::string edge_name, Node& node, PermissionPair permissions);
+  void detach_nodes(GraphChange& change);
+
+  enum class ErrorAction { kReport, kIgnore, kStop };
+  ErrorAction error_action(OnError policy, bool is_read, Errno error);
+
+  virtual void speed_changed() = 0;
+
+  void user_resumed() override;
+  void came_to_rest() override;
+  void tell_ready() override;
+  void tell_pending() override;
+  void tell_finished() override;
+
+ private:
+  json::Object event_data() const;
+
+  std::vector<std::unique_ptr<Edge>> edges_;
+  uint64_t speed_ = 0;
+  IoStatus io_status_ = IoStatus::kOk;
+};
+
+}  // namespace blockbed
