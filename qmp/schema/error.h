@@ -27,6 +27,8 @@ std::string_view error_class_name(ErrorClass error_class);
 struct Error {
   ErrorClass error_class = ErrorClass::kGenericError;
   std::string description;
+  // Advice that is printed below the description on standard error and is not sent to clients.
+  std::string hint;
 
   Error() = default;
   explicit Error(std::string text) : description(std::move(text)) {}
