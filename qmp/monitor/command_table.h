@@ -6,14 +6,14 @@
 // Registering: `C` is a command of the schema (schema::commands::X), the handler is a plain
 // function or a coroutine, usually a lambda whose captures the table keeps alive:
 //
-//     table.implement<schema::commands::BlockdevDel>(
+// table.implement<schema::commands::BlockdevDel>(
 //         [&graph](CommandContext&, schema::commands::BlockdevDel::Args args)
 //             -> Task<Expected<void>> { co_return co_await graph.remove(args.node_name); });
 //
 // Contract
 //  - The arguments were checked against the schema before the handler runs; what the handler
-//  returns
-//    (Expected<C::Result>) is turned into JSON after it. `Expected<void>` becomes the empty object.
+//    returns (Expected<C::Result>) is turned into JSON after it. `Expected<void>` becomes the empty
+//    object.
 //  - A command has at most one handler. A handler of a command that the schema gives only to the
 //    other manner of starting is dropped: a family registers everything it has.
 //  - A plain handler must not wait. Only one in-band command runs at a time (dispatcher.h), so a
@@ -98,7 +98,9 @@ class CommandTable {
   void implement_raw(std::string_view name, schema::CommandFlags flags, CoroutineCommand handler);
 
   // Null when no handler was registered under the name.
-  const Command* find(std::string_view name) const;
+  Command* find(std::string_view name);
+  // What a client is told when find() found nothing.
+  Error why_not(std::string_view name) const;
 
   // The names that have a handler, in the order of the schema.
   std::vector<std::string_view> implemented() const;
@@ -106,6 +108,7 @@ class CommandTable {
   std::vector<std::string_view> without_handler() const;
 
  private:
+  bool has(const schema::CommandFlags& flags) const;
   void add(Command command);
 
   Manner manner_;

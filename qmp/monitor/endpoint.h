@@ -64,7 +64,6 @@ class Endpoint {
   std::unique_ptr<Stream> first_;
   std::unique_ptr<Timer> timer_;
   bool connected_ = false;
-  bool used_up_ = false;
   bool closed_ = false;
 };
 

@@ -20,59 +20,18 @@
 // (dispatcher.h).
 #pragma once
 
-#include <cstdint>
 #include <functional>
-#include <map>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "block/runtime/task.h"
+#include "qmp/monitor/human_arguments.h"
 #include "qmp/schema/error.h"
 
 namespace blockbed {
 
 class Monitor;
-
-enum class HumanKind {
-  kFlag,         // -c
-  kString,       // a word or a quoted string
-  kBlockDevice,  // the same, another complaint
-  kFilename,
-  kRest,     // all that is left of the line
-  kInteger,  // decimal, 0x or 0; sums and products without spaces
-  kSize,     // with a suffix (B, K, M, G, T, P, E), MiB when there is none
-  kOnOff,
-};
-
-struct HumanArgument {
-  // The name under which the handler finds it; of a flag its letter.
-  std::string_view name;
-  HumanKind kind = HumanKind::kString;
-  bool optional = false;
-};
-
-// What was typed, by name. A flag that was not given and an optional argument that was left out are
-// absent.
-class HumanArguments {
- public:
-  using Value = std::variant<bool, std::string, int64_t, uint64_t>;
-
-  void set(std::string_view name, Value value) { values_.emplace_back(name, std::move(value)); }
-  bool has(std::string_view name) const { return find(name) != nullptr; }
-  bool flag(std::string_view name) const { return has(name); }
-  // Empty when absent.
-  std::string text(std::string_view name) const;
-  int64_t integer(std::string_view name, int64_t otherwise = 0) const;
-  uint64_t size(std::string_view name, uint64_t otherwise = 0) const;
-  bool on_off(std::string_view name, bool otherwise = false) const;
-
- private:
-  const Value* find(std::string_view name) const;
-
-  std::vector<std::pair<std::string, Value>> values_;
-};
 
 // Who asked, and where the answer goes.
 class HumanContext {
@@ -81,11 +40,18 @@ class HumanContext {
 
   Monitor& monitor() const { return monitor_; }
   void print(std::string_view text) { output_ += text; }
+  // No prompt after this command and no further one is read: for `quit`.
+  void end_session() { ends_session_ = true; }
+  bool ends_session() const { return ends_session_; }
 
  private:
   Monitor& monitor_;
   std::string& output_;
+  bool ends_session_ = false;
 };
+
+// What a terminal needs: every '\n' becomes CR LF.
+std::string to_crlf(std::string_view text);
 
 struct HumanCommand {
   std::string_view name;
@@ -100,17 +66,17 @@ class HumanTable {
  public:
   HumanTable();
 
-  void add(HumanCommand command) { commands_.push_back(std::move(command)); }
-  void add_info(HumanCommand command) { info_.push_back(std::move(command)); }
+  void add(HumanCommand command);
+  void add_info(HumanCommand command);
 
-  // Executes one line and leaves in `output` what the command said.
-  Task<void> execute(Monitor& monitor, std::string line, std::string& output) const;
+  // Executes one line; what there is to say is printed to the context.
+  Task<void> execute(HumanContext& context, std::string line) const;
 
   // Names that begin with the text, for completion; with "info " those of its commands.
   std::vector<std::string> complete(std::string_view begun) const;
 
  private:
-  void help(std::string_view about, std::string& output) const;
+  void help(HumanContext& context, std::string_view about) const;
 
   std::vector<HumanCommand> commands_;
   std::vector<HumanCommand> info_;

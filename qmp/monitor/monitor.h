@@ -56,7 +56,7 @@ class Monitor final : public EventSink {
   ~Monitor() override;
 
   Env& env() const { return env_; }
-  const CommandTable& commands() const { return commands_; }
+  CommandTable& commands() const { return commands_; }
   const HumanTable& human() const { return human_; }
   const MonitorOptions& options() const { return options_; }
   DescriptorNames& descriptors() { return descriptors_; }
@@ -100,7 +100,7 @@ class Monitor final : public EventSink {
   Gate gate_;
   std::list<std::unique_ptr<Endpoint>> endpoints_;
   std::list<std::shared_ptr<QmpSession>> sessions_;
-  std::list<HumanSession*> human_sessions_;
+  std::list<std::shared_ptr<HumanSession>> human_sessions_;
   // The session that is on standard output, if there is one: appends raw bytes to it.
   std::function<void(std::string_view)> stdio_session_;
   bool stopping_ = false;

@@ -17,13 +17,14 @@
 #include <cstddef>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "block/runtime/stream.h"
 #include "block/runtime/sync.h"
 #include "block/runtime/task.h"
-#include "qmp/monitor/command_context.h"
+#include "qmp/monitor/descriptors.h"
 #include "qmp/monitor/output_queue.h"
 #include "qmp/monitor/request.h"
 #include "qmp/schema/json_parse.h"
@@ -40,30 +41,33 @@ class QmpSession : public std::enable_shared_from_this<QmpSession> {
   QmpSession(Monitor& monitor, std::unique_ptr<Stream> stream, bool pretty);
 
   Task<void> run();
-  // Makes run() end after what is queued for the client was sent.
-  void end();
+  // Makes run() end after what is queued for the client was sent, or could not be sent for
+  // Monitor::kLingerNs.
+  Task<void> end();
 
   bool negotiated() const { return negotiated_; }
   bool pretty() const { return pretty_; }
   // What qmp_capabilities does.
   void complete_negotiation(bool oob);
 
-  // `text` is one message in this session's form without its line end.
+  // `text` is one message in this session's form, as json::write or json::write_pretty made it.
   void send(std::string_view text);
-  // Bytes that are no message, for a session on standard output (Monitor::print).
+  // Bytes that are no message (Monitor::print).
   void send_raw(std::string_view bytes) { output_.append(bytes); }
 
  private:
-  Task<void> read_messages();
-  Task<void> take(Expected<json::Value> message, std::shared_ptr<DescriptorBag> descriptors);
-  Task<void> execute(Request request, std::shared_ptr<DescriptorBag> descriptors);
-  Task<void> execute_next();
-  void send(const json::Object& message);
-
   struct Queued {
     Request request;
     std::shared_ptr<DescriptorBag> descriptors;
   };
+
+  Task<void> read_messages();
+  Task<void> take(Expected<json::Value> message, std::shared_ptr<DescriptorBag> descriptors);
+  bool must_wait() const;
+  Task<void> execute_next();
+  Task<void> execute(Queued queued);
+  void send(const json::Object& message);
+  void close_if_overflowed();
 
   Monitor& monitor_;
   std::unique_ptr<Stream> stream_;
@@ -72,7 +76,7 @@ class QmpSession : public std::enable_shared_from_this<QmpSession> {
   OutputQueue output_;
   WaitQueue room_;
   std::deque<Queued> queue_;
-  // Messages taken and not answered: those in queue_ and the one that runs.
+  // Messages that were taken and not answered: those in queue_ and the one that runs.
   std::size_t unanswered_ = 0;
   bool negotiated_ = false;
   bool oob_ = false;
