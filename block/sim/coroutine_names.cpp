@@ -6,10 +6,6 @@
 #include <cstdio>
 #include <cstring>
 
-// Present in programs with AddressSanitizer only.
-extern "C" __attribute__((weak)) void __sanitizer_symbolize_pc(void* pc, const char* format,
-                                                               char* out, size_t size);
-
 namespace blockbed::sim {
 
 namespace {
@@ -27,11 +23,6 @@ std::string coroutine_name(void* frame) {
   // Every compiler's frames begin with the function that resumes them.
   void* resume;
   std::memcpy(&resume, frame, sizeof resume);
-  if (__sanitizer_symbolize_pc != nullptr) {
-    char text[1024] = "";
-    __sanitizer_symbolize_pc(resume, "%f at %s:%l", text, sizeof text);
-    return text;
-  }
   Dl_info info;
   if (::dladdr(resume, &info) == 0) return "a coroutine";
   const auto offset =

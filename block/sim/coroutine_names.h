@@ -1,7 +1,7 @@
 // A name for a suspended coroutine, for reports that people read.
 //
-// Contract: names the function whose frame this is, with its place in the source where the tools
-// to find it are there (a sanitizer's symbolizer or addr2line), else an address. Slow; for reports
+// Contract: names the function whose frame this is, with its place in the source where addr2line is
+// installed, else an address. Slow; for reports
 // that come before the end of the process. Threading: any.
 #pragma once
 
