@@ -90,6 +90,8 @@ class Driver {
   virtual Task<Result<void>> flush_to_children();
   // Protocols: make durable.
   virtual Task<Result<void>> flush_to_disk();
+  // False: a flush of this node is none of this child's business (the target of a backup).
+  virtual bool flush_reaches(const Edge& edge) const { return (void)edge, true; }
   // want_zero: the caller needs `zero` to be right; otherwise `allocated` is enough and cheaper.
   virtual Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero);
   // Source and target drivers are asked in turn; ENOTSUP: the caller reads and writes.

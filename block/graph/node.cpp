@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "block/graph/backend.h"
 #include "block/graph/graph.h"
 
 namespace blockbed {
@@ -14,6 +15,13 @@ Node::Node(Graph& graph, std::string name)
       name_(std::move(name)),
       request_ended_(graph.executor()),
       flush_lock_(graph.executor()) {}
+
+std::string Node::device_name() const {
+  for (const Backend* backend : graph_.backends()) {
+    if (backend->node() == this && !backend->name().empty()) return backend->name();
+  }
+  return {};
+}
 
 Node::~Node() {
   BB_ASSERT(in_flight_ == 0 && references_ == 0 && parents_.empty() && children_.empty());

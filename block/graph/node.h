@@ -27,6 +27,7 @@
 
 #include "block/graph/driver.h"
 #include "block/graph/edge.h"
+#include "block/graph/operations.h"
 #include "block/graph/permissions.h"
 #include "block/graph/request.h"
 #include "block/runtime/sync.h"
@@ -81,6 +82,9 @@ class Node final : public EdgeParent {
   Env& env() const;
   const std::string& name() const { return name_; }
   Driver& driver() const { return *driver_; }
+  NodeOperations& operations() { return operations_; }
+  // The name of the device whose root this node is, or "".
+  std::string device_name() const;
   bool is_open() const { return driver_ != nullptr; }
 
   const NodeFlags& flags() const { return flags_; }
@@ -203,6 +207,7 @@ class Node final : public EdgeParent {
   int serialising_in_flight_ = 0;
   WaitQueue request_ended_;
   Mutex flush_lock_;
+  NodeOperations operations_{*this};
 
   uint64_t write_generation_ = 0;
   uint64_t flushed_generation_ = 0;

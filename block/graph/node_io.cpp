@@ -382,6 +382,7 @@ Task<Result<void>> Node::flush() {
   }
   for (std::size_t i = 0; i < children_.size(); ++i) {
     Edge& edge = *children_[i];
+    if (!driver_->flush_reaches(edge)) continue;
     if (edge.permissions().needs.has(Permission::kWrite) ||
         edge.permissions().needs.has(Permission::kWriteUnchanged)) {
       BB_CO_TRY(co_await edge.flush());

@@ -40,17 +40,21 @@ Expected<void> BlockJob::set_speed(int64_t bytes_per_second) {
 
 // --- nodes
 
-Expected<void> BlockJob::add_node(std::string edge_name, Node& node, PermissionPair permissions) {
+Expected<void> BlockJob::add_node(std::string edge_name, Node& node, PermissionPair permissions,
+                                  OperationSet forbids) {
   edges_.push_back(std::make_unique<Edge>(*this, std::move(edge_name), ChildRoles()));
   Edge& edge = *edges_.back();
   GraphChange change(registry().graph());
   change.attach_root(edge, node, permissions);
   BB_TRY(change.check());
   change.commit();
+  bans_.push_back(std::make_unique<OperationBan>(
+      node.operations(), forbids, fmt::format("block device is in use by block job: {}", type())));
   return {};
 }
 
 void BlockJob::detach_nodes(GraphChange& change) {
+  bans_.clear();
   for (const std::unique_ptr<Edge>& edge : edges_) {
     if (edge->node() != nullptr) change.detach_root(*edge);
   }

@@ -22,6 +22,7 @@
 
 #include "block/graph/backend.h"
 #include "block/graph/edge.h"
+#include "block/graph/operations.h"
 #include "block/graph/permissions.h"
 #include "block/jobs/job.h"
 
@@ -53,7 +54,9 @@ class BlockJob : public Job, public EdgeParent {
   bool stays_with_node(const Edge&) const override { return true; }
 
  protected:
-  Expected<void> add_node(std::string edge_name, Node& node, PermissionPair permissions);
+  // `forbids`: what nobody may do to the node as a whole until detach_nodes().
+  Expected<void> add_node(std::string edge_name, Node& node, PermissionPair permissions,
+                          OperationSet forbids = OperationSet::all());
   void detach_nodes(GraphChange& change);
 
   enum class ErrorAction { kReport, kIgnore, kStop };
@@ -71,6 +74,7 @@ class BlockJob : public Job, public EdgeParent {
   json::Object event_data() const;
 
   std::vector<std::unique_ptr<Edge>> edges_;
+  std::vector<std::unique_ptr<OperationBan>> bans_;
   uint64_t speed_ = 0;
   IoStatus io_status_ = IoStatus::kOk;
 };

@@ -1,0 +1,179 @@
+#include "block/filters/copy_before_write.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/graph/chain.h"
+#include "block/graph/graph.h"
+#include "block/graph/node.h"
+#include "block/runtime/env.h"
+#include "schema/block_core.h"
+
+namespace blockbed {
+
+namespace {
+
+constexpr int64_t kSecond = 1'000'000'000;
+
+// What is copied at once must fill whole clusters of the target: it would have to read the rest
+// from somewhere else.
+uint64_t copy_cluster_of(const Node& target) {
+  return std::max(BlockCopy::kDefaultCluster, target.driver().info().cluster_size);
+}
+
+}  // namespace
+
+struct CopyBeforeWrite::TimedCopy {
+  explicit TimedCopy(Env& env) : timer(env.make_timer()) {}
+
+  std::unique_ptr<Timer> timer;
+  bool ended = false;
+  Result<void> result;
+};
+
+Task<Expected<std::unique_ptr<Driver>>> CopyBeforeWrite::open(
+    OpenContext& context, const schema::BlockdevOptions& options) {
+  const auto& own = std::get<schema::BlockdevOptionsCbw>(options.u);
+  auto source = co_await context.open_child("file", kFilteredRoles);
+  if (!source) co_return fail(std::move(source).error());
+  auto target = co_await context.open_child("target", ChildRole::kData);
+  if (!target) co_return fail(std::move(target).error());
+  if (own.bitmap) {
+    if (context.graph().find_node(own.bitmap->node) == nullptr) {
+      co_return fail(fmt::format("Node '{}' not found", own.bitmap->node));
+    }
+    co_return fail(fmt::format("Dirty bitmap '{}' not found", own.bitmap->name));
+  }
+
+  Node& source_node = *(*source)->node();
+  const uint64_t cluster = copy_cluster_of(*(*target)->node());
+  if (!BlockCopy::fits(source_node.length(), cluster)) {
+    co_return fail(
+        fmt::format("'{}' is too large for copy-before-write: at most {} clusters can be "
+                    "remembered",
+                    source_node.name(), CopyBitmap::kMaxClusters));
+  }
+  auto driver = std::make_unique<CopyBeforeWrite>(context.node(), **source, **target, cluster);
+  if (own.on_cbw_error == schema::OnCbwError::kBreakSnapshot) {
+    driver->on_copy_error_ = OnCopyError::kBreakSnapshot;
+  }
+  driver->timeout_ns_ = static_cast<int64_t>(own.cbw_timeout.value_or(0)) * kSecond;
+  driver->engine_.set_serialising(reaches(*(*target)->node(), source_node));
+  co_return driver;
+}
+
+CopyBeforeWrite::CopyBeforeWrite(Node& node, Edge& source, Edge& target, uint64_t cluster_size)
+    : Driver(node),
+      source_(source),
+      target_(target),
+      engine_(node.env(), source, target, source.node()->length(), cluster_size),
+      timed_copies_(node.graph().executor()) {}
+
+CopyBeforeWrite& CopyBeforeWrite::of(Node& node) {
+  BB_ASSERT(node.driver().name() == kName);
+  return static_cast<CopyBeforeWrite&>(node.driver());
+}
+
+// --- requests
+
+Task<Result<void>> CopyBeforeWrite::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  return source_.read(offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> CopyBeforeWrite::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  BB_CO_TRY(co_await before(offset, buffers.size(), flags.write_unchanged));
+  co_return co_await source_.write(offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> CopyBeforeWrite::write_compressed(uint64_t offset, IoVector buffers) {
+  BB_CO_TRY(co_await before(offset, buffers.size(), false));
+  RequestFlags flags;
+  flags.compressed = true;
+  co_return co_await source_.write(offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> CopyBeforeWrite::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  BB_CO_TRY(co_await before(offset, length, flags.write_unchanged));
+  co_return co_await source_.zero(offset, length, flags);
+}
+
+Task<Result<void>> CopyBeforeWrite::discard(uint64_t offset, uint64_t length) {
+  BB_CO_TRY(co_await before(offset, length, false));
+  co_return co_await source_.discard(offset, length);
+}
+
+Task<Result<BlockStatus>> CopyBeforeWrite::block_status(uint64_t offset, uint64_t length, bool) {
+  BlockStatus status;
+  status.length = length;
+  status.offset = offset;
+  status.file = source_.node();
+  status.passes_through = true;
+  co_return status;
+}
+
+Task<Result<void>> CopyBeforeWrite::before(uint64_t offset, uint64_t length, bool unchanged) {
+  if (unchanged || snapshot_error_ || !engine_.concerns(offset, length)) co_return Result<void>();
+  Result<void> copied;
+  if (timeout_ns_ > 0) {
+    copied = co_await copy_within_timeout(offset, length);
+  } else {
+    copied = co_await engine_.copy_before(offset, length);
+  }
+  if (!copied && on_copy_error_ == OnCopyError::kBreakSnapshot) {
+    if (!snapshot_error_) snapshot_error_ = copied.error();
+    co_return Result<void>();
+  }
+  co_return copied;
+}
+
+Task<Result<void>> CopyBeforeWrite::copy_within_timeout(uint64_t offset, uint64_t length) {
+  auto copy = std::make_shared<TimedCopy>(node().env());
+  timed_copies_.spawn(copy_in_background(offset, length, copy));
+  if (!copy->ended) co_await copy->timer->wait_until(node().env().now() + timeout_ns_);
+  if (!copy->ended) co_return io_error(ETIMEDOUT);
+  co_return copy->result;
+}
+
+Task<void> CopyBeforeWrite::copy_in_background(uint64_t offset, uint64_t length,
+                                               std::shared_ptr<TimedCopy> copy) {
+  copy->result = co_await engine_.copy_before(offset, length);
+  copy->ended = true;
+  copy->timer->cancel();
+  // The gate counts this task until it has ended; a drain looks again when it runs.
+  node().graph().drain_progress();
+}
+
+// --- size, permissions, facts
+
+Task<Result<uint64_t>> CopyBeforeWrite::length() { co_return source_.node()->length(); }
+
+void CopyBeforeWrite::child_resized(Edge& edge) {
+  if (&edge == &source_) node().set_length(source_.node()->length());
+}
+
+PermissionPair CopyBeforeWrite::child_permissions(const Edge* edge, ChildRoles roles,
+                                                  PermissionPair parent, bool writable) const {
+  (void)edge;
+  if (!roles.has(ChildRole::kFiltered)) {
+    // The target may be read by others, and written: when it stands on the disk, the guest's writes
+    // go through below it.
+    return {Permission::kWrite, Permissions::all() - Permission::kResize};
+  }
+  PermissionPair result = default_child_permissions(node(), roles, parent, writable);
+  if (!node().parents().empty()) {
+    if (parent.needs.has(Permission::kWrite)) result.needs |= Permission::kConsistentRead;
+    result.shares = result.shares - (Permission::kWrite | Permission::kResize);
+  }
+  return result;
+}
+
+DriverInfo CopyBeforeWrite::info() const { return source_.node()->driver().info(); }
+bool CopyBeforeWrite::has_zero_init() const { return source_.node()->driver().has_zero_init(); }
+bool CopyBeforeWrite::can_write_compressed() const {
+  return source_.node()->driver().can_write_compressed();
+}
+
+Task<void> CopyBeforeWrite::close() { co_await timed_copies_.close(); }
+
+}  // namespace blockbed

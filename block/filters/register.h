@@ -1,0 +1,10 @@
+// The filters that this server has.
+#pragma once
+
+namespace blockbed {
+
+class DriverRegistry;
+
+void register_filters(DriverRegistry& registry);
+
+}  // namespace blockbed

@@ -1,0 +1,226 @@
+#include "block/jobs/backup.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <climits>
+
+#include "block/filters/copy_before_write.h"
+#include "block/graph/graph_change.h"
+#include "block/jobs/job_registry.h"
+
+namespace blockbed {
+
+namespace {
+
+std::unexpected<Error> refuse(std::string_view prefix, const Error& error) {
+  return fail(Error(error.error_class, fmt::format("{}: {}", prefix, error.description)));
+}
+
+}  // namespace
+
+BackupJob::BackupJob(JobRegistry& registry, BackupOptions options, NodeRef filter)
+    : BlockJob(registry, options.job),
+      options_(std::move(options)),
+      filter_(std::move(filter)),
+      engine_(CopyBeforeWrite::of(*filter_).engine()) {}
+
+// --- creation
+
+Expected<void> BackupJob::check(const BackupOptions& options) {
+  Node& source = *options.source;
+  Node& target = *options.target;
+  if (&source == &target) return fail("Source and target cannot be the same");
+  if (options.compress && !target.driver().can_write_compressed()) {
+    return fail(
+        fmt::format("Compression is not supported for this drive {}", target.device_name()));
+  }
+  BB_TRY(source.operations().check(Operation::kBackupSource));
+  BB_TRY(target.operations().check(Operation::kBackupTarget));
+  if (options.max_workers < 1 || options.max_workers > INT_MAX) {
+    return fail(fmt::format("max-workers must be between 1 and {}", INT_MAX));
+  }
+  if (options.max_chunk < 0) {
+    return fail("max-chunk must be zero (which means no limit) or positive");
+  }
+  if (source.length() != target.length()) {
+    return fail("Source and target image have different sizes");
+  }
+  return {};
+}
+
+Task<Expected<NodeRef>> BackupJob::insert_filter(Graph& graph, const BackupOptions& options) {
+  Graph::OpenRequest request;
+  request.options.set("driver", CopyBeforeWrite::kName);
+  request.options.set("file", options.source->name());
+  request.options.set("target", options.target->name());
+  if (!options.filter_node_name.empty()) request.options.set("node-name", options.filter_node_name);
+  auto opened = co_await graph.open(std::move(request));
+  if (!opened) co_return refuse("Could not create node", opened.error());
+  NodeRef filter = std::move(*opened);
+
+  Expected<void> replaced;
+  {
+    GraphChange change(graph);
+    replaced = change.replace_in_parents(*options.source, *filter);
+    if (replaced) replaced = change.check();
+    if (replaced) change.commit();
+  }
+  if (!replaced) {
+    filter = NodeRef();
+    co_await graph.close_unreferenced();
+    co_return refuse("Could not replace node", replaced.error());
+  }
+  co_return filter;
+}
+
+Task<void> BackupJob::remove_filter(Graph& graph, const BackupOptions& options, NodeRef filter) {
+  {
+    GraphChange change(graph);
+    Expected<void> removed = change.replace_in_parents(*filter, *options.source);
+    if (removed) removed = change.check();
+    BB_ASSERT(removed.has_value());  // less is forbidden without the filter than with it
+    change.commit();
+  }
+  filter = NodeRef();
+  co_await graph.close_unreferenced();
+}
+
+Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& registry,
+                                                             BackupOptions options) {
+  Graph& graph = registry.graph();
+  BB_ASSERT(options.source->quiesced());
+  BB_CO_TRY(check(options));
+  auto filter = co_await insert_filter(graph, options);
+  if (!filter) co_return fail(std::move(filter).error());
+
+  BlockCopy& engine = CopyBeforeWrite::of(**filter).engine();
+  Expected<void> possible;
+  if (options.job.id.empty()) options.job.id = (*filter)->device_name();
+  if (options.max_chunk > 0 && static_cast<uint64_t>(options.max_chunk) < engine.cluster_size()) {
+    possible = fail(fmt::format("Required max-chunk ({}) is less than backup cluster size ({})",
+                                options.max_chunk, engine.cluster_size()));
+  } else {
+    possible = registry.check_id(options.job.id);
+  }
+  if (!possible) {
+    co_await remove_filter(graph, options, std::move(*filter));
+    co_return fail(std::move(possible).error());
+  }
+
+  engine.set_compress(options.compress);
+  engine.set_skip_unallocated(options.sync == BackupSync::kTop);
+  auto job = std::make_shared<BackupJob>(registry, std::move(options), std::move(*filter));
+  engine.set_progress(&job->progress());
+  registry.add(job);
+  if (Expected<void> attached = job->attach(); !attached) {
+    registry.give_up(*job);
+    co_await job->clean();
+    co_return fail(std::move(attached).error());
+  }
+  co_return job;
+}
+
+Expected<void> BackupJob::attach() {
+  BB_TRY(set_speed(options_.speed));
+  BB_TRY(add_node("main node", *filter_, {Permissions::none(), Permissions::all()}));
+  BB_TRY(add_node("target", *options_.target, {Permissions::none(), Permissions::all()}));
+  return {};
+}
+
+// --- the end
+
+Task<void> BackupJob::clean() {
+  Graph& graph = registry().graph();
+  BB_ASSERT(!engine_.in_flight() || filter_->parents().size() > 0);
+  {
+    DrainedSection drained = co_await drain(*options_.source);
+    engine_.set_progress(nullptr);
+    {
+      GraphChange change(graph);
+      detach_nodes(change);
+      const Expected<void> checked = change.check();
+      BB_ASSERT(checked.has_value());
+      change.commit();
+    }
+    co_await remove_filter(graph, options_, std::exchange(filter_, NodeRef()));
+  }
+  options_.source = NodeRef();
+  options_.target = NodeRef();
+  co_await graph.close_unreferenced();
+}
+
+Expected<void> BackupJob::complete() {
+  complete_ = true;
+  kick();
+  return {};
+}
+
+// --- the work
+
+void BackupJob::speed_changed() {
+  rate_limit_.set_speed(speed());
+  if (run_ != nullptr) run_->kick();
+}
+
+void BackupJob::interrupted() {
+  if (run_ != nullptr && (pause_requested() || cancelled())) run_->stop();
+}
+
+Task<JobResult> BackupJob::run() {
+  switch (options_.sync) {
+    case BackupSync::kNone:
+      co_return co_await wait_for_end();
+    case BackupSync::kTop:
+      BB_CO_TRY(co_await leave_out_unallocated());
+      break;
+    case BackupSync::kFull:
+      break;
+  }
+  co_return co_await copy_all();
+}
+
+Task<JobResult> BackupJob::wait_for_end() {
+  while (!cancelled() && !complete_) co_await wait();
+  co_return JobResult();
+}
+
+Task<JobResult> BackupJob::leave_out_unallocated() {
+  for (uint64_t offset = 0; offset < engine_.length();) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+    const Result<uint64_t> next = co_await engine_.skip_unallocated_from(offset);
+    if (!next) co_return job_failure(next.error());
+    offset = *next;
+    co_await env().executor().yield();
+  }
+  co_return JobResult();
+}
+
+Task<JobResult> BackupJob::copy_all() {
+  for (;;) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+
+    BlockCopy::Run walk(env().executor());
+    walk.max_workers = static_cast<int>(options_.max_workers);
+    walk.max_chunk = static_cast<uint64_t>(options_.max_chunk);
+    walk.rate_limit = &rate_limit_;
+    run_ = &walk;
+    co_await engine_.run(walk);
+    run_ = nullptr;
+
+    if (walk.complete()) co_return JobResult();
+    if (!walk.error()) continue;
+    if (cancelled()) co_return JobResult();
+    const bool is_read = walk.error_is_read();
+    const OnError policy = is_read ? options_.on_source_error : options_.on_target_error;
+    if (error_action(policy, is_read, *walk.error()) == ErrorAction::kReport) {
+      co_return job_failure(*walk.error());
+    }
+    // A policy that ignores an error that does not go away must not take every turn.
+    co_await env().executor().yield();
+  }
+}
+
+}  // namespace blockbed

@@ -1,0 +1,90 @@
+// backup: copies a disk as it was at one instant while it goes on being written.
+//
+// Problem: the instant is when the command ran. From then on a copy-before-write filter stands over
+// the source, and this job walks over the disk with the filter's engine; both write to the same
+// target.
+//
+// Contract
+//  - create() is called with the graph lock held and the source drained: that drained section is
+//  the instant. It puts the
+//    filter in, makes the job (created) and leaves nothing behind when it fails; after it the job
+//    is started or abandoned.
+//  - sync none copies only what guests overwrite and goes on until it is cancelled or completed
+//  (completing it is
+//    Blockbed's own, for fleecing). top skips what the source's top layer does not have.
+//  - Errors of the walk go by the two policies; ignore and stop try the same clusters again. A
+//  guest's write that cannot
+//    be saved fails at the guest.
+// Source of the rules: drive-backup and blockdev-backup of QEMU 7.2, its checks in its order, with
+// its texts. Threading: engine thread only.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "block/filters/block_copy.h"
+#include "block/filters/rate_limit.h"
+#include "block/graph/graph.h"
+#include "block/jobs/block_job.h"
+
+namespace blockbed {
+
+class CopyBeforeWrite;
+
+enum class BackupSync { kFull, kTop, kNone };
+
+struct BackupOptions {
+  JobParameters job;
+  NodeRef source;
+  NodeRef target;
+  BackupSync sync = BackupSync::kFull;
+  int64_t speed = 0;
+  bool compress = false;
+  OnError on_source_error = OnError::kReport;
+  OnError on_target_error = OnError::kReport;
+  // "": a generated name.
+  std::string filter_node_name;
+  int64_t max_workers = 64;
+  int64_t max_chunk = 0;
+
+  BackupOptions() = default;
+};
+
+class BackupJob final : public BlockJob {
+ public:
+  static Task<Expected<std::shared_ptr<BackupJob>>> create(JobRegistry& registry,
+                                                           BackupOptions options);
+
+  BackupJob(JobRegistry& registry, BackupOptions options, NodeRef filter);
+
+  std::string_view type() const override { return "backup"; }
+  Node& filter() const { return *filter_; }
+
+ protected:
+  Task<JobResult> run() override;
+  Task<void> clean() override;
+  Expected<void> complete() override;
+  bool completes_while_running() const override { return options_.sync == BackupSync::kNone; }
+  void interrupted() override;
+  void speed_changed() override;
+
+ private:
+  static Expected<void> check(const BackupOptions& options);
+  static Task<Expected<NodeRef>> insert_filter(Graph& graph, const BackupOptions& options);
+  static Task<void> remove_filter(Graph& graph, const BackupOptions& options, NodeRef filter);
+  Expected<void> attach();
+
+  Task<JobResult> wait_for_end();
+  Task<JobResult> leave_out_unallocated();
+  Task<JobResult> copy_all();
+
+  BackupOptions options_;
+  NodeRef filter_;
+  BlockCopy& engine_;
+  RateLimit rate_limit_;
+  // The walk that is going on.
+  BlockCopy::Run* run_ = nullptr;
+  bool complete_ = false;
+};
+
+}  // namespace blockbed
