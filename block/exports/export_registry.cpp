@@ -1,0 +1,201 @@
+#include "block/exports/export_registry.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/graph/graph_change.h"
+#include "block/runtime/event_sink.h"
+
+namespace blockbed {
+
+namespace {
+
+// QEMU's rule for ids of everything that users name: a letter first, then letters, digits, '-',
+// '.', '_'.
+bool well_formed_id(std::string_view id) {
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  return !id.empty() && letter(id.front()) && std::ranges::all_of(id, [&](char c) {
+    return letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+  });
+}
+
+}  // namespace
+
+ExportRegistry::ExportRegistry(Graph& graph)
+    : graph_(graph), removals_(graph.executor()), removed_(graph.executor()) {}
+
+ExportRegistry::~ExportRegistry() { BB_ASSERT(entries_.empty()); }
+
+void ExportRegistry::add_type(schema::BlockExportType name, ExportType& type) {
+  types_.at(static_cast<std::size_t>(name)) = &type;
+}
+
+ExportRegistry::Entry* ExportRegistry::find(std::string_view id) {
+  const auto found = std::ranges::find(
+      entries_, id, [](const Entry& e) -> std::string_view { return e.made->id(); });
+  return found == entries_.end() ? nullptr : &*found;
+}
+
+Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
+    const schema::BlockExportOptions& options) {
+  if (!well_formed_id(options.id)) co_return fail("Invalid block export id");
+  if (find(options.id) != nullptr)
+    co_return fail(fmt::format("Block export id '{}' is already in use", options.id));
+  ExportType* type = types_.at(static_cast<std::size_t>(options.type));
+  if (type == nullptr) {
+    co_return fail(fmt::format("No driver found for the requested export type '{}'",
+                               schema::name(options.type)));
+  }
+  MutexGuard guard = co_await graph_.lock();
+  const Expected<Node*> node = graph_.find_device_or_node(std::nullopt, options.node_name);
+  if (!node) co_return fail(node.error());
+  // An iothread is a name that must exist; the engine is one thread (docs/conformance.md).
+  if (options.iothread && !(has_iothread_ && has_iothread_(*options.iothread))) {
+    co_return fail(fmt::format("iothread \"{}\" not found", *options.iothread));
+  }
+  const bool writable = options.writable.value_or(false);
+  if (writable && !(*node)->writable()) co_return fail("Cannot export read-only node as writable");
+
+  PermissionPair permissions;
+  permissions.needs = Permission::kConsistentRead;
+  if (writable) permissions.needs |= Permission::kWrite;
+  // Clients were told a size.
+  permissions.shares = Permissions::all() - Permission::kResize;
+  auto backend = std::make_unique<Backend>(graph_, "", permissions);
+  backend->set_write_cache(!options.writethrough.value_or(false));
+  BB_CO_TRY(backend->insert(**node));
+
+  Expected<std::unique_ptr<Export>> made = co_await type->create(options, backend);
+  if (!made) {
+    co_await backend->remove();
+    co_await graph_.close_unreferenced();
+    co_return fail(std::move(made).error());
+  }
+  Entry& entry = entries_.emplace_back();
+  entry.made = *std::move(made);
+  entry.number = next_number_++;
+  co_return &entry;
+}
+
+Task<Expected<void>> ExportRegistry::add(const schema::BlockExportOptions& options) {
+  BB_CO_TRY(co_await make(options));
+  co_return {};
+}
+
+Task<Expected<void>> ExportRegistry::add_nbd(const schema::NbdServerAddOptions& given) {
+  // One name for both, as the command has it.
+  const Expected<Node*> node = graph_.find_device_or_node(given.device, given.device);
+  if (!node) co_return fail(node.error());
+
+  schema::BlockExportOptionsNbd nbd;
+  nbd.name = given.name.value_or(given.device);
+  nbd.description = given.description;
+  if (given.bitmap) nbd.bitmaps.emplace(1).front().u = *given.bitmap;
+
+  schema::BlockExportOptions options;
+  options.type = schema::BlockExportType::kNbd;
+  options.id = *nbd.name;
+  options.node_name = (*node)->name();
+  options.writable = given.writable.value_or(false) && (*node)->writable();
+  options.u = std::move(nbd);
+
+  Expected<Entry*> entry = co_await make(options);
+  if (!entry) co_return fail(std::move(entry).error());
+  (*entry)->device = graph_.find_backend(given.device);
+  co_return {};
+}
+
+Task<Expected<void>> ExportRegistry::remove(std::string_view id,
+                                            schema::BlockExportRemoveMode mode) {
+  Entry* entry = find(id);
+  if (entry == nullptr) co_return fail(fmt::format("Export '{}' is not found", id));
+  if (entry->shutting_down) co_return fail(fmt::format("Export '{}' is already shutting down", id));
+  const bool in_use = entry->made->in_use();
+  if (in_use && mode == schema::BlockExportRemoveMode::kSafe) {
+    co_return fail(fmt::format("export '{}' still in use", id));
+  }
+  const uint64_t number = entry->number;
+  begin_removal(*entry);
+  if (!in_use) co_await wait_until_gone(std::vector<uint64_t>(1, number));
+  co_return {};
+}
+
+Task<Expected<void>> ExportRegistry::remove_nbd(std::string_view id,
+                                                schema::BlockExportRemoveMode mode) {
+  const Entry* entry = find(id);
+  if (entry != nullptr && entry->made->type() != schema::BlockExportType::kNbd) {
+    co_return fail(fmt::format("Block export '{}' is not an NBD export", id));
+  }
+  co_return co_await remove(id, mode);
+}
+
+Task<void> ExportRegistry::remove_all(std::optional<schema::BlockExportType> type) {
+  std::vector<uint64_t> numbers;
+  for (const Entry& entry : entries_) {
+    if (!type || entry.made->type() == *type) numbers.push_back(entry.number);
+  }
+  co_await remove_numbered(std::move(numbers));
+}
+
+Task<void> ExportRegistry::medium_removed(const Backend& device) {
+  std::vector<uint64_t> numbers;
+  for (const Entry& entry : entries_) {
+    if (entry.device == &device) numbers.push_back(entry.number);
+  }
+  co_await remove_numbered(std::move(numbers));
+}
+
+Task<void> ExportRegistry::remove_numbered(std::vector<uint64_t> numbers) {
+  // An idle export may be gone when begin_removal returns, so each is looked up again.
+  for (const uint64_t number : numbers) {
+    const auto still = std::ranges::find(entries_, number, &Entry::number);
+    if (still != entries_.end()) begin_removal(*still);
+  }
+  co_await wait_until_gone(std::move(numbers));
+}
+
+void ExportRegistry::begin_removal(Entry& entry) {
+  if (entry.shutting_down) return;
+  entry.shutting_down = true;
+  removals_.spawn(finish_removal(entry));
+}
+
+Task<void> ExportRegistry::finish_removal(Entry& entry) {
+  co_await entry.made->end();
+  {
+    MutexGuard guard = co_await graph_.lock();
+    co_await entry.made->backend().remove();
+    co_await graph_.close_unreferenced();
+  }
+  schema::events::BlockExportDeleted event;
+  event.id = entry.made->id();
+  const uint64_t number = entry.number;
+  std::erase_if(entries_, [number](const Entry& e) { return e.number == number; });
+  graph_.events().emit(event);
+  removed_.wake_all();
+}
+
+Task<void> ExportRegistry::wait_until_gone(std::vector<uint64_t> numbers) {
+  const auto gone = [this, &numbers] {
+    return std::ranges::none_of(
+        entries_, [&](const Entry& e) { return std::ranges::count(numbers, e.number) > 0; });
+  };
+  while (!gone()) co_await removed_.wait();
+}
+
+std::vector<schema::BlockExportInfo> ExportRegistry::query() const {
+  std::vector<schema::BlockExportInfo> result;
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+    schema::BlockExportInfo& info = result.emplace_back();
+    info.id = entry->made->id();
+    info.type = entry->made->type();
+    // Empty when the node has gone already.
+    const Node* node = entry->made->backend().node();
+    if (node != nullptr) info.node_name = node->name();
+    info.shutting_down = entry->shutting_down;
+  }
+  return result;
+}
+
+}  // namespace blockbed

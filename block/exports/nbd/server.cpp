@@ -1,0 +1,202 @@
+#include "block/exports/nbd/server.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/exports/export_registry.h"
+#include "block/exports/nbd/nbd_export.h"
+#include "block/exports/nbd/session.h"
+#include "block/graph/graph.h"
+
+namespace blockbed::nbd {
+
+namespace {
+
+// The length of sun_path, the terminating zero included.
+constexpr std::size_t kMaxUnixPath = 108;
+
+bool only_of(std::string_view text, std::string_view allowed) {
+  return text.find_first_not_of(allowed) == std::string_view::npos;
+}
+
+// The Env tells an errno; which step failed is seen from what was asked for.
+struct ListenFailure {
+  Errno error;
+
+  std::string operator()(const UnixAddress& address) const {
+    return fmt::format("Failed to bind socket to {}: {}", address.path, strerror_text(error));
+  }
+  std::string operator()(const InetAddress& address) const {
+    const auto unresolved = [&](std::string_view why) {
+      return fmt::format("address resolution failed for {}:{}: {}", address.host, address.port,
+                         why);
+    };
+    constexpr std::string_view kDigits = "0123456789";
+    const bool numeric_host = address.host.contains(':') || only_of(address.host, "0123456789.");
+    if (error.number() == EADDRNOTAVAIL || error.number() == EINVAL) {
+      if (!only_of(address.port, kDigits))
+        return unresolved("Servname not supported for ai_socktype");
+      if (!numeric_host) return unresolved("Name or service not known");
+      const bool v6 = address.host.contains(':');
+      if ((v6 && address.ipv6 == false) ||
+          (!v6 && !address.host.empty() && address.ipv4 == false)) {
+        return unresolved("Address family for hostname not supported");
+      }
+    }
+    if (error.number() == EAFNOSUPPORT)
+      return unresolved("Address family for hostname not supported");
+    return fmt::format("Failed to bind socket: {}", strerror_text(error));
+  }
+  std::string operator()(const DescriptorAddress&) const {
+    return fmt::format("Failed to listen on socket: {}", strerror_text(error));
+  }
+};
+
+Expected<void> check_address(const SocketAddress& address) {
+  if (const auto* local = std::get_if<UnixAddress>(&address)) {
+    if (local->path.size() + (local->abstract ? 1 : 0) >= kMaxUnixPath) {
+      return fail(fmt::format("UNIX socket path '{}' is too long", local->path));
+    }
+  }
+  if (const auto* inet = std::get_if<InetAddress>(&address)) {
+    if (inet->ipv4 == false && inet->ipv6 == false)
+      return fail("Cannot disable IPv4 and IPv6 at same time");
+  }
+  return {};
+}
+
+}  // namespace
+
+NbdServer::NbdServer(ExportRegistry& registry)
+    : registry_(registry), env_(registry.graph().env()), room_(env_.executor()) {
+  registry_.add_type(schema::BlockExportType::kNbd, *this);
+}
+
+NbdServer::~NbdServer() { BB_ASSERT(!running_ && sessions_.empty() && exports_.empty()); }
+
+Task<Expected<void>> NbdServer::start(NbdServerSettings settings) {
+  if (running_) co_return fail("NBD server already running");
+  BB_CO_TRY(check_address(settings.address));
+  if (const auto* given = std::get_if<DescriptorAddress>(&settings.address)) {
+    Result<std::unique_ptr<Listener>> listener = env_.adopt_listener(given->descriptor);
+    if (!listener) co_return fail(std::visit(ListenFailure{listener.error()}, settings.address));
+    listener_ = *std::move(listener);
+  } else {
+    Result<std::unique_ptr<Listener>> listener = co_await env_.listen(settings.address);
+    if (!listener) co_return fail(std::visit(ListenFailure{listener.error()}, settings.address));
+    listener_ = *std::move(listener);
+  }
+  settings_ = std::move(settings);
+  if (gate_ == nullptr) gate_ = std::make_unique<Gate>(env_.executor());
+  running_ = true;
+  gate_->spawn(accept_clients());
+  co_return {};
+}
+
+Task<Expected<void>> NbdServer::stop() {
+  if (!running_) co_return fail("NBD server not running");
+  running_ = false;
+  listener_->close();
+  room_.wake_all();
+  co_await registry_.remove_all(schema::BlockExportType::kNbd);
+  for (Session* session : sessions_) session->shutdown();
+  co_await gate_->close();
+  gate_.reset();
+  listener_.reset();
+  co_return {};
+}
+
+std::optional<SocketAddress> NbdServer::address() const {
+  if (listener_ == nullptr) return std::nullopt;
+  return listener_->address();
+}
+
+Task<void> NbdServer::accept_clients() {
+  while (running_) {
+    if (settings_.max_connections != 0 && sessions_.size() >= settings_.max_connections) {
+      co_await room_.wait();
+      continue;
+    }
+    Result<std::unique_ptr<Stream>> stream = co_await listener_->accept();
+    if (!running_) break;
+    if (stream) {
+      gate_->spawn(run_session(*std::move(stream)));
+    } else if (stream.error().number() == ECANCELED) {
+      break;
+    } else {
+      // Out of descriptors or of memory, or the client has gone already: what helps is time.
+      constexpr int64_t kRetryNs = 100'000'000;
+      co_await env_.sleep(kRetryNs);
+    }
+  }
+}
+
+void NbdServer::serve(std::unique_ptr<Stream> stream) {
+  if (gate_ == nullptr) gate_ = std::make_unique<Gate>(env_.executor());
+  gate_->spawn(run_session(std::move(stream)));
+}
+
+Task<void> NbdServer::run_session(std::unique_ptr<Stream> stream) {
+  Session session(env_, *this, std::move(stream));
+  sessions_.push_back(&session);
+  co_await session.run();
+  std::erase(sessions_, &session);
+  room_.wake_all();
+}
+
+Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExportOptions& options,
+                                                          std::unique_ptr<Backend>& backend) {
+  if (!running_) co_return fail("NBD server not running");
+  const auto& nbd = std::get<schema::BlockExportOptionsNbd>(options.u);
+  NbdExportSettings settings;
+  settings.name = nbd.name.value_or(options.node_name);
+  settings.description = nbd.description.value_or("");
+  settings.writable = options.writable.value_or(false);
+  settings.allocation_depth = nbd.allocation_depth.value_or(false);
+  settings.multi_conn = settings_.max_connections != 1;
+  if (settings.name.size() > kMaxString)
+    co_return fail(fmt::format("export name '{}' too long", settings.name));
+  if (settings.description.size() > kMaxString) {
+    co_return fail(fmt::format("description '{}' too long", settings.description));
+  }
+  if (find(settings.name))
+    co_return fail(fmt::format("NBD server already has export named '{}'", settings.name));
+  if (nbd.bitmaps && !nbd.bitmaps->empty()) {
+    // No node has bitmaps yet, so none of these can be found.
+    const schema::BlockDirtyBitmapOrStr& first = nbd.bitmaps->front();
+    if (const auto* name = std::get_if<std::string>(&first.u)) {
+      co_return fail(fmt::format("Bitmap '{}' is not found", *name));
+    }
+    const auto& bitmap = std::get<schema::BlockDirtyBitmap>(first.u);
+    if (registry_.graph().find_node(bitmap.node) == nullptr &&
+        registry_.graph().find_backend(bitmap.node) == nullptr) {
+      co_return fail(fmt::format("Node '{}' not found", bitmap.node));
+    }
+    co_return fail(fmt::format("Dirty bitmap '{}' not found", bitmap.name));
+  }
+  co_return std::make_unique<NbdExport>(*this, options.id, std::move(backend), std::move(settings),
+                                        next_identity_++);
+}
+
+void NbdServer::strike(NbdExport& e) { std::erase(exports_, &e); }
+
+std::optional<ExportFacts> NbdServer::find(std::string_view name) const {
+  const auto found = std::ranges::find(
+      exports_, name, [](const NbdExport* e) -> std::string_view { return e->name(); });
+  if (found == exports_.end()) return std::nullopt;
+  return (*found)->facts();
+}
+
+std::vector<ExportFacts> NbdServer::list() const {
+  std::vector<ExportFacts> result;
+  for (const NbdExport* e : exports_) result.push_back(e->facts());
+  return result;
+}
+
+NbdExport* NbdServer::find_by_identity(uint64_t identity) const {
+  const auto found = std::ranges::find(exports_, identity, &NbdExport::identity);
+  return found == exports_.end() ? nullptr : *found;
+}
+
+}  // namespace blockbed::nbd
