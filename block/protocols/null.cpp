@@ -8,6 +8,8 @@ namespace blockbed {
 namespace {
 
 constexpr uint64_t kDefaultSize = uint64_t{1} << 30;
+// The options that change what is read; latency is not part of the name.
+constexpr const char* kOptionsThatMatter[] = {"size", "read-zeroes"};
 
 }  // namespace
 
@@ -70,13 +72,13 @@ Task<Result<std::optional<uint64_t>>> NullDriver::allocated_size() {
 Task<void> NullDriver::close() { co_return; }
 
 void NullDriver::gather_filename_options(json::Object& options) const {
-  for (const char* key : {"size", "latency-ns", "read-zeroes"}) {
+  for (const char* key : kOptionsThatMatter) {
     if (const json::Value* value = node().given_options().find(key)) options.set(key, *value);
   }
 }
 
 std::string NullDriver::exact_filename() const {
-  for (const char* key : {"size", "latency-ns", "read-zeroes"}) {
+  for (const char* key : kOptionsThatMatter) {
     if (node().given_options().contains(key)) return {};
   }
   return name_ + "://";

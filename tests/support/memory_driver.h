@@ -40,6 +40,7 @@ class MemoryDriver final : public Driver {
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags) override {
     check(offset, buffers.size());
     ++disk_.reads;
+    disk_.largest_request = std::max<uint64_t>(disk_.largest_request, buffers.size());
     if (disk_.hold != nullptr) co_await disk_.hold->wait();
     if (const int error = std::exchange(disk_.next_read_error, 0)) co_return io_error(error);
     buffers.copy_from(disk_.bytes.data() + offset);
@@ -48,6 +49,7 @@ class MemoryDriver final : public Driver {
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags) override {
     check(offset, buffers.size());
     ++disk_.writes;
+    disk_.largest_request = std::max<uint64_t>(disk_.largest_request, buffers.size());
     if (disk_.hold != nullptr) co_await disk_.hold->wait();
     if (const int error = std::exchange(disk_.next_write_error, 0)) co_return io_error(error);
     buffers.copy_to(disk_.bytes.data() + offset);
@@ -84,7 +86,6 @@ class MemoryDriver final : public Driver {
   void check(uint64_t offset, uint64_t length) {
     BB_ASSERT(offset % disk_.alignment == 0 && length % disk_.alignment == 0);
     BB_ASSERT(offset + length <= disk_.bytes.size());
-    disk_.largest_request = std::max(disk_.largest_request, length);
   }
 
   MemoryDisk& disk_;
