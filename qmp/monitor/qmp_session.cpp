@@ -60,7 +60,6 @@ Task<void> QmpSession::read_messages() {
   std::vector<std::byte> portion(kReadSize);
   std::shared_ptr<DescriptorBag> descriptors;
   while (!ended_) {
-    co_await output_.wait_below_high_water();
     const Result<std::size_t> got = co_await stream_->read_some(portion);
     if (!got || *got == 0) co_return;
     if (const std::vector<int> received = stream_->take_descriptors(); !received.empty()) {
@@ -70,6 +69,8 @@ Task<void> QmpSession::read_messages() {
     while (!ended_) {
       auto message = framer_.next(bytes);
       if (!message) break;
+      co_await output_.wait_below_high_water();
+      if (ended_) co_return;
       co_await take(*std::move(message), descriptors);
     }
   }
