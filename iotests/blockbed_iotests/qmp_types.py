@@ -163,7 +163,8 @@ def negative_cases(depth: int = 2) -> Iterator[Case]:
     """For every command: each argument missing, of a wrong type and out of range, nested ones too, and one too many."""
     for name, command in COMMANDS.items():
         for arguments, error in _in_struct(command.members, command.union, "", depth):
-            if command.open and error.endswith("is unexpected"):
+            # QEMU leaves the rest to the device that such a command makes.
+            if command.open and not error.endswith("is missing"):
                 continue
             yield Case(name, arguments, error)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from generator import checker, cpp_codec, cpp_tables, cpp_types, parser  # noqa: E402
+from generator import checker, cpp_codec, cpp_tables, cpp_types, introspection, parser, python_client, reference  # noqa: E402
 from generator.cpp import Layout  # noqa: E402
 from generator.model import Schema, SchemaError  # noqa: E402
 
@@ -49,7 +49,23 @@ def cpp_outputs(schema: Schema) -> dict[str, str]:
         if module.definitions:
             outputs[f"schema/{module.name}.cpp"] = bodies.body(module)
     outputs["schema/commands.cpp"] = cpp_tables.commands_table(schema)
+    outputs["schema/arguments.cpp"] = cpp_tables.arguments_table(schema)
+    outputs["schema/introspection.cpp"] = introspection.tables(schema)
     return outputs
+
+
+def committed_outputs(schema: Schema) -> dict[Path, str]:
+    return {
+        ROOT / "docs/qmp-reference.md": reference.document(schema),
+        ROOT / "iotests/blockbed_iotests/qmp_types.py": python_client.module(schema),
+    }
+
+
+def check(outputs: dict[Path, str]) -> int:
+    stale = [path for path, text in outputs.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} is stale: run qmp/schema/generate.py --write", file=sys.stderr)
+    return 1 if stale else 0
 
 
 def write(path: Path, text: str) -> bool:
@@ -65,6 +81,8 @@ def main() -> int:
     action = arguments.add_mutually_exclusive_group(required=True)
     action.add_argument("--cpp", type=Path, metavar="DIR")
     action.add_argument("--outputs", action="store_true")
+    action.add_argument("--write", action="store_true")
+    action.add_argument("--check", action="store_true")
     chosen = arguments.parse_args()
     try:
         schema = load()
@@ -76,6 +94,11 @@ def main() -> int:
     elif chosen.cpp:
         for name, text in cpp_outputs(schema).items():
             write(chosen.cpp / name, text)
+    elif chosen.write:
+        for path, text in committed_outputs(schema).items():
+            write(path, text)
+    elif chosen.check:
+        return check(committed_outputs(schema))
     return 0
 
 

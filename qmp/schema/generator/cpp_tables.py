@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cpp import NAMESPACE, banner
+from .cpp import NAMESPACE, args_name, banner
 from .model import Command, Schema
 from .naming import quoted
 
@@ -36,3 +36,27 @@ def _flags(command: Command) -> str:
     if command.extension:
         flags.append(".extension = true")
     return "{" + ", ".join(flags) + "}"
+
+
+def arguments_table(schema: Schema) -> str:
+    """Every reader of arguments, in the order of the names."""
+    commands = sorted(schema.commands(), key=lambda command: command.name)
+    rows = "".join(f"    {{{quoted(c.name)}, rewrite<{args_name(c)}>}},\n" for c in commands)
+    includes = "".join(f'#include "schema/{m.name}.h"\n' for m in schema.modules if m.commands())
+    return (f"{banner('*.schema')}#include \"qmp/schema/arguments.h\"\n\n#include <algorithm>\n\n"
+            f"#include \"qmp/schema/codec.h\"\n{includes}\n"
+            f"namespace {NAMESPACE} {{\n\nnamespace {{\n\n"
+            "template <class Args>\nExpected<json::Value> rewrite(const json::Value& arguments, Mode mode) {\n"
+            "  Reader reader(mode);\n  Args args;\n"
+            "  if (!read(reader, arguments, args)) return fail(reader.take_error());\n"
+            "  return to_json(args);\n}\n\n"
+            "struct Row {\n  std::string_view name;\n"
+            "  Expected<json::Value> (*rewrite)(const json::Value& arguments, Mode mode);\n};\n\n"
+            f"constexpr Row kRows[] = {{\n{rows}}};\n\n}}  // namespace\n\n"
+            "Expected<json::Value> read_arguments(std::string_view command, const json::Value& arguments, Mode mode) {\n"
+            "  const Row* found = std::ranges::lower_bound(kRows, command, {}, &Row::name);\n"
+            "  if (found == std::end(kRows) || found->name != command) {\n"
+            "    return fail(ErrorClass::kCommandNotFound,\n"
+            "                \"The command \" + std::string(command) + \" has not been found\");\n  }\n"
+            "  return found->rewrite(arguments, mode);\n}\n\n"
+            f"}}  // namespace {NAMESPACE}\n")
