@@ -1,0 +1,337 @@
+// Metadata: allocating and freeing clusters, growing the refcount structures.
+#include <fmt/format.h>
+
+#include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/metadata.h"
+#include "block/formats/qcow2/refcount_array.h"
+
+namespace blockbed::qcow2 {
+
+Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster) {
+  const uint64_t block_index = cluster >> g_.refcount_block_bits;
+  const uint64_t block = refcount_table_[block_index] & kRefcountTableOffsetMask;
+  if ((block & g_.cluster_mask()) != 0) {
+    co_return io_error(co_await report(Corruption{
+        true,
+        fmt::format("Refblock offset {:#x} unaligned (reftable index: {:#x})", block, block_index),
+        {},
+        {}}));
+  }
+  const uint64_t index = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
+  const uint64_t byte = (index << g_.refcount_order) >> 3;
+  co_return co_await refcount_cache_.load(block + align_down(byte, g_.refcount_piece_bytes));
+}
+
+namespace {
+
+// Entries of a cached piece, as log2.
+uint32_t piece_entry_bits(const Geometry& g) {
+  return static_cast<uint32_t>(__builtin_ctz(g.refcount_piece_bytes)) + 3 - g.refcount_order;
+}
+
+}  // namespace
+
+Task<Result<uint64_t>> Metadata::refcount(uint64_t cluster) {
+  const uint64_t block = cluster >> g_.refcount_block_bits;
+  if (block >= refcount_table_.size() || refcount_table_[block] == 0) co_return uint64_t{0};
+  auto piece = co_await refcount_piece(cluster);
+  if (!piece) co_return io_error(piece.error());
+  const uint64_t in_piece = cluster & ((uint64_t{1} << piece_entry_bits(g_)) - 1);
+  co_return get_refcount((*piece)->data(), in_piece, g_.refcount_order);
+}
+
+Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, int delta,
+                                           std::vector<HostRange>* freed) {
+  const uint64_t per_piece = uint64_t{1} << piece_entry_bits(g_);
+  uint64_t done = 0;
+  Result<void> result;
+  while (done < clusters) {
+    const uint64_t cluster = first + done;
+    const uint64_t block = cluster >> g_.refcount_block_bits;
+    if (block >= refcount_table_.size() || refcount_table_[block] == 0) {
+      // Nothing is counted there: an image that refers to it is corrupt.
+      result = io_error(EINVAL);
+      break;
+    }
+    if (refcount_cache_.dirty_count() >= refcount_cache_.max_dirty()) {
+      // Increases may always go out, decreases are made only when they may (order_of_writes.md).
+      result = co_await refcount_cache_.write_dirty();
+      if (!result) break;
+    }
+    auto piece = co_await refcount_piece(cluster);
+    if (!piece) {
+      result = io_error(piece.error());
+      break;
+    }
+    if (const uint64_t at = (*piece)->offset;
+        overlap_map_.find(options_.overlap_checks & ~overlap::kRefcountBlock, at,
+                          g_.refcount_piece_bytes) != 0) [[unlikely]] {
+      const uint32_t hit = overlap_map_.find(options_.overlap_checks & ~overlap::kRefcountBlock, at,
+                                             g_.refcount_piece_bytes);
+      result = io_error(co_await report_overlap(hit, at, g_.refcount_piece_bytes));
+      break;
+    }
+    const uint64_t index = cluster & (per_piece - 1);
+    const uint64_t here = std::min(clusters - done, per_piece - index);
+    std::byte* const data = (*piece)->data();
+    for (uint64_t i = 0; i < here; ++i) {
+      const uint64_t old = get_refcount(data, index + i, g_.refcount_order);
+      if (delta > 0 ? old > g_.refcount_max() - static_cast<uint64_t>(delta)
+                    : old < static_cast<uint64_t>(-delta)) {
+        result = io_error(EINVAL);
+        break;
+      }
+      const uint64_t now = old + static_cast<uint64_t>(static_cast<int64_t>(delta));
+      set_refcount(data, index + i, g_.refcount_order, now);
+      refcount_cache_.mark_dirty(**piece);
+      if (now == 0) {
+        free_hint_ = std::min(free_hint_, cluster + i);
+        if (compressed_end_ != 0 && (compressed_end_ >> g_.cluster_bits) == cluster + i) {
+          compressed_end_ = 0;
+        }
+        if (freed != nullptr) {
+          const uint64_t host = (cluster + i) << g_.cluster_bits;
+          if (!freed->empty() && freed->back().host + freed->back().bytes == host) {
+            freed->back().bytes += g_.cluster_size;
+          } else {
+            freed->push_back(HostRange{host, g_.cluster_size});
+          }
+        }
+      }
+      ++done;
+    }
+    if (!result) break;
+  }
+  if (!result && delta > 0 && done > 0) (void)co_await change_counts(first, done, -delta);
+  co_return result;
+}
+
+Task<Result<void>> Metadata::add_refcounts(uint64_t host, uint64_t bytes, int delta) {
+  const uint64_t first = host >> g_.cluster_bits;
+  const uint64_t last = (host + bytes - 1) >> g_.cluster_bits;
+  co_return co_await change_counts(first, last - first + 1, delta);
+}
+
+Task<Result<uint64_t>> Metadata::find_free(uint64_t clusters) {
+  const uint64_t per_block = uint64_t{1} << g_.refcount_block_bits;
+  const uint64_t per_piece = uint64_t{1} << piece_entry_bits(g_);
+  uint64_t start = free_hint_;
+  uint64_t next = start;
+  while (next - start < clusters) {
+    if ((next >> (56 - g_.cluster_bits)) != 0) co_return io_error(EFBIG);
+    const uint64_t block = next >> g_.refcount_block_bits;
+    if (block >= refcount_table_.size()) {
+      // No count, no use: everything from here on is free.
+      break;
+    }
+    if (refcount_table_[block] == 0) {
+      next = (block + 1) * per_block;
+      continue;
+    }
+    auto piece = co_await refcount_piece(next);
+    if (!piece) co_return io_error(piece.error());
+    const std::byte* const data = (*piece)->data();
+    const uint64_t end = align_down(next, per_piece) + per_piece;
+    while (next < end && next - start < clusters) {
+      if (get_refcount(data, next & (per_piece - 1), g_.refcount_order) != 0) start = next + 1;
+      ++next;
+    }
+  }
+  co_return start;
+}
+
+Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const char* what) {
+  BB_ASSERT(clusters > 0 && ready_for_writing_);
+  if (failed_) co_return io_error(EIO);
+  for (;;) {
+    auto found = co_await find_free(clusters);
+    if (!found) co_return io_error(found.error());
+    const uint64_t first = *found;
+    const uint64_t host = first << g_.cluster_bits;
+    if (host + (clusters << g_.cluster_bits) > max_host_) co_return io_error(EFBIG);
+    bool added = false;
+    const uint64_t last_block = (first + clusters - 1) >> g_.refcount_block_bits;
+    for (uint64_t block = first >> g_.refcount_block_bits; block <= last_block; ++block) {
+      if (block >= refcount_table_.size()) {
+        BB_CO_TRY(co_await grow_refcount_table(last_block + 1));
+      } else if (refcount_table_[block] == 0) {
+        BB_CO_TRY(co_await add_refcount_block(block, first));
+      } else {
+        continue;
+      }
+      added = true;
+      break;
+    }
+    if (added) continue;
+
+    if (host == 0) {
+      co_return io_error(co_await report(Corruption{
+          true, fmt::format("Preventing invalid allocation of {} at offset 0", what), {}, {}}));
+    }
+    const uint64_t bytes = clusters << g_.cluster_bits;
+    if (const uint32_t hit = overlap(host, bytes); hit != 0) {
+      co_return io_error(co_await report_overlap(hit, host, bytes));
+    }
+    BB_CO_TRY(co_await change_counts(first, clusters, 1));
+    free_hint_ = first + clusters;
+    Allocation allocation;
+    allocation.host = host;
+    allocation.fresh = host >= zero_above_;
+    if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, host + bytes);
+    co_return allocation;
+  }
+}
+
+Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster) {
+  const uint64_t host = cluster << g_.cluster_bits;
+  if (host == 0) {
+    co_return io_error(co_await report(
+        Corruption{true, "Preventing invalid allocation of refcount block at offset 0", {}, {}}));
+  }
+  if (const uint32_t hit = overlap(host, g_.cluster_size); hit != 0) {
+    co_return io_error(co_await report_overlap(hit, host, g_.cluster_size));
+  }
+  const bool counts_itself = cluster >> g_.refcount_block_bits == index;
+  if (!counts_itself) BB_CO_TRY(co_await change_counts(cluster, 1, 1));
+  // Written whole before anything refers to it; only then does it become a block.
+  Buffer content = Buffer::zeroed(g_.cluster_size);
+  if (counts_itself) {
+    const uint64_t in_block = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
+    set_refcount(content.data(), in_block, g_.refcount_order, 1);
+  }
+  if (auto written = co_await file_.write(host, content.io()); !written) {
+    if (!counts_itself) (void)co_await change_counts(cluster, 1, -1);
+    co_return io_error(written.error());
+  }
+  refcount_cache_.drop(host, g_.cluster_size);
+  refcount_table_.set(index, host);
+  overlap_map_.add(overlap::kRefcountBlock, host, g_.cluster_size);
+  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, host + g_.cluster_size);
+  unsynced_references_ = true;
+  co_return Result<void>();
+}
+
+Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
+  // The new table and the blocks that count it and themselves lie behind all that the old one
+  // covers, where nothing can be in use.
+  const uint64_t per_block = uint64_t{1} << g_.refcount_block_bits;
+  const uint64_t per_cluster = g_.cluster_size / 8;
+  const uint64_t old_entries = refcount_table_.size();
+  const uint64_t first = old_entries << g_.refcount_block_bits;
+  uint64_t table_clusters = 0;
+  uint64_t blocks = 0;
+  uint64_t wanted = std::max(entries, old_entries + old_entries / 2);
+  for (;;) {
+    table_clusters = divide_up(wanted, per_cluster);
+    blocks = 0;
+    while (blocks * per_block < table_clusters + blocks) ++blocks;
+    if (table_clusters * per_cluster >= old_entries + blocks) break;
+    wanted = old_entries + blocks;
+  }
+  if (table_clusters << g_.cluster_bits > kMaxRefcountTableBytes) co_return io_error(EFBIG);
+  const uint64_t host = first << g_.cluster_bits;
+  const uint64_t table_host = host + (blocks << g_.cluster_bits);
+  const uint64_t end = table_host + (table_clusters << g_.cluster_bits);
+  if (end > max_host_) co_return io_error(EFBIG);
+
+  // What the old entries refer to is on the disk before the new table repeats them.
+  BB_CO_TRY(co_await write_back());
+
+  std::vector<uint64_t> table = refcount_table_.entries();
+  table.resize(table_clusters * per_cluster);
+  Buffer content = Buffer::zeroed(g_.cluster_size);
+  for (uint64_t b = 0; b < blocks; ++b) {
+    std::memset(content.data(), 0, content.size());
+    const uint64_t counted = std::min(per_block, blocks + table_clusters - b * per_block);
+    for (uint64_t i = 0; i < counted; ++i) {
+      set_refcount(content.data(), i, g_.refcount_order, 1);
+    }
+    BB_CO_TRY(co_await file_.write(host + (b << g_.cluster_bits), content.io()));
+    table[old_entries + b] = host + (b << g_.cluster_bits);
+  }
+  const Buffer table_bytes = ResidentTable::to_file(table, table_clusters << g_.cluster_bits);
+  BB_CO_TRY(co_await file_.write(table_host, table_bytes.io()));
+  BB_CO_TRY(co_await file_.flush());
+  std::byte bytes[12];
+  store_be64(bytes, table_host);
+  store_be<uint32_t>(bytes + 8, static_cast<uint32_t>(table_clusters));
+  BB_CO_TRY(co_await write_header_field(field::kRefcountTable, bytes, sizeof(bytes)));
+
+  const uint64_t old_host = refcount_table_.offset();
+  const uint64_t old_bytes = refcount_table_.bytes();
+  overlap_map_.remove(overlap::kRefcountTable, old_host, old_bytes);
+  overlap_map_.add(overlap::kRefcountTable, table_host, table_bytes.size());
+  overlap_map_.add(overlap::kRefcountBlock, host, blocks << g_.cluster_bits);
+  refcount_cache_.drop(host, blocks << g_.cluster_bits);
+  refcount_table_.adopt(table_host, std::move(table));
+  header_.refcount_table_offset = table_host;
+  header_.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
+  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, end);
+  free_later(old_host, old_bytes, FreeReason::kOther, FreeOf::kTable);
+  co_return Result<void>();
+}
+
+Task<Result<uint64_t>> Metadata::allocate_bytes(uint64_t bytes) {
+  BB_ASSERT(bytes > 0 && bytes <= g_.cluster_size);
+  if (compressed_end_ != 0) {
+    // The cluster that was packed last is counted once for each compressed cluster in it.
+    auto count = co_await refcount(compressed_end_ >> g_.cluster_bits);
+    if (!count) co_return io_error(count.error());
+    if (*count == 0 || *count == g_.refcount_max()) compressed_end_ = 0;
+  }
+  const uint64_t start = compressed_end_;
+  const uint64_t room = start == 0 ? 0 : g_.cluster_size - g_.in_cluster(start);
+  uint64_t host = start;
+  if (room >= bytes) {
+    BB_CO_TRY(co_await change_counts(start >> g_.cluster_bits, 1, 1));
+  } else {
+    auto allocation = co_await allocate(1, "compressed cluster");
+    if (!allocation) co_return io_error(allocation.error());
+    if (start != 0 && compressed_end_ == start &&
+        allocation->host == g_.cluster_start(start) + g_.cluster_size) {
+      if (auto counted = co_await change_counts(start >> g_.cluster_bits, 1, 1); !counted) {
+        (void)co_await give_back(allocation->host, g_.cluster_size);
+        co_return io_error(counted.error());
+      }
+    } else {
+      host = allocation->host;
+    }
+  }
+  compressed_end_ = g_.in_cluster(host + bytes) == 0 ? 0 : host + bytes;
+  co_return host;
+}
+
+Task<Result<void>> Metadata::give_back(uint64_t host, uint64_t bytes) {
+  co_return co_await add_refcounts(host, bytes, -1);
+}
+
+void Metadata::free_later(uint64_t host, uint64_t bytes, FreeReason reason, FreeOf of) {
+  if (!pending_.empty()) {
+    PendingFree& last = pending_.back();
+    if (last.reason == reason && last.of == of && last.host + last.bytes == host &&
+        g_.in_cluster(host) == 0) {
+      last.bytes += bytes;
+      last.when = clock_;
+      return;
+    }
+  }
+  pending_.push_back(PendingFree{host, bytes, clock_, reason, of});
+}
+
+void Metadata::free_entry_later(uint64_t entry, FreeReason reason) {
+  if ((entry & kEntryCompressed) != 0) {
+    // Compressed data shares clusters with its neighbours, and each of them is counted: never
+    // merged.
+    const CompressedExtent extent = parse_compressed(g_, entry);
+    pending_.push_back(PendingFree{extent.offset, extent.bytes, clock_, reason, FreeOf::kData});
+    return;
+  }
+  const uint64_t host = entry & kOffsetMask;
+  if (g_.external_data) {
+    if ((entry & kEntryCopied) != 0) free_later(host, g_.cluster_size, reason, FreeOf::kExternal);
+  } else if (host != 0) {
+    free_later(host, g_.cluster_size, reason);
+  }
+}
+
+}  // namespace blockbed::qcow2

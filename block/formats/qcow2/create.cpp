@@ -1,0 +1,217 @@
+#include "block/formats/qcow2/create.h"
+
+#include <fmt/format.h>
+
+#include <bit>
+
+#include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/image.h"
+#include "block/formats/qcow2/open.h"
+#include "block/formats/qcow2/refcount_array.h"
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+class NoBacking final : public Backing {
+ public:
+  Task<Result<void>> read(uint64_t, IoVector buffers) override {
+    buffers.fill(0);
+    co_return Result<void>();
+  }
+  uint64_t length() const override { return 0; }
+};
+
+constexpr uint64_t kMinClusterSize = uint64_t{1} << kMinClusterBits;
+constexpr uint64_t kMaxClusterSize = uint64_t{1} << kMaxClusterBits;
+constexpr uint64_t kMinExtendedClusterSize = uint64_t{1} << kMinExtendedClusterBits;
+
+// Clusters that refcount structures take which count `clusters` others and themselves; what falloc
+// and full must make room for.
+uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, uint32_t order) {
+  const uint64_t per_table = cluster_size / 8;
+  const uint64_t per_block = cluster_size * 8 >> order;
+  uint64_t blocks = 0;
+  uint64_t table = 0;
+  for (;;) {
+    const uint64_t total = clusters + table + blocks;
+    const uint64_t new_blocks = divide_up(total, per_block);
+    const uint64_t new_table = divide_up(new_blocks, per_table);
+    if (new_blocks == blocks && new_table == table) return blocks + table;
+    blocks = new_blocks;
+    table = new_table;
+  }
+}
+
+// How long the file is when all of the disk is allocated: what QEMU asks the file to be before it
+// starts.
+uint64_t preallocated_length(const CreateOptions& o, uint32_t order) {
+  const uint64_t cluster = o.cluster_size;
+  const uint64_t aligned = align_up(o.size, cluster);
+  const uint64_t entry = o.extended_l2 ? 16 : 8;
+  uint64_t l2_entries = align_up(aligned / cluster, cluster / entry);
+  const uint64_t l2_bytes = l2_entries * entry;
+  const uint64_t l1_bytes = align_up(divide_up(l2_bytes, cluster) * 8, cluster);
+  const uint64_t meta = cluster + l1_bytes + l2_bytes;
+  return meta + aligned + refcount_clusters((meta + aligned) / cluster, cluster, order) * cluster;
+}
+
+Header new_header(const CreateOptions& o) {
+  Header h;
+  h.version = o.version;
+  h.cluster_bits = static_cast<uint32_t>(std::countr_zero(o.cluster_size));
+  h.refcount_order = static_cast<uint32_t>(std::countr_zero(o.refcount_bits));
+  h.refcount_table_offset = o.cluster_size;
+  h.refcount_table_clusters = 1;
+  h.compression = o.compression;
+  if (o.compression != CompressionType::kZlib)
+    h.incompatible_features |= incompatible::kCompression;
+  if (o.extended_l2) h.incompatible_features |= incompatible::kExtendedL2;
+  if (o.lazy_refcounts) h.compatible_features |= compatible::kLazyRefcounts;
+  if (o.data_file) h.incompatible_features |= incompatible::kDataFile;
+  if (o.data_file_raw) h.autoclear_features |= autoclear::kRawData;
+  return h;
+}
+
+}  // namespace
+
+Expected<void> check_create(const CreateOptions& o) {
+  if (o.size % 512 != 0) return fail("Image size must be a multiple of 512 bytes");
+  if (!std::has_single_bit(o.cluster_size) || o.cluster_size < kMinClusterSize ||
+      o.cluster_size > kMaxClusterSize) {
+    return fail(fmt::format("Cluster size must be a power of two between {} and {}k",
+                            kMinClusterSize, kMaxClusterSize / 1024));
+  }
+  if (o.extended_l2) {
+    if (o.cluster_size < kMinExtendedClusterSize) {
+      return fail(fmt::format(
+          "Extended L2 entries are only supported with cluster sizes of at least {} bytes",
+          kMinExtendedClusterSize));
+    }
+    if (o.version < 3) {
+      return fail(
+          "Extended L2 entries are only supported with compatibility level 1.1 and above (use "
+          "version=v3 or greater)");
+    }
+  }
+  if (!o.backing_file.empty() && o.preallocation != Preallocation::kOff && !o.extended_l2) {
+    return fail(
+        "Backing file and preallocation can only be used at the same time if extended_l2 is on");
+  }
+  if (!o.backing_format.empty() && o.backing_file.empty()) {
+    return fail("Backing format cannot be used without backing file");
+  }
+  if (o.lazy_refcounts && o.version < 3) {
+    return fail(
+        "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or "
+        "greater)");
+  }
+  if (o.refcount_bits > 64 || !std::has_single_bit(o.refcount_bits)) {
+    return fail("Refcount width must be a power of two and may not exceed 64 bits");
+  }
+  if (o.version < 3 && o.refcount_bits != 16) {
+    return fail(
+        "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
+        "version=v3 or greater)");
+  }
+  if (o.data_file_raw && !o.data_file) return fail("data-file-raw requires data-file");
+  if (o.data_file_raw && !o.backing_file.empty()) {
+    return fail("Backing file and data-file-raw cannot be used at the same time");
+  }
+  if (o.data_file && o.version < 3) {
+    return fail(
+        "External data files are only supported with compatibility level 1.1 and above (use "
+        "version=v3 or greater)");
+  }
+  if (o.compression != CompressionType::kZlib && o.version < 3) {
+    return fail(
+        "Non-zlib compression type is only supported with compatibility level 1.1 and above (use "
+        "version=v3 or greater)");
+  }
+  return {};
+}
+
+Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOptions options) {
+  BB_CO_TRY(check_create(options));
+  const uint64_t cluster = options.cluster_size;
+  Header header = new_header(options);
+
+  // Nothing of what was there before shows through.
+  TruncateOptions truncate_options;
+  truncate_options.exact = false;
+  BB_CO_TRY(co_await file.truncate(0, truncate_options));
+
+  auto bytes = serialise_header(header);
+  if (!bytes) co_return fail("Could not write qcow2 header: No space left on device");
+  // As far as QEMU's first header goes; the rest of the cluster is a hole.
+  auto done = co_await file.write(
+      0, IoVector(std::span<const std::byte>(*bytes).first(std::min<uint64_t>(cluster, 512))));
+  if (!done) {
+    co_return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(done.error())));
+  }
+  // A refcount table of one cluster, and one block that counts the three.
+  Buffer tables = Buffer::zeroed(2 * cluster);
+  store_be64(tables.data(), 2 * cluster);
+  for (uint64_t i = 0; i < 3; ++i) {
+    set_refcount(tables.data() + cluster, i, header.refcount_order, 1);
+  }
+  done = co_await file.write(cluster, tables.io());
+  if (!done) {
+    co_return fail(fmt::format("Could not write refcount table: {}", strerror_text(done.error())));
+  }
+
+  NoBacking no_backing;
+  MetadataOptions metadata_options;
+  metadata_options.writable = true;
+  Image image(env, file, data, no_backing, header, metadata_options);
+  BB_CO_TRY(co_await image.open());
+  if (auto begun = co_await image.begin_writing(); !begun) {
+    co_return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(begun.error())));
+  }
+  Expected<void> result;
+  if (options.preallocation == Preallocation::kFalloc ||
+      options.preallocation == Preallocation::kFull) {
+    TruncateOptions room;
+    room.preallocation = options.preallocation;
+    room.exact = false;
+    const uint64_t whole =
+        options.data_file ? 0 : preallocated_length(options, header.refcount_order);
+    if (whole > 3 * cluster) result = co_await file.truncate(whole, room);
+  }
+  if (result) {
+    TruncateOptions grow;
+    grow.preallocation = options.preallocation;
+    result = co_await image.truncate(options.size, grow);
+    if (!result) {
+      result = fail(std::move(result).error());
+    }
+  }
+  if (result) {
+    Header final_header = image.header();
+    final_header.backing_name = options.backing_file;
+    if (!options.backing_format.empty()) final_header.backing_format = options.backing_format;
+    if (options.data_file && !options.data_file_name.empty()) {
+      final_header.data_file_name = options.data_file_name;
+    }
+    MutexGuard lock = co_await image.metadata().lock();
+    if (options.backing_file.size() > kMaxBackingNameBytes) {
+      done = io_error(EINVAL);
+    } else {
+      done = co_await image.metadata().rewrite_header(std::move(final_header));
+    }
+    if (!done && !options.backing_file.empty()) {
+      result = fail(fmt::format("Could not assign backing file '{}' with format '{}': {}",
+                                options.backing_file, options.backing_format,
+                                strerror_text(done.error())));
+    } else if (!done) {
+      result = fail(fmt::format("Could not update qcow2 header: {}", strerror_text(done.error())));
+    }
+  }
+  done = co_await image.close();
+  if (result && !done) {
+    result = fail(fmt::format("Could not write qcow2 header: {}", strerror_text(done.error())));
+  }
+  co_return result;
+}
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,50 @@
+// Making new qcow2 images.
+//
+// Problem: images are made by blockdev-create (typed options, a node to write on) and by the older
+// "create by option string" of drive-backup, drive-mirror and snapshots. Both end here.
+//
+// Contract
+//  - check_create() says in QEMU's words what is wrong with the options, before anything is
+//  touched.
+//  - create() overwrites the start of `file`, which nobody else uses, and leaves a complete image:
+//  with
+//    QEMU's own layout (header, refcount table, one refcount block, L1 table), byte for byte where
+//    nothing was preallocated.
+// Units: bytes. Errors: texts of QEMU. Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "block/formats/qcow2/header.h"
+#include "block/formats/qcow2/storage.h"
+#include "block/graph/request.h"
+#include "block/runtime/env.h"
+
+namespace blockbed::qcow2 {
+
+struct CreateOptions {
+  uint64_t size = 0;
+  uint32_t version = 3;
+  uint64_t cluster_size = 65536;
+  uint32_t refcount_bits = 16;
+  bool extended_l2 = false;
+  bool lazy_refcounts = false;
+  CompressionType compression = CompressionType::kZlib;
+  std::string backing_file;
+  std::string backing_format;
+  Preallocation preallocation = Preallocation::kOff;
+  bool data_file = false;
+  // As the header is to name it; may be empty.
+  std::string data_file_name;
+  bool data_file_raw = false;
+
+  CreateOptions() = default;
+};
+
+Expected<void> check_create(const CreateOptions& options);
+// `data`: the external data file, when options.data_file says so.
+Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOptions options);
+
+}  // namespace blockbed::qcow2

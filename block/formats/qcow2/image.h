@@ -1,0 +1,151 @@
+// Image: an open qcow2 image: requests of the disk carried out on its file.
+//
+// Problem: the mapping says where bytes are (mapping.h), the metadata keeps the tables right
+// (metadata.h); here requests are cut into runs, and runs into reads and writes of the file.
+//
+// Contract
+//  - Requests may run in parallel. Overlapping ones give either's bytes cluster by cluster; a
+//  request that
+//    changes the map of a cluster waits for one that is allocating it.
+//  - Reading and overwriting of what is allocated takes no lock and allocates no memory when the
+//  table
+//    pieces are cached. A run of clusters that is contiguous in the file is one request to it.
+//  - write() beyond the disk's end is the caller's mistake (the node checks bounds).
+//  - After a fatal corruption every request fails with ENOMEDIUM.
+// Units: bytes. Errors: errno on requests; texts for clients where Expected is returned.
+// Threading: engine thread; codecs run on worker threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "block/formats/qcow2/mapping.h"
+#include "block/formats/qcow2/metadata.h"
+#include "block/graph/request.h"
+#include "block/runtime/env.h"
+
+namespace blockbed::qcow2 {
+
+struct ImageStatus {
+  uint64_t length = 0;
+  Kind kind = Kind::kUnallocated;
+  // kData, and kZero with a preallocated cluster: the place in the data file.
+  std::optional<uint64_t> host;
+};
+
+class Image {
+ public:
+  // `backing` may have nothing attached; it and the storages outlive the image.
+  Image(Env& env, Storage& file, Storage* data, Backing& backing, Header header,
+        MetadataOptions options);
+
+  Task<Expected<void>> open() { return metadata_.open(); }
+  // No request is in flight. Afterwards the file is consistent and nothing is cached dirty.
+  Task<Result<void>> close() { return metadata_.close(); }
+
+  Metadata& metadata() { return metadata_; }
+  const Geometry& geometry() const { return metadata_.geometry(); }
+  const Header& header() const { return metadata_.header(); }
+  uint64_t length() const { return metadata_.header().size; }
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers);
+  Task<Result<void>> write(uint64_t offset, IoVector buffers);
+  // ENOTSUP: the caller writes zero bytes.
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags);
+  // ENOTSUP: not possible here, which callers treat as done nothing.
+  Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  // Whole clusters, or up to the end of the disk.
+  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers);
+  // To the file; durable after the file was flushed.
+  Task<Result<void>> flush();
+  Task<Result<ImageStatus>> status(uint64_t offset, uint64_t length);
+
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
+
+  // Marks bitmaps as in use before the first write; see order_of_writes.md.
+  Task<Result<void>> begin_writing();
+
+ private:
+  // A cluster range whose map is about to change, after data was written.
+  struct InFlight {
+    uint64_t begin = 0;
+    uint64_t end = 0;
+    InFlight* previous = nullptr;
+    InFlight* next = nullptr;
+  };
+  void enter(InFlight& change);
+  void leave(InFlight& change);
+
+  // --- reading
+  Task<Result<void>> read_unguarded(uint64_t offset, IoVector buffers);
+  bool map_read_here(uint64_t guest, uint64_t length, ReadRun& run);
+  Task<Result<ReadRun>> map_read_loading(uint64_t guest, uint64_t length);
+  Task<Result<ReadRun>> map_read_extended(uint64_t guest, uint64_t length);
+  Task<Result<void>> read_run(ReadRun run, uint64_t guest, IoVector buffers);
+  Task<Result<void>> read_backing(uint64_t guest, IoVector buffers);
+  Task<Result<void>> read_compressed(uint64_t entry, uint64_t guest, IoVector buffers);
+  Task<Errno> report_fault(Fault fault, uint64_t guest);
+
+  // --- writing
+  // Bytes [begin, end) of the disk that must be written along, because their (sub)cluster is new.
+  struct CowPart {
+    uint64_t begin = 0;
+    uint64_t end = 0;
+    // Reads as zeroes for sure.
+    bool zero = false;
+    uint64_t length() const { return end - begin; }
+  };
+  struct WritePlan {
+    WriteKind kind = WriteKind::kInPlace;
+    uint64_t guest = 0;
+    uint64_t length = 0;
+    // Of the first byte of data.
+    uint64_t host = 0;
+    bool fresh = false;
+    CowPart head;
+    CowPart tail;
+  };
+  // Writes a run at the start of `buffers`; its length.
+  Task<Result<uint64_t>> write_some(uint64_t guest, IoVector buffers);
+  // [locked] What the first run of the range needs; allocates.
+  Task<Result<void>> plan_write(uint64_t guest, uint64_t length, WritePlan& plan);
+  Task<Result<void>> write_with_cow(const WritePlan& plan, IoVector buffers);
+  Task<Result<bool>> fetch_cow(const CowPart& part, bool fresh, Buffer& into);
+  Task<Result<void>> write_data(uint64_t host, IoVector buffers);
+  // [locked]
+  Task<Result<void>> link(const WritePlan& plan);
+  bool reads_zero(Kind kind, uint64_t begin) const;
+  // The first byte at or behind `begin` that a change in flight covers; UINT64_MAX when none.
+  uint64_t next_in_flight(uint64_t begin) const;
+  // The lock, at a moment when no change in flight meets the range.
+  Task<MutexGuard> lock_range(uint64_t begin, uint64_t end);
+  Task<Result<void>> write_compressed_cluster(uint64_t guest, IoVector buffers);
+
+  // --- zeroing and discarding, a piece at a time
+  enum class Change { kZero, kZeroUnmap, kDiscard, kRemove };
+  // Whole clusters.
+  Task<Result<void>> change_clusters(uint64_t begin, uint64_t end, Change change);
+  std::optional<L2Entry> changed_entry(L2Entry old, const ClusterState& state, Change change) const;
+  // Within one cluster, extended entries only. ENOTSUP: compressed.
+  Task<Result<void>> zero_subclusters(uint64_t begin, uint64_t end);
+  // An end of a zero request that covers only a part of a (sub)cluster.
+  Task<Result<void>> zero_part(uint64_t begin, uint64_t end, RequestFlags flags);
+  Task<Result<void>> write_zero_bytes(uint64_t begin, uint64_t end);
+
+  // --- size
+  Task<Expected<void>> grow(uint64_t length, TruncateOptions options);
+  Task<Expected<void>> shrink(uint64_t length);
+  Task<Result<void>> preallocate(uint64_t begin, uint64_t end, Preallocation mode);
+
+  Env& env_;
+  Storage* const data_;
+  Backing& backing_;
+  Metadata metadata_;
+  InFlight* in_flight_ = nullptr;
+  WaitQueue in_flight_ended_;
+  bool writing_ = false;
+};
+
+}  // namespace blockbed::qcow2

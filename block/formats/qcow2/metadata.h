@@ -1,0 +1,274 @@
+// Metadata: the tables of an image in memory, its clusters, and the order in which changes reach
+// the file.
+//
+// Problem: mapping a guest range, allocating a cluster and dropping one all change tables that
+// refer to each other. Writing each change at once would be slow; writing them in any order would
+// let a crash corrupt the image. So they change in memory, and one function (write_back) brings
+// them to the file in the order of order_of_writes.md.
+//
+// Contract
+//  - Reading tables (l1(), find_piece, load_piece) needs no lock. Every change needs lock(): who
+//  calls a
+//    function marked [locked] holds the guard.
+//  - free_later() takes a reference away only after the change that dropped it is on the disk and
+//  every
+//    request that started before has ended (RequestGuard); until then the cluster is not reused.
+//  - A function that fails leaves the tables usable: at worst clusters leak.
+// Units: bytes; `host` is an offset in the file, `guest` one in the disk. Errors: errno; EIO after
+// a corruption was seen. Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/formats/qcow2/header.h"
+#include "block/formats/qcow2/overlap.h"
+#include "block/formats/qcow2/resident_table.h"
+#include "block/formats/qcow2/storage.h"
+#include "block/formats/qcow2/table_cache.h"
+#include "block/runtime/sync.h"
+
+namespace blockbed::qcow2 {
+
+// A write_back that frees clusters costs two more flushes, so frees are put off until one happens
+// for another reason, or so many are waiting.
+inline constexpr std::size_t kPendingFrees = 4096;
+
+// Why a cluster lost a reference: decides whether the file is told (pass-discard-*).
+enum class FreeReason : uint8_t {
+  kRequest,
+  kSnapshot,
+  kOther,
+  kNever,  // replaced by a new cluster: the place is reused soon anyway
+};
+
+struct MetadataOptions {
+  std::size_t l2_pieces = 16;
+  std::size_t refcount_pieces = 16;
+  uint32_t l2_piece_bytes = kDefaultL2PieceBytes;
+  bool lazy_refcounts = false;
+  bool discard_request = false;
+  bool discard_snapshot = true;
+  bool discard_other = false;
+  uint32_t overlap_checks = overlap::kCached;
+  bool writable = false;
+
+  MetadataOptions() = default;
+};
+
+struct Corruption {
+  bool fatal = true;
+  std::string message;
+  std::optional<uint64_t> offset;
+  std::optional<uint64_t> size;
+};
+
+class Metadata {
+ public:
+  using Piece = TableCache::Piece;
+
+  // `data` is the external data file, or null. All must outlive this.
+  Metadata(Executor& executor, Storage& file, Storage* data, Header header,
+           MetadataOptions options);
+  ~Metadata();
+
+  // Reads L1 and refcount table.
+  Task<Expected<void>> open();
+  // Everything to the file, and nothing left to do; the lock is free. Clears the dirty bit.
+  Task<Result<void>> close();
+
+  const Geometry& geometry() const { return g_; }
+  const Header& header() const { return header_; }
+  const MetadataOptions& options() const { return options_; }
+  Storage& file() const { return file_; }
+  // Where guest data lives.
+  Storage& data() const { return data_ != nullptr ? *data_ : file_; }
+  const ResidentTable& l1() const { return l1_; }
+  const ResidentTable& refcount_table() const { return refcount_table_; }
+  TableCache& l2_cache() { return l2_cache_; }
+  TableCache& refcount_cache() { return refcount_cache_; }
+
+  auto lock() { return mutex_.lock(); }
+
+  // --- looking up
+  enum class Lookup { kHere, kNoTable, kNotLoaded, kCorrupt };
+  // The piece with the entry of `guest`, without I/O. kNotLoaded: load_piece() gets it.
+  Lookup find_piece(uint64_t guest, Piece*& piece) {
+    const uint64_t index = g_.l1_index(guest);
+    const uint64_t table = index < l1_.size() ? l1_[index] & kOffsetMask : 0;
+    if (table == 0) return Lookup::kNoTable;
+    if ((table & g_.cluster_mask()) != 0) [[unlikely]]
+      return Lookup::kCorrupt;
+    piece = l2_cache_.find(table + g_.piece_in_table(guest));
+    return piece != nullptr ? Lookup::kHere : Lookup::kNotLoaded;
+  }
+  // Null: there is no table. The pointer is good until the next suspension.
+  Task<Result<Piece*>> load_piece(uint64_t guest);
+
+  // --- [locked] changing the map
+  // The piece with the entry of `guest` in a table that only the active L1 table refers to: made or
+  // copied when need be. Room for one dirty piece is kept.
+  Task<Result<Piece*>> writable_piece(uint64_t guest);
+  // After entries of `piece` changed. `new_reference`: one refers to a cluster that the disk's
+  // table does not refer to yet.
+  void piece_changed(Piece& piece, bool new_reference) {
+    l2_cache_.mark_dirty(piece);
+    unsynced_references_ |= new_reference;
+  }
+  // Removes a whole L2 table from the active map (shrinking).
+  void drop_l2_table(uint64_t l1_index);
+  Task<Result<void>> grow_l1(uint64_t entries);
+
+  // --- [locked] clusters
+  struct Allocation {
+    uint64_t host = 0;
+    // Never used since the file grew over it: reads as zeroes.
+    bool fresh = false;
+  };
+  // Contiguous clusters, each counted once. `what` completes "Preventing invalid allocation of
+  // ...".
+  Task<Result<Allocation>> allocate(uint64_t clusters, const char* what);
+  // Room for `bytes` of compressed data; clusters that it touches are counted once more.
+  Task<Result<uint64_t>> allocate_bytes(uint64_t bytes);
+  // Clusters that nothing ever referred to.
+  Task<Result<void>> give_back(uint64_t host, uint64_t bytes);
+  enum class FreeOf : uint8_t { kData, kTable, kExternal };
+  void free_later(uint64_t host, uint64_t bytes, FreeReason reason, FreeOf of = FreeOf::kData);
+  // The cluster(s) that an L2 entry refers to: standard, preallocated or compressed.
+  void free_entry_later(uint64_t entry, FreeReason reason);
+  Task<Result<uint64_t>> refcount(uint64_t cluster);
+  // Adds `delta` to the counts of the clusters that [host, host + bytes) touches.
+  Task<Result<void>> add_refcounts(uint64_t host, uint64_t bytes, int delta);
+
+  // --- [locked] to the file
+  Task<Result<void>> write_back();
+  // Cheap test: write_back() would do nothing.
+  bool clean() const {
+    return l2_cache_.dirty_count() == 0 && refcount_cache_.dirty_count() == 0 && !l1_.dirty() &&
+           !refcount_table_.dirty() && pending_.empty();
+  }
+  // Puts off the counterpart of `pending frees`: true when so much is pending that a write_back is
+  // due.
+  bool frees_due() const { return pending_.size() > pending_limit_; }
+
+  // --- [locked] header
+  // Rewrites one field (at most one sector), then a barrier.
+  Task<Result<void>> write_header_field(uint64_t position, const void* bytes, std::size_t length);
+  Task<Result<void>> set_size(uint64_t size);
+  Task<Result<void>> set_incompatible(uint64_t bits);
+  // Changes anything; ENOSPC when it does not fit into the first cluster.
+  Task<Result<void>> rewrite_header(Header header);
+  // Before the first change of anything: the refcount table is read, feature bits that are unknown
+  // to us and say "clear me before writing" are cleared.
+  bool ready_for_writing() const { return ready_for_writing_; }
+  Task<Result<void>> prepare_for_writing();
+
+  // --- corruption
+  // EIO after a fatal one; the caller returns it.
+  Task<Errno> report(Corruption corruption);
+  bool failed() const { return failed_; }
+  std::function<void(const Corruption&)> on_corruption;
+  // A write of guest data there would hit metadata: 0 or the class.
+  uint32_t overlap(uint64_t host, uint64_t bytes) const {
+    return overlap_map_.find(options_.overlap_checks, host, bytes);
+  }
+  OverlapMap& overlap_map() { return overlap_map_; }
+  // Cold path of a hit.
+  Task<Errno> report_overlap(uint32_t hit, uint64_t host, uint64_t bytes);
+
+  // Limits of the file that this image may use; tests lower it.
+  void set_max_host(uint64_t max) { max_host_ = max; }
+  // Sizes of caches stay as they are; see Image::reopen.
+  void change_options(const MetadataOptions& options);
+  // Tables replaced under us (repair, snapshot switch): caches are dropped, tables read again.
+  Task<Expected<void>> reload(Header header);
+
+  // --- requests in flight
+  class RequestGuard {
+   public:
+    explicit RequestGuard(Metadata& metadata) : metadata_(metadata), number_(metadata.clock_++) {
+      previous_ = metadata.newest_request_;
+      (previous_ != nullptr ? previous_->next_ : metadata.oldest_request_) = this;
+      metadata.newest_request_ = this;
+    }
+    RequestGuard(const RequestGuard&) = delete;
+    RequestGuard& operator=(const RequestGuard&) = delete;
+    ~RequestGuard() {
+      (previous_ != nullptr ? previous_->next_ : metadata_.oldest_request_) = next_;
+      (next_ != nullptr ? next_->previous_ : metadata_.newest_request_) = previous_;
+    }
+
+   private:
+    friend class Metadata;
+    Metadata& metadata_;
+    uint64_t number_;
+    RequestGuard* previous_ = nullptr;
+    RequestGuard* next_ = nullptr;
+  };
+
+ private:
+  struct PendingFree {
+    uint64_t host;
+    uint64_t bytes;
+    // Requests with a smaller number may still use it.
+    uint64_t when;
+    FreeReason reason;
+    FreeOf of;
+  };
+  struct HostRange {
+    uint64_t host;
+    uint64_t bytes;
+  };
+
+  Task<Result<void>> barrier();
+  Task<Result<void>> apply_frees();
+  // Of a block that exists.
+  Task<Result<Piece*>> refcount_piece(uint64_t cluster);
+  // `freed`: gets the ranges whose count became 0.
+  Task<Result<void>> change_counts(uint64_t first, uint64_t clusters, int delta,
+                                   std::vector<HostRange>* freed = nullptr);
+  Task<Result<uint64_t>> find_free(uint64_t clusters);
+  Task<Result<void>> add_refcount_block(uint64_t index, uint64_t cluster);
+  Task<Result<void>> grow_refcount_table(uint64_t entries);
+  Task<Result<Piece*>> new_l2_table(uint64_t guest, uint64_t old_table);
+  Task<Result<void>> mark_dirty_bit();
+  void fill_overlap_map();
+  bool discards(FreeReason reason) const;
+
+  Geometry g_;
+  Header header_;
+  MetadataOptions options_;
+  Storage& file_;
+  Storage* data_;
+  Mutex mutex_;
+  ResidentTable l1_;
+  ResidentTable refcount_table_;
+  TableCache l2_cache_;
+  TableCache refcount_cache_;
+  OverlapMap overlap_map_;
+
+  // L2 or L1 in memory refer to what the disk may not have yet.
+  bool unsynced_references_ = false;
+  std::vector<PendingFree> pending_;
+  std::size_t pending_limit_;
+  // Where the search for free clusters goes on, by index.
+  uint64_t free_hint_ = 0;
+  // Beyond it the file has never held anything: new clusters there read as zeroes.
+  uint64_t zero_above_ = UINT64_MAX;
+  uint64_t max_host_ = kMaxHostOffset;
+  // Where the next compressed cluster may be packed behind the last one; 0 when nowhere.
+  uint64_t compressed_end_ = 0;
+  bool ready_for_writing_ = false;
+  bool failed_ = false;
+  bool corruption_reported_ = false;
+
+  uint64_t clock_ = 1;
+  RequestGuard* oldest_request_ = nullptr;
+  RequestGuard* newest_request_ = nullptr;
+};
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,233 @@
+// Image: reading, and what is where.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "block/formats/qcow2/compression.h"
+#include "block/formats/qcow2/image.h"
+#include "block/formats/qcow2/parallel.h"
+
+namespace blockbed::qcow2 {
+
+Image::Image(Env& env, Storage& file, Storage* data, Backing& backing, Header header,
+             MetadataOptions options)
+    : env_(env),
+      data_(data),
+      backing_(backing),
+      metadata_(env.executor(), file, data, std::move(header), options),
+      in_flight_ended_(env.executor()) {}
+
+bool Image::map_read_here(uint64_t guest, uint64_t length, ReadRun& run) {
+  Metadata::Piece* piece = nullptr;
+  switch (metadata_.find_piece(guest, piece)) {
+    case Metadata::Lookup::kHere:
+      run = map_read(geometry(), piece->data(), guest, length);
+      return true;
+    case Metadata::Lookup::kNoTable: {
+      run = ReadRun();
+      const uint64_t table_end =
+          align_down(guest, geometry().l2_coverage()) + geometry().l2_coverage();
+      run.length = std::min(length, table_end - guest);
+      return true;
+    }
+    case Metadata::Lookup::kNotLoaded:
+    case Metadata::Lookup::kCorrupt:
+      return false;
+  }
+  return false;
+}
+
+Task<Result<ReadRun>> Image::map_read_loading(uint64_t guest, uint64_t length) {
+  auto piece = co_await metadata_.load_piece(guest);
+  if (!piece) co_return io_error(piece.error());
+  if (*piece == nullptr) {
+    ReadRun run;
+    const uint64_t table_end =
+        align_down(guest, geometry().l2_coverage()) + geometry().l2_coverage();
+    run.length = std::min(length, table_end - guest);
+    co_return run;
+  }
+  co_return map_read(geometry(), (*piece)->data(), guest, length);
+}
+
+namespace {
+
+// Whether `next`, found right behind `run`, only continues it.
+bool continues(const ReadRun& run, const ReadRun& next) {
+  if (next.kind != run.kind || next.has_host != run.has_host) return false;
+  switch (run.kind) {
+    case Kind::kCompressed:
+    case Kind::kInvalid:
+      return false;
+    default:
+      return !run.has_host || next.host == run.host + run.length;
+  }
+}
+
+}  // namespace
+
+Task<Result<ReadRun>> Image::map_read_extended(uint64_t guest, uint64_t length) {
+  ReadRun run;
+  if (!map_read_here(guest, length, run)) {
+    auto loaded = co_await map_read_loading(guest, length);
+    if (!loaded) co_return io_error(loaded.error());
+    run = *loaded;
+  }
+  // Over the borders of pieces and tables, as long as that costs no I/O.
+  ReadRun next;
+  while (run.length < length && map_read_here(guest + run.length, length - run.length, next) &&
+         continues(run, next)) {
+    run.length += next.length;
+  }
+  co_return run;
+}
+
+Task<Result<void>> Image::read(uint64_t offset, IoVector buffers) {
+  if (metadata_.failed()) co_return io_error(ENOMEDIUM);
+  Metadata::RequestGuard guard(metadata_);
+  // The common case without a frame in between: one run, cached, in the file.
+  ReadRun run;
+  const uint64_t length = buffers.size();
+  if (map_read_here(offset, length, run) && run.length == length && run.kind == Kind::kData) {
+    co_return co_await metadata_.data().read(run.host, std::move(buffers));
+  }
+  co_return co_await read_unguarded(offset, std::move(buffers));
+}
+
+Task<Result<void>> Image::read_unguarded(uint64_t offset, IoVector buffers) {
+  const uint64_t size = buffers.size();
+  Parallel parallel(env_.executor());
+  Result<void> result;
+  for (uint64_t done = 0; done < size;) {
+    auto mapped = co_await map_read_extended(offset + done, size - done);
+    if (!mapped) {
+      result = io_error(mapped.error());
+      break;
+    }
+    const ReadRun run = *mapped;
+    if (run.length == size) {
+      result = co_await read_run(run, offset, std::move(buffers));
+      break;
+    }
+    IoVector part = buffers.slice(done, run.length);
+    const bool no_io = run.kind == Kind::kZero ||
+                       (run.kind == Kind::kUnallocated && reads_zero(run.kind, offset + done));
+    if (no_io) {
+      part.fill(0);
+    } else if (done + run.length == size && parallel.idle()) {
+      result = co_await read_run(run, offset + done, std::move(part));
+    } else {
+      co_await parallel.start(read_run(run, offset + done, std::move(part)));
+      if (parallel.failed()) break;
+    }
+    if (!result) break;
+    done += run.length;
+  }
+  auto others = co_await parallel.finish();
+  co_return result ? others : result;
+}
+
+bool Image::reads_zero(Kind kind, uint64_t begin) const {
+  return kind == Kind::kZero || (kind == Kind::kUnallocated && backing_.length() <= begin);
+}
+
+Task<Result<void>> Image::read_run(ReadRun run, uint64_t guest, IoVector buffers) {
+  switch (run.kind) {
+    case Kind::kData:
+      co_return co_await metadata_.data().read(run.host, std::move(buffers));
+    case Kind::kZero:
+      buffers.fill(0);
+      co_return Result<void>();
+    case Kind::kUnallocated:
+      co_return co_await read_backing(guest, std::move(buffers));
+    case Kind::kCompressed:
+      co_return co_await read_compressed(run.host, guest, std::move(buffers));
+    case Kind::kInvalid:
+      break;
+  }
+  co_return io_error(co_await report_fault(run.fault, guest));
+}
+
+Task<Result<void>> Image::read_backing(uint64_t guest, IoVector buffers) {
+  const uint64_t size = buffers.size();
+  const uint64_t there = backing_.length();
+  if (guest + size <= there) co_return co_await backing_.read(guest, std::move(buffers));
+  const uint64_t shared = guest < there ? there - guest : 0;
+  buffers.slice(shared, size - shared).fill(0);
+  if (shared == 0) co_return Result<void>();
+  co_return co_await backing_.read(guest, buffers.slice(0, shared));
+}
+
+Task<Result<void>> Image::read_compressed(uint64_t entry, uint64_t guest, IoVector buffers) {
+  const Geometry& g = geometry();
+  const CompressedExtent extent = parse_compressed(g, entry);
+  Buffer from(extent.bytes);
+  BB_CO_TRY(co_await metadata_.file().read(extent.offset, from.io()));
+  const auto ranges = buffers.ranges();
+  const bool direct = buffers.size() == g.cluster_size && ranges.size() == 1;
+  Buffer cluster;
+  if (!direct) cluster = Buffer(g.cluster_size);
+  auto* const target = direct ? static_cast<std::byte*>(ranges[0].iov_base) : cluster.data();
+  bool good = false;
+  const CompressionType type = header().compression;
+  std::function<void()> work = [&good, type, &from, target, size = g.cluster_size] {
+    good = decompress(type, from.span(), std::span<std::byte>(target, size));
+  };
+  co_await env_.run_on_worker(std::move(work));
+  if (!good) co_return io_error(EIO);
+  if (!direct) buffers.copy_from(cluster.data() + g.in_cluster(guest));
+  co_return Result<void>();
+}
+
+Task<Errno> Image::report_fault(Fault fault, uint64_t guest) {
+  const Geometry& g = geometry();
+  const uint64_t table = metadata_.l1()[g.l1_index(guest)] & kOffsetMask;
+  const uint64_t index = (guest >> g.cluster_bits) & ((uint64_t{1} << g.l2_bits) - 1);
+  uint64_t host = 0;
+  if (auto piece = co_await metadata_.load_piece(guest); piece && *piece != nullptr) {
+    host = load_entry(g, (*piece)->data(), g.index_in_piece(guest)).value & kOffsetMask;
+  }
+  const std::string where = fmt::format("(L2 offset: {:#x}, L2 index: {:#x})", table, index);
+  Corruption corruption;
+  switch (fault) {
+    case Fault::kUnaligned:
+      corruption.message = fmt::format("Cluster allocation offset {:#x} unaligned {}", host, where);
+      break;
+    case Fault::kZeroInV2:
+      corruption.message = "Zero cluster entry found in pre-v3 image " + where;
+      break;
+    case Fault::kCompressedData:
+      corruption.message =
+          "Compressed cluster entry found in image with external data file " + where;
+      break;
+    case Fault::kWrongExternal:
+      corruption.message = fmt::format(
+          "External data file host cluster offset {:#x} does not match guest cluster offset: "
+          "{:#x}, "
+          "L2 index: {:#x})",
+          host, g.cluster_start(guest), index);
+      break;
+    case Fault::kSubclusters:
+    case Fault::kNone:
+      corruption.message = "Invalid cluster entry found  " + where;
+      break;
+  }
+  co_return co_await metadata_.report(std::move(corruption));
+}
+
+Task<Result<ImageStatus>> Image::status(uint64_t offset, uint64_t length) {
+  if (metadata_.failed()) co_return io_error(ENOMEDIUM);
+  Metadata::RequestGuard guard(metadata_);
+  auto mapped = co_await map_read_extended(offset, length);
+  if (!mapped) co_return io_error(mapped.error());
+  if (mapped->kind == Kind::kInvalid) {
+    co_return io_error(co_await report_fault(mapped->fault, offset));
+  }
+  ImageStatus status;
+  status.length = mapped->length;
+  status.kind = mapped->kind;
+  if (mapped->has_host && mapped->kind != Kind::kCompressed) status.host = mapped->host;
+  co_return status;
+}
+
+}  // namespace blockbed::qcow2

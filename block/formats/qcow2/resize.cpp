@@ -1,0 +1,237 @@
+// Image: changing the size of the disk, preallocating, and the first write.
+#include <fmt/format.h>
+
+#include "block/formats/qcow2/bitmaps.h"
+#include "block/formats/qcow2/image.h"
+#include "block/formats/qcow2/snapshots.h"
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+constexpr uint64_t kLengthUnit = 512;
+
+}  // namespace
+
+Task<Result<void>> Image::begin_writing() {
+  MutexGuard guard = co_await metadata_.lock();
+  if (writing_) co_return Result<void>();
+  BB_CO_TRY(co_await metadata_.prepare_for_writing());
+  if (header().bitmaps) {
+    auto bitmaps = co_await load_directory(metadata_.file(), header());
+    if (!bitmaps) co_return io_error(EIO);
+    BB_CO_TRY(co_await mark_in_use(metadata_.file(), *bitmaps));
+  }
+  if (header().snapshot_count > 0) {
+    // A table that cannot be read is not protected; a check will tell.
+    if (auto table = co_await load_snapshots(metadata_.file(), header()); table) {
+      OverlapMap& map = metadata_.overlap_map();
+      map.add(overlap::kSnapshotTable, header().snapshots_offset, table->bytes);
+      for (const Snapshot& snapshot : table->snapshots) {
+        if (snapshot.l1_offset % geometry().cluster_size != 0 ||
+            snapshot.l1_size > kMaxL1Bytes / 8) {
+          continue;
+        }
+        map.add(overlap::kInactiveL1, snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
+      }
+    }
+  }
+  writing_ = true;
+  co_return Result<void>();
+}
+
+Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
+  if (metadata_.failed()) co_return fail(strerror_text(ENOMEDIUM));
+  if (length % kLengthUnit != 0) {
+    co_return fail(fmt::format("The new size must be a multiple of {}", kLengthUnit));
+  }
+  if (geometry().version < 3 && header().snapshot_count > 0) {
+    co_return fail("Can't resize a v2 image which has snapshots");
+  }
+  if (header().bitmaps) {
+    co_return fail("Cannot resize qcow2 with persistent bitmaps that were not loaded into memory");
+  }
+  Metadata::RequestGuard guard(metadata_);
+  if (auto begun = co_await begin_writing(); !begun) {
+    co_return fail(
+        fmt::format("Failed to update the image size: {}", strerror_text(begun.error())));
+  }
+  if (length < this->length()) {
+    if (options.preallocation != Preallocation::kOff) {
+      co_return fail("Preallocation can't be used for shrinking an image");
+    }
+    co_return co_await shrink(length);
+  }
+  co_return co_await grow(length, options);
+}
+
+Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
+  const Geometry& g = geometry();
+  const uint64_t old_length = this->length();
+  auto entries = l1_entries_needed(g, length);
+  if (!entries) co_return fail(std::move(entries).error());
+  Result<void> done;
+  {
+    MutexGuard lock = co_await metadata_.lock();
+    done = co_await metadata_.grow_l1(*entries);
+  }
+  if (!done) {
+    co_return fail(fmt::format("Failed to grow the L1 table: {}", strerror_text(done.error())));
+  }
+
+  // What the last cluster holds behind the old end was never part of the disk.
+  const uint64_t tail_end = std::min(align_up(old_length, g.cluster_size), length);
+  if (old_length < tail_end && old_length > 0) {
+    for (uint64_t at = old_length; at < tail_end && done;) {
+      auto mapped = co_await map_read_extended(at, tail_end - at);
+      if (!mapped) {
+        done = io_error(mapped.error());
+        break;
+      }
+      const uint64_t part = mapped->length;
+      if (mapped->kind == Kind::kData || mapped->kind == Kind::kCompressed ||
+          (options.zero_new && mapped->kind != Kind::kZero)) {
+        done = co_await write_zero_bytes(at, at + part);
+      }
+      at += part;
+    }
+  }
+  if (done && options.zero_new && tail_end < length) {
+    const uint64_t end = align_up(length, g.cluster_size);
+    done = g.version >= 3 ? co_await change_clusters(tail_end, end, Change::kZero)
+                          : Result<void>(io_error(ENOTSUP));
+  }
+  if (!done) {
+    co_return fail(fmt::format("Failed to zero out new clusters: {}", strerror_text(done.error())));
+  }
+  if (options.preallocation != Preallocation::kOff) {
+    done = co_await preallocate(tail_end, length, options.preallocation);
+    if (!done) {
+      co_return fail(
+          fmt::format("Could not preallocate new data: {}", strerror_text(done.error())));
+    }
+  }
+  if (g.external_data) {
+    // The disk is as long as the data file, for those who read that alone.
+    TruncateOptions data_options;
+    data_options.exact = false;
+    if (options.preallocation == Preallocation::kFalloc ||
+        options.preallocation == Preallocation::kFull) {
+      data_options.preallocation = options.preallocation;
+    }
+    auto data_length = co_await metadata_.data().length();
+    if (data_length && *data_length < length) {
+      BB_CO_TRY(co_await metadata_.data().truncate(length, data_options));
+    }
+  }
+  {
+    MutexGuard lock = co_await metadata_.lock();
+    done = co_await metadata_.write_back();
+    if (done) done = co_await metadata_.set_size(length);
+  }
+  if (!done) {
+    co_return fail(fmt::format("Failed to update the image size: {}", strerror_text(done.error())));
+  }
+  co_return Expected<void>();
+}
+
+Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocation mode) {
+  const Geometry& g = geometry();
+  begin = align_down(begin, g.cluster_size);
+  end = align_up(end, g.cluster_size);
+  uint64_t highest = 0;
+  uint64_t at = begin;
+  while (at < end) {
+    const uint64_t piece_end =
+        std::min(end, align_down(at, g.piece_coverage()) + g.piece_coverage());
+    MutexGuard guard = co_await lock_range(at, piece_end);
+    auto piece = co_await metadata_.writable_piece(at);
+    if (!piece) co_return io_error(piece.error());
+    // The run of clusters that have nothing yet.
+    uint64_t run_end = at;
+    while (run_end < piece_end) {
+      const L2Entry entry = load_entry(g, (*piece)->data(), g.index_in_piece(run_end));
+      const ClusterState state = cluster_state(g, entry, run_end);
+      if (state.kind == Kind::kInvalid || state.has_host || state.kind == Kind::kCompressed) break;
+      run_end += g.cluster_size;
+    }
+    if (run_end == at) {
+      at += g.cluster_size;
+      continue;
+    }
+    uint64_t host = at;
+    bool fresh = true;
+    if (!g.external_data) {
+      auto allocation =
+          co_await metadata_.allocate((run_end - at) >> g.cluster_bits, "data cluster");
+      if (!allocation) co_return io_error(allocation.error());
+      host = allocation->host;
+      fresh = allocation->fresh;
+      highest = std::max(highest, host + (run_end - at));
+    }
+    piece = co_await metadata_.writable_piece(at);
+    if (!piece) co_return io_error(piece.error());
+    if (!fresh && g.version < 3) {
+      // No flag can hide what was there before.
+      const Buffer zeroes = Buffer::zeroed(g.cluster_size);
+      for (uint64_t i = 0; i < run_end - at; i += g.cluster_size) {
+        BB_CO_TRY(co_await write_data(host + i, zeroes.io()));
+      }
+      piece = co_await metadata_.writable_piece(at);
+      if (!piece) co_return io_error(piece.error());
+    }
+    for (; at < run_end; at += g.cluster_size, host += g.cluster_size) {
+      L2Entry entry;
+      entry.value = host | kEntryCopied;
+      if (g.extended_l2) {
+        // The backing file shows through as before, as far as there is one.
+        const L2Entry old = load_entry(g, (*piece)->data(), g.index_in_piece(at));
+        entry.bitmap = backing_.length() > at ? old.bitmap : kAllSubclustersZero;
+        if (backing_.length() <= at && fresh) entry.bitmap = kAllSubclustersAllocated;
+      } else if (!fresh && g.version >= 3) {
+        entry.value |= kEntryZero;
+      }
+      store_entry(g, (*piece)->data(), g.index_in_piece(at), entry);
+    }
+    metadata_.piece_changed(**piece, true);
+  }
+  if (highest == 0) co_return Result<void>();
+  // The file reaches as far as what was allocated in it.
+  auto file_length = co_await metadata_.file().length();
+  if (!file_length) co_return io_error(file_length.error());
+  if (*file_length < highest) {
+    TruncateOptions options;
+    if (mode == Preallocation::kFalloc || mode == Preallocation::kFull)
+      options.preallocation = mode;
+    options.exact = false;
+    auto grown = co_await metadata_.file().truncate(highest, options);
+    if (!grown) co_return io_error(ENOSPC);
+  }
+  co_return Result<void>();
+}
+
+Task<Expected<void>> Image::shrink(uint64_t length) {
+  const Geometry& g = geometry();
+  const uint64_t old_end = align_up(this->length(), g.cluster_size);
+  const uint64_t new_end = align_up(length, g.cluster_size);
+  auto done = co_await change_clusters(new_end, old_end, Change::kRemove);
+  if (!done) {
+    co_return fail(
+        fmt::format("Failed to discard cropped clusters: {}", strerror_text(done.error())));
+  }
+  MutexGuard lock = co_await metadata_.lock();
+  for (uint64_t i = g.l1_entries(new_end); i < metadata_.l1().size(); ++i)
+    metadata_.drop_l2_table(i);
+  done = co_await metadata_.write_back();
+  if (!done) {
+    co_return fail(
+        fmt::format("Failed to reduce the number of L2 tables: {}", strerror_text(done.error())));
+  }
+  done = co_await metadata_.set_size(length);
+  if (!done) {
+    co_return fail(fmt::format("Failed to update the image size: {}", strerror_text(done.error())));
+  }
+  co_return Expected<void>();
+}
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,44 @@
+// The table of internal snapshots in an image.
+//
+// Contract: load_snapshots reads the table that the header names. Extra data that is unknown is
+// kept in `extra`. Entries are bounded by the header (count) and kMaxSnapshotTableBytes (all
+// together). Units: bytes. Errors: texts of QEMU. Threading: engine thread only. Source: qcow2
+// specification, section Snapshots.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/formats/qcow2/header.h"
+#include "block/formats/qcow2/storage.h"
+
+namespace blockbed::qcow2 {
+
+// QEMU refuses entries with more extra data.
+inline constexpr uint32_t kMaxSnapshotExtraBytes = 1024;
+
+struct Snapshot {
+  uint64_t l1_offset = 0;
+  uint32_t l1_size = 0;
+  std::string id;
+  std::string name;
+  uint32_t seconds = 0;
+  uint32_t nanoseconds = 0;
+  uint64_t vm_clock_ns = 0;
+  uint64_t vm_state_size = 0;
+  // Version 2 images may not say.
+  std::optional<uint64_t> disk_size;
+  std::optional<uint64_t> icount;
+  std::vector<std::byte> unknown_extra;
+};
+
+struct SnapshotTable {
+  std::vector<Snapshot> snapshots;
+  uint64_t bytes = 0;
+};
+
+Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header);
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,46 @@
+// Storage: a file as an image sees it.
+//
+// Problem: an image lives on an edge of the graph, in tests in memory, and while it is being
+// created on a node that nobody else uses. The engine of the format needs the same few things of
+// each.
+//
+// Contract: reads beyond the end give zeroes, writes beyond it extend. A write is durable after a
+// flush() that began after it ended. zero() and discard() answer ENOTSUP when the file cannot.
+// Requests may run in parallel. Units: bytes. Errors: errno; truncate speaks to clients. Threading:
+// engine thread only.
+#pragma once
+
+#include <cstdint>
+
+#include "block/graph/request.h"
+#include "block/runtime/buffers.h"
+#include "block/runtime/result.h"
+#include "block/runtime/task.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed::qcow2 {
+
+class Storage {
+ public:
+  virtual ~Storage() = default;
+
+  virtual Task<Result<void>> read(uint64_t offset, IoVector buffers) = 0;
+  virtual Task<Result<void>> write(uint64_t offset, IoVector buffers) = 0;
+  virtual Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) = 0;
+  virtual Task<Result<void>> discard(uint64_t offset, uint64_t length) = 0;
+  virtual Task<Result<void>> flush() = 0;
+  virtual Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) = 0;
+  virtual Task<Result<uint64_t>> length() = 0;
+  // What lies beyond the end reads as zeroes once the file has grown over it.
+  virtual bool new_space_reads_zero() const = 0;
+};
+
+// What shows through where an image has nothing.
+class Backing {
+ public:
+  virtual ~Backing() = default;
+  virtual Task<Result<void>> read(uint64_t offset, IoVector buffers) = 0;
+  virtual uint64_t length() const = 0;
+};
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,219 @@
+#include "block/formats/qcow2/table_cache.h"
+
+#include <algorithm>
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+constexpr std::size_t kFirstSlots = 16;
+// Side by side dirty pieces go out in one request of at most this many.
+constexpr std::size_t kMaxPiecesPerWrite = 256;
+
+}  // namespace
+
+TableCache::TableCache(Executor& executor, Storage& file, uint32_t piece_bytes,
+                       std::size_t capacity)
+    : file_(file),
+      piece_bytes_(piece_bytes),
+      piece_shift_(static_cast<uint32_t>(__builtin_ctz(piece_bytes))),
+      capacity_(std::max(capacity, kMinPieces)),
+      slots_(kFirstSlots, kFree),
+      changed_(executor) {}
+
+std::size_t TableCache::slot_of(uint64_t offset) const {
+  // Fibonacci hashing of the piece number: neighbours spread, and no division.
+  return static_cast<std::size_t>(((offset >> piece_shift_) * 0x9e3779b97f4a7c15u) >> 32) &
+         (slots_.size() - 1);
+}
+
+TableCache::Piece* TableCache::lookup(uint64_t offset) {
+  for (std::size_t slot = slot_of(offset); slots_[slot] != kFree;
+       slot = (slot + 1) & (slots_.size() - 1)) {
+    Piece& piece = pieces_[slots_[slot]];
+    if (piece.offset == offset) return &piece;
+  }
+  return nullptr;
+}
+
+void TableCache::rehash(std::size_t slots) {
+  slots_.assign(slots, kFree);
+  indexed_ = 0;
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    if (pieces_[i].offset != kNone) index_insert(static_cast<uint32_t>(i));
+  }
+}
+
+void TableCache::index_insert(uint32_t number) {
+  std::size_t slot = slot_of(pieces_[number].offset);
+  while (slots_[slot] != kFree) slot = (slot + 1) & (slots_.size() - 1);
+  slots_[slot] = number;
+  ++indexed_;
+}
+
+void TableCache::index_erase(uint64_t offset) {
+  const std::size_t mask = slots_.size() - 1;
+  std::size_t slot = slot_of(offset);
+  while (pieces_[slots_[slot]].offset != offset) slot = (slot + 1) & mask;
+  // Close the gap: whoever was pushed past it moves back.
+  std::size_t gap = slot;
+  for (std::size_t next = (slot + 1) & mask; slots_[next] != kFree; next = (next + 1) & mask) {
+    const std::size_t home = slot_of(pieces_[slots_[next]].offset);
+    if (((next - home) & mask) >= ((next - gap) & mask)) {
+      slots_[gap] = slots_[next];
+      gap = next;
+    }
+  }
+  slots_[gap] = kFree;
+  --indexed_;
+}
+
+TableCache::Piece* TableCache::take(uint64_t offset) {
+  uint32_t number = kFree;
+  if (!unused_.empty()) {
+    number = unused_.back();
+    unused_.pop_back();
+  } else if (pieces_.size() < capacity_) {
+    number = static_cast<uint32_t>(pieces_.size());
+    pieces_.emplace_back();
+  } else {
+    // Twice around: the first round may only take away second chances.
+    for (std::size_t step = 0; step < 2 * pieces_.size() && number == kFree; ++step) {
+      Piece& piece = pieces_[hand_];
+      if (!piece.dirty && !piece.loading) {
+        if (piece.used) {
+          piece.used = false;
+        } else {
+          number = static_cast<uint32_t>(hand_);
+        }
+      }
+      hand_ = (hand_ + 1) % pieces_.size();
+    }
+    if (number == kFree) return nullptr;
+    index_erase(pieces_[number].offset);
+  }
+  Piece& piece = pieces_[number];
+  if (piece.buffer.empty()) piece.buffer = Buffer(piece_bytes_);
+  piece.offset = offset;
+  piece.dirty = false;
+  piece.used = true;
+  piece.loading = false;
+  if ((indexed_ + 1) * 2 > slots_.size()) {
+    rehash(slots_.size() * 2);
+  } else {
+    index_insert(number);
+  }
+  return &piece;
+}
+
+Task<Result<TableCache::Piece*>> TableCache::load(uint64_t offset) {
+  for (;;) {
+    if (Piece* piece = lookup(offset)) {
+      if (!piece->loading) {
+        piece->used = true;
+        co_return piece;
+      }
+      co_await changed_.wait();
+      continue;
+    }
+    Piece* piece = take(offset);
+    if (piece == nullptr) {
+      co_await changed_.wait();
+      continue;
+    }
+    piece->loading = true;
+    std::byte* const memory = piece->data();
+    auto done = co_await file_.read(offset, IoVector(memory, piece_bytes_));
+    // The vector of pieces may have grown meanwhile.
+    piece = lookup(offset);
+    BB_ASSERT(piece != nullptr && piece->loading && piece->data() == memory);
+    piece->loading = false;
+    changed_.wake_all();
+    if (!done) {
+      index_erase(offset);
+      piece->offset = kNone;
+      unused_.push_back(static_cast<uint32_t>(piece - pieces_.data()));
+      co_return io_error(done.error());
+    }
+    co_return piece;
+  }
+}
+
+Task<TableCache::Piece*> TableCache::add_empty(uint64_t offset) {
+  for (;;) {
+    Piece* piece = lookup(offset);
+    if (piece == nullptr) piece = take(offset);
+    if (piece != nullptr && !piece->loading) co_return piece;
+    co_await changed_.wait();
+  }
+}
+
+Task<Result<void>> TableCache::write_dirty() {
+  if (dirty_ == 0) co_return Result<void>();
+  std::vector<uint32_t> order;
+  order.reserve(dirty_);
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    if (pieces_[i].dirty) order.push_back(static_cast<uint32_t>(i));
+  }
+  std::ranges::sort(order, {}, [this](uint32_t i) { return pieces_[i].offset; });
+  for (std::size_t first = 0; first < order.size();) {
+    const uint64_t offset = pieces_[order[first]].offset;
+    IoVector buffers;
+    std::size_t end = first;
+    while (end < order.size() && end - first < kMaxPiecesPerWrite &&
+           pieces_[order[end]].offset == offset + (end - first) * piece_bytes_) {
+      buffers.append(pieces_[order[end]].data(), piece_bytes_);
+      ++end;
+    }
+    BB_CO_TRY(co_await file_.write(offset, std::move(buffers)));
+    for (std::size_t i = first; i < end; ++i) {
+      pieces_[order[i]].dirty = false;
+      --dirty_;
+    }
+    changed_.wake_all();
+    first = end;
+  }
+  co_return Result<void>();
+}
+
+void TableCache::drop(uint64_t offset, uint64_t length) {
+  for (uint64_t at = offset; at < offset + length; at += piece_bytes_) {
+    Piece* piece = lookup(at);
+    if (piece == nullptr || piece->loading) continue;
+    if (piece->dirty) --dirty_;
+    piece->dirty = false;
+    index_erase(at);
+    piece->offset = kNone;
+    unused_.push_back(static_cast<uint32_t>(piece - pieces_.data()));
+  }
+  changed_.wake_all();
+}
+
+void TableCache::drop_all() {
+  BB_ASSERT(dirty_ == 0);
+  for (const Piece& piece : pieces_) BB_ASSERT(!piece.loading);
+  pieces_.clear();
+  unused_.clear();
+  hand_ = 0;
+  slots_.assign(kFirstSlots, kFree);
+  indexed_ = 0;
+}
+
+void TableCache::trim() {
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    Piece& piece = pieces_[i];
+    if (piece.dirty || piece.loading) continue;
+    if (piece.offset == kNone) {
+      piece.buffer = Buffer();
+    } else if (piece.used) {
+      piece.used = false;
+    } else {
+      index_erase(piece.offset);
+      piece.offset = kNone;
+      piece.buffer = Buffer();
+      unused_.push_back(static_cast<uint32_t>(i));
+    }
+  }
+}
+
+}  // namespace blockbed::qcow2

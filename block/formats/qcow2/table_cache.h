@@ -1,0 +1,107 @@
+// TableCache: pieces of L2 tables or refcount blocks in memory.
+//
+// Problem: a look-up must cost no I/O and no allocation when its piece is here; several look-ups
+// may wait for different pieces at once; and changed pieces reach the file only when the order of
+// writes (order_of_writes.md) allows it.
+//
+// Contract
+//  - A piece is `piece_bytes` bytes of the file at a multiple of that, in the byte order of the
+//  file.
+//  - A Piece pointer is valid until the next suspension of whoever holds it.
+//  - Anybody may find() and load(). Only the holder of the metadata lock changes pieces, and it
+//  keeps
+//    dirty_count() below max_dirty() before it marks one more (Metadata::make_room): so a load
+//    always finds a clean piece to replace, or one being loaded to wait for.
+//  - write_dirty() writes every dirty piece, those that lie side by side in one request; a piece
+//  stays
+//    dirty when its write fails. No piece is changed meanwhile (metadata lock).
+// Bounds: `capacity` pieces; memory is taken when a piece is first used. Replacement: second
+// chance. Units: bytes. Errors: errno of the file. Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "block/formats/qcow2/storage.h"
+#include "block/runtime/sync.h"
+
+namespace blockbed::qcow2 {
+
+class TableCache {
+ public:
+  struct Piece {
+    uint64_t offset = kNone;
+    Buffer buffer;
+    bool dirty = false;
+    bool used = false;
+    bool loading = false;
+
+    std::byte* data() { return buffer.data(); }
+    const std::byte* data() const { return buffer.data(); }
+  };
+
+  // At least two pieces: one may be dirty, one is for everybody else.
+  static constexpr std::size_t kMinPieces = 2;
+
+  TableCache(Executor& executor, Storage& file, uint32_t piece_bytes, std::size_t capacity);
+
+  uint32_t piece_bytes() const { return piece_bytes_; }
+  std::size_t capacity() const { return capacity_; }
+  std::size_t dirty_count() const { return dirty_; }
+  std::size_t max_dirty() const { return capacity_ / 2; }
+  std::size_t loaded_pieces() const { return pieces_.size(); }
+
+  // Null when it is not here, or still being loaded.
+  Piece* find(uint64_t offset) {
+    Piece* piece = lookup(offset);
+    if (piece == nullptr || piece->loading) return nullptr;
+    piece->used = true;
+    return piece;
+  }
+  Task<Result<Piece*>> load(uint64_t offset);
+  // A piece whose contents the caller fills at once; nothing is read. It is clean.
+  Task<Piece*> add_empty(uint64_t offset);
+
+  void mark_dirty(Piece& piece) {
+    if (!piece.dirty) {
+      piece.dirty = true;
+      ++dirty_;
+    }
+  }
+  Task<Result<void>> write_dirty();
+
+  // Forgets pieces in [offset, offset + length), dirty or not: the cluster is a table no more. None
+  // of them is being loaded by anyone who still may.
+  void drop(uint64_t offset, uint64_t length);
+  // Forgets everything; nothing may be dirty or loading.
+  void drop_all();
+  // Gives back the memory of pieces not used since the last call (cache-clean-interval).
+  void trim();
+
+ private:
+  static constexpr uint64_t kNone = UINT64_MAX;
+  static constexpr uint32_t kFree = UINT32_MAX;
+
+  Piece* lookup(uint64_t offset);
+  void index_insert(uint32_t number);
+  void index_erase(uint64_t offset);
+  std::size_t slot_of(uint64_t offset) const;
+  void rehash(std::size_t slots);
+  // An unused piece entered under `offset`; null when all are dirty or loading.
+  Piece* take(uint64_t offset);
+
+  Storage& file_;
+  uint32_t piece_bytes_;
+  uint32_t piece_shift_;
+  std::size_t capacity_;
+  std::size_t dirty_ = 0;
+  std::size_t hand_ = 0;
+  std::vector<Piece> pieces_;
+  std::vector<uint32_t> unused_;
+  // Open addressing: numbers of pieces, at most half full.
+  std::vector<uint32_t> slots_;
+  std::size_t indexed_ = 0;
+  WaitQueue changed_;
+};
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,201 @@
+// Image: zeroing and discarding.
+#include <fmt/format.h>
+
+#include "block/formats/qcow2/image.h"
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+// Zero bytes are written in chunks of at most this size.
+constexpr uint64_t kZeroChunk = 65536;
+
+}  // namespace
+
+Task<Result<void>> Image::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  const Geometry& g = geometry();
+  if (metadata_.failed()) co_return io_error(ENOMEDIUM);
+  // Version 2 cannot say "zero".
+  if (g.version < 3) co_return io_error(ENOTSUP);
+  Metadata::RequestGuard guard(metadata_);
+  if (!writing_) BB_CO_TRY(co_await begin_writing());
+  if (g.raw_external_data) {
+    // The data file must read the same without us.
+    BB_CO_TRY(co_await metadata_.data().zero(offset, length, flags));
+  }
+  uint64_t begin = offset;
+  uint64_t end = offset + length;
+  // What lies behind the end of the disk belongs to nobody.
+  if (end >= this->length()) end = align_up(end, g.cluster_size);
+  const uint64_t unit = g.subcluster_size();
+  const uint64_t inner_begin = align_up(begin, unit);
+  const uint64_t inner_end = align_down(end, unit);
+  if (inner_begin > inner_end) co_return co_await zero_part(begin, end, flags);
+  if (begin < inner_begin) BB_CO_TRY(co_await zero_part(begin, inner_begin, flags));
+  if (inner_end < end) BB_CO_TRY(co_await zero_part(inner_end, end, flags));
+
+  begin = inner_begin;
+  end = inner_end;
+  const uint64_t clusters_begin = align_up(begin, g.cluster_size);
+  const uint64_t clusters_end = align_down(end, g.cluster_size);
+  const Change change = flags.may_unmap ? Change::kZeroUnmap : Change::kZero;
+  auto subclusters = [&](uint64_t from, uint64_t to) -> Task<Result<void>> {
+    auto done = co_await zero_subclusters(from, to);
+    if (!done && done.error().number() == ENOTSUP && !flags.no_fallback) {
+      done = co_await write_zero_bytes(from, to);
+    }
+    co_return done;
+  };
+  if (clusters_begin > clusters_end) co_return co_await subclusters(begin, end);
+  if (begin < clusters_begin) BB_CO_TRY(co_await subclusters(begin, clusters_begin));
+  if (clusters_end < end) BB_CO_TRY(co_await subclusters(clusters_end, end));
+  co_return co_await change_clusters(clusters_begin, clusters_end, change);
+}
+
+Task<Result<void>> Image::zero_part(uint64_t begin, uint64_t end, RequestFlags flags) {
+  // A (sub)cluster that reads as zeroes already needs nothing written.
+  for (uint64_t at = begin; at < end;) {
+    auto mapped = co_await map_read_extended(at, end - at);
+    if (!mapped) co_return io_error(mapped.error());
+    if (!reads_zero(mapped->kind, at)) {
+      if (flags.no_fallback) co_return io_error(ENOTSUP);
+      co_return co_await write_zero_bytes(begin, end);
+    }
+    at += mapped->length;
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Image::write_zero_bytes(uint64_t begin, uint64_t end) {
+  const Buffer zeroes = Buffer::zeroed(std::min(kZeroChunk, end - begin));
+  while (begin < end) {
+    auto some =
+        co_await write_some(begin, zeroes.io(0, std::min<uint64_t>(zeroes.size(), end - begin)));
+    if (!some) co_return io_error(some.error());
+    begin += *some;
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Image::zero_subclusters(uint64_t begin, uint64_t end) {
+  const Geometry& g = geometry();
+  const uint64_t cluster = g.cluster_start(begin);
+  MutexGuard guard = co_await lock_range(cluster, cluster + g.cluster_size);
+  auto piece = co_await metadata_.writable_piece(begin);
+  if (!piece) co_return io_error(piece.error());
+  const uint32_t index = g.index_in_piece(cluster);
+  L2Entry entry = load_entry(g, (*piece)->data(), index);
+  const ClusterState state = cluster_state(g, entry, cluster);
+  if (state.kind == Kind::kCompressed) co_return io_error(ENOTSUP);
+  if (state.kind == Kind::kInvalid) co_return io_error(co_await report_fault(state.fault, cluster));
+  const uint64_t first = (begin - cluster) >> g.subcluster_bits;
+  const uint64_t count = (end - begin) >> g.subcluster_bits;
+  const uint64_t bits = ((uint64_t{1} << count) - 1) << first;
+  entry.bitmap = (entry.bitmap & ~bits) | (bits << 32);
+  store_entry(g, (*piece)->data(), index, entry);
+  metadata_.piece_changed(**piece, false);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Image::discard(uint64_t offset, uint64_t length) {
+  const Geometry& g = geometry();
+  if (metadata_.failed()) co_return io_error(ENOMEDIUM);
+  // Without a zero flag the backing file would show again.
+  if (g.version < 3 && backing_.length() > 0) co_return io_error(ENOTSUP);
+  const uint64_t begin = align_up(offset, g.cluster_size);
+  uint64_t end = offset + length;
+  end = end >= this->length() ? align_up(end, g.cluster_size) : align_down(end, g.cluster_size);
+  if (begin >= end) co_return io_error(ENOTSUP);
+  Metadata::RequestGuard guard(metadata_);
+  if (!writing_) BB_CO_TRY(co_await begin_writing());
+  co_return co_await change_clusters(begin, end, Change::kDiscard);
+}
+
+std::optional<L2Entry> Image::changed_entry(L2Entry old, const ClusterState& state,
+                                            Change change) const {
+  const Geometry& g = geometry();
+  const bool compressed = state.kind == Kind::kCompressed;
+  const bool holds = state.has_host || compressed || (old.value & kOffsetMask) != 0;
+  L2Entry entry;
+  switch (change) {
+    case Change::kRemove:
+      break;
+    case Change::kDiscard:
+      // Nothing there and nothing behind it: already as discarded as can be.
+      if (!holds && state.kind == Kind::kUnallocated && backing_.length() == 0 && !state.any_data &&
+          old.bitmap == 0) {
+        return std::nullopt;
+      }
+      if (g.version >= 3) {
+        (g.extended_l2 ? entry.bitmap : entry.value) =
+            g.extended_l2 ? kAllSubclustersZero : kEntryZero;
+      }
+      break;
+    case Change::kZero:
+    case Change::kZeroUnmap: {
+      const bool unmap = compressed || (change == Change::kZeroUnmap && state.has_host);
+      entry.value = unmap ? 0 : old.value;
+      if (g.extended_l2) {
+        entry.bitmap = kAllSubclustersZero;
+      } else {
+        entry.value |= kEntryZero;
+      }
+      break;
+    }
+  }
+  if (entry.value == old.value && entry.bitmap == old.bitmap) return std::nullopt;
+  return entry;
+}
+
+Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change change) {
+  const Geometry& g = geometry();
+  const bool removes = change == Change::kDiscard || change == Change::kRemove;
+  uint64_t at = begin;
+  while (at < end) {
+    const uint64_t piece_end =
+        std::min(end, align_down(at, g.piece_coverage()) + g.piece_coverage());
+    MutexGuard guard = co_await lock_range(at, piece_end);
+    const uint64_t l1_index = g.l1_index(at);
+    const bool no_table =
+        l1_index >= metadata_.l1().size() || (metadata_.l1()[l1_index] & kOffsetMask) == 0;
+    if (no_table && (change == Change::kRemove || (removes && backing_.length() == 0))) {
+      at = std::min(end, align_down(at, g.l2_coverage()) + g.l2_coverage());
+      continue;
+    }
+    auto piece = co_await metadata_.writable_piece(at);
+    if (!piece) co_return io_error(piece.error());
+    bool changed = false;
+    for (; at < piece_end; at += g.cluster_size) {
+      const uint32_t index = g.index_in_piece(at);
+      const L2Entry old = load_entry(g, (*piece)->data(), index);
+      const ClusterState state = cluster_state(g, old, at);
+      if (state.kind == Kind::kInvalid && !removes) {
+        if (changed) metadata_.piece_changed(**piece, false);
+        co_return io_error(co_await report_fault(state.fault, at));
+      }
+      const std::optional<L2Entry> entry = changed_entry(old, state, change);
+      if (!entry) continue;
+      const bool dropped = state.kind == Kind::kCompressed || entry->value == 0 ||
+                           (entry->value & kOffsetMask) != (old.value & kOffsetMask);
+      store_entry(g, (*piece)->data(), index, *entry);
+      metadata_.piece_changed(**piece, false);
+      changed = true;
+      if (!dropped) continue;
+      if (state.kind != Kind::kCompressed && g.in_cluster(old.value & kOffsetMask) != 0) {
+        // Its count cannot be told; it leaks. Reporting may suspend: the piece is looked up again.
+        (void)co_await metadata_.report(
+            Corruption{false,
+                       fmt::format("Cannot free unaligned cluster {:#x}", old.value & kOffsetMask),
+                       {},
+                       {}});
+        piece = co_await metadata_.writable_piece(at);
+        if (!piece) co_return io_error(piece.error());
+        continue;
+      }
+      metadata_.free_entry_later(old.value, FreeReason::kRequest);
+    }
+  }
+  co_return Result<void>();
+}
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,109 @@
+// Images over the files of an Env, without a graph: what the tests of the format stand on.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/formats/qcow2/create.h"
+#include "block/formats/qcow2/image.h"
+#include "block/formats/qcow2/open.h"
+#include "block/formats/qcow2/storage.h"
+#include "block/runtime/env.h"
+#include "block/runtime/file.h"
+
+namespace blockbed::qcow2::test {
+
+class FileStorage final : public Storage {
+ public:
+  explicit FileStorage(File& file) : file_(file) {}
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
+    ++reads;
+    return file_.read(offset, std::move(buffers));
+  }
+  Task<Result<void>> write(uint64_t offset, IoVector buffers) override {
+    ++writes;
+    return file_.write(offset, std::move(buffers));
+  }
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override {
+    return file_.zero(offset, length, flags.may_unmap);
+  }
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override {
+    return file_.discard(offset, length);
+  }
+  Task<Result<void>> flush() override {
+    ++flushes;
+    return file_.flush();
+  }
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override {
+    const FilePreallocation how =
+        options.preallocation == Preallocation::kFull     ? FilePreallocation::kFull
+        : options.preallocation == Preallocation::kFalloc ? FilePreallocation::kFalloc
+                                                          : FilePreallocation::kOff;
+    auto done = co_await file_.truncate(length, how);
+    if (!done) co_return fail(strerror_text(done.error()));
+    co_return Expected<void>();
+  }
+  Task<Result<uint64_t>> length() override {
+    auto info = co_await file_.info();
+    if (!info) co_return io_error(info.error());
+    co_return info->size;
+  }
+  bool new_space_reads_zero() const override { return zero_init; }
+
+  bool zero_init = true;
+  uint64_t reads = 0;
+  uint64_t writes = 0;
+  uint64_t flushes = 0;
+
+ private:
+  File& file_;
+};
+
+// A backing file held in memory.
+class MemoryBacking final : public Backing {
+ public:
+  std::vector<std::byte> bytes;
+  Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
+    buffers.copy_from(bytes.data() + offset);
+    co_return Result<void>();
+  }
+  uint64_t length() const override { return bytes.size(); }
+};
+
+// An image and all it stands on. close() before it dies.
+struct OpenedImage {
+  std::unique_ptr<File> file;
+  std::unique_ptr<FileStorage> storage;
+  std::unique_ptr<File> data_file;
+  std::unique_ptr<FileStorage> data_storage;
+  MemoryBacking backing;
+  std::unique_ptr<Image> image;
+
+  Task<Result<void>> close() {
+    auto done = co_await image->close();
+    image.reset();
+    if (done) done = co_await storage->flush();
+    if (data_storage && done) done = co_await data_storage->flush();
+    (void)co_await file->close();
+    if (data_file) (void)co_await data_file->close();
+    co_return done;
+  }
+  // The process died: nothing more is written.
+  Task<void> abandon() {
+    image.reset();
+    (void)co_await file->close();
+    if (data_file) (void)co_await data_file->close();
+  }
+};
+
+Task<Expected<std::unique_ptr<OpenedImage>>> open_image(Env& env, std::string path,
+                                                        MetadataOptions options,
+                                                        std::vector<std::byte> backing = {},
+                                                        std::string data_path = {});
+Task<Expected<void>> create_image(Env& env, std::string path, CreateOptions options,
+                                  std::string data_path = {});
+MetadataOptions writable_options();
+
+}  // namespace blockbed::qcow2::test
