@@ -162,7 +162,9 @@ void EventLoop::run_until(const bool& done) {
   while (!done) {
     run_ready(done);
     if (done) break;
+    // A hook may be a signal's callback that stops the loop.
     look_around();
+    if (done) break;
     if (ready_count_ == 0) {
       block();
     } else {

@@ -112,7 +112,9 @@ uint32_t direct_alignment(int descriptor, FileKind kind) {
   return kBufferAlignment;
 }
 
-int write_zeroes(int descriptor, uint64_t offset, uint64_t length) {
+namespace {
+
+int write_zeroes_to(int descriptor, uint64_t offset, uint64_t length) {
   constexpr std::size_t kPart = std::size_t{1} << 20;
   const Buffer zeroes = Buffer::zeroed(std::min<uint64_t>(kPart, length));
   while (length > 0) {
@@ -126,6 +128,22 @@ int write_zeroes(int descriptor, uint64_t offset, uint64_t length) {
     length -= static_cast<uint64_t>(written);
   }
   return 0;
+}
+
+}  // namespace
+
+int write_zeroes(int descriptor, uint64_t offset, uint64_t length) {
+  const bool direct = (::fcntl(descriptor, F_GETFL) & O_DIRECT) != 0;
+  if (!direct || (offset % kBufferAlignment == 0 && length % kBufferAlignment == 0)) {
+    return write_zeroes_to(descriptor, offset, length);
+  }
+  // A range that O_DIRECT cannot write: through the page cache.
+  const std::string same = "/proc/self/fd/" + std::to_string(descriptor);
+  const int buffered = ::open(same.c_str(), O_RDWR | O_CLOEXEC);
+  if (buffered < 0) return errno;
+  const int error = write_zeroes_to(buffered, offset, length);
+  ::close(buffered);
+  return error;
 }
 
 }  // namespace blockbed::file_system

@@ -41,6 +41,7 @@ int extend_to(int descriptor, uint64_t end) {
   const auto properties = file_system::properties(descriptor);
   if (!properties) return properties.error().number();
   if (properties->size >= end) return 0;
+  if (allocate(descriptor, 0, end - 1, 1) == 0) return 0;
   return file_system::write_zeroes(descriptor, end - 1, 1);
 }
 
