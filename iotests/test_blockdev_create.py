@@ -1,0 +1,219 @@
+"""blockdev-create: images of every kind made by the server, judged by the tools, and every refusal."""
+
+import pytest
+
+from blockbed_iotests import Image, QmpError
+
+SIZE = 1 << 20
+
+
+def create(server, options):
+    """Runs the job to its end; the text of its error or of the command's, None when it succeeded."""
+    result = server.try_execute("blockdev-create", {"job-id": "create", "options": options})
+    if isinstance(result, QmpError):
+        assert server.job("create") is None
+        return result.desc
+    server.wait_status("create", "concluded")
+    error = server.job("create").get("error")
+    server.job_dismiss(id="create")
+    server.wait_null("create")
+    return error
+
+
+@pytest.fixture
+def file_node(server, images):
+    """An empty file, open as the node `f`."""
+    path = images.dir / "image"
+    assert create(server, {"driver": "file", "filename": str(path), "size": 0}) is None
+    server.blockdev_add(driver="file", node_name="f", filename=str(path))
+    return path
+
+
+# ---------------------------------------------------------------------- file
+
+
+@pytest.mark.parametrize("preallocation", ["off", "falloc", "full"])
+@pytest.mark.parametrize("size", [0, 512, 1000, SIZE])
+def test_file(server, images, size, preallocation):
+    path = images.dir / "image"
+    assert create(server, {"driver": "file", "filename": str(path), "size": size, "preallocation": preallocation}) is None
+    assert path.stat().st_size == size
+    assert path.read_bytes() == bytes(size)
+    if preallocation != "off":
+        assert path.stat().st_blocks * 512 >= size
+
+
+def test_file_replaces_what_was_there(server, images):
+    path = images.dir / "image"
+    path.write_bytes(b"x" * 5000)
+    assert create(server, {"driver": "file", "filename": str(path), "size": 2000}) is None
+    assert path.read_bytes() == bytes(2000)
+
+
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        ({"size": -1}, "Could not resize file: Invalid argument"),
+        ({"size": 1 << 62}, "Could not resize file: File too large"),
+        ({"size": 1 << 63}, "Could not resize file: Invalid argument"),
+        ({"filename": "DIR/no/x"}, "Could not create 'DIR/no/x': No such file or directory"),
+        ({"filename": ""}, "Could not create '': No such file or directory"),
+        ({"preallocation": "metadata"}, "Unsupported preallocation mode: metadata"),
+        ({"preallocation": "bogus"}, "Parameter 'preallocation' does not accept value 'bogus'"),
+        ({"driver": "nope"}, "Parameter 'driver' does not accept value 'nope'"),
+        ({"filename": None}, "Parameter 'options.filename' is missing"),
+        ({"size": None}, "Parameter 'options.size' is missing"),
+        ({"size": "x"}, "Parameter 'options.size' expects uint64"),
+        ({"bogus": 1}, "Parameter 'options.bogus' is unexpected"),
+    ],
+)
+def test_file_refused(server, images, change, error):
+    options = {"driver": "file", "filename": "DIR/image", "size": SIZE, **change}
+    options = {
+        name: value.replace("DIR", str(images.dir)) if isinstance(value, str) else value
+        for name, value in options.items() if value is not None
+    }
+    assert create(server, options) == error.replace("DIR", str(images.dir))
+
+
+def test_a_driver_that_creates_nothing(server):
+    assert create(server, {"driver": "null-co"}) == "Driver does not support blockdev-create"
+
+
+# ---------------------------------------------------------------------- qcow2
+
+QCOW2 = {
+    "default": {},
+    "v2": {"version": "v2"},
+    "v3": {"version": "v3"},
+    **{f"cluster {size}": {"cluster-size": size} for size in (512, 1024, 4096, 32768, 65536, 1 << 20, 2 << 20)},
+    **{f"refcounts {bits}": {"refcount-bits": bits} for bits in (1, 2, 4, 8, 16, 32, 64)},
+    "lazy": {"lazy-refcounts": True},
+    "metadata": {"preallocation": "metadata"},
+    "falloc": {"preallocation": "falloc"},
+    "full": {"preallocation": "full"},
+    "metadata 512": {"preallocation": "metadata", "cluster-size": 512},
+    "metadata refcounts 1": {"preallocation": "metadata", "refcount-bits": 1},
+    "backing": {"backing-file": "base", "backing-fmt": "raw"},
+    "backing without format": {"backing-file": "base"},
+    "no size": {"size": 0},
+    "large": {"size": 1 << 40},
+    "large, small clusters": {"size": 1 << 36, "cluster-size": 4096},
+}
+
+
+@pytest.mark.parametrize("name", QCOW2)
+def test_qcow2(server, images, file_node, name):
+    """The image is what was asked for, is whole, and can be written. Its backing file is named, not opened."""
+    options = QCOW2[name]
+    size = options.get("size", SIZE)
+    assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE, **options}) is None
+    server.blockdev_del(node_name="f")
+    image = Image(file_node, "qcow2")
+    if "backing-file" in options:
+        images.create("base", "raw", SIZE)
+    image.check()
+    info = image.info()
+    specific = info["format-specific"]["data"]
+    assert info["virtual-size"] == size
+    assert info["cluster-size"] == options.get("cluster-size", 65536)
+    assert specific["compat"] == ("0.10" if options.get("version") == "v2" else "1.1")
+    assert specific["refcount-bits"] == options.get("refcount-bits", 16)
+    assert specific.get("lazy-refcounts", False) == options.get("lazy-refcounts", False)
+    assert info.get("backing-filename") == options.get("backing-file")
+    assert info.get("backing-filename-format") == options.get("backing-fmt")
+    if options.get("preallocation"):
+        assert all(extent["present"] for extent in image.map())
+    if size and "backing-file" not in options:
+        server.add_image("q", image)
+        with server.export("q", writable=True) as nbd:
+            nbd.pwrite(b"\1" * 3000, size - 3000)
+            assert nbd.pread(4096, size - 4096) == bytes(1096) + b"\1" * 3000
+        server.stop()
+        image.check()
+        image.read(size - 3000, 3000, 1)
+
+
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        ({"version": "v4"}, "Parameter 'version' does not accept value 'v4'"),
+        ({"cluster-size": 1000}, "Cluster size must be a power of two between 512 and 2048k"),
+        ({"cluster-size": 256}, "Cluster size must be a power of two between 512 and 2048k"),
+        ({"cluster-size": 4 << 20}, "Cluster size must be a power of two between 512 and 2048k"),
+        ({"cluster-size": -1}, "Cluster size must be a power of two between 512 and 2048k"),
+        ({"refcount-bits": 7}, "Refcount width must be a power of two and may not exceed 64 bits"),
+        ({"refcount-bits": 128}, "Refcount width must be a power of two and may not exceed 64 bits"),
+        (
+            {"version": "v2", "refcount-bits": 1},
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)",
+        ),
+        (
+            {"version": "v2", "lazy-refcounts": True},
+            "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)",
+        ),
+        ({"backing-fmt": "qcow2"}, "Backing format cannot be used without backing file"),
+        (
+            {"backing-file": "/no/base", "backing-fmt": "raw", "preallocation": "metadata"},
+            "Backing file and preallocation can only be used at the same time if extended_l2 is on",
+        ),
+        ({"size": 1000}, "Image size must be a multiple of 512 bytes"),
+        ({"size": -1}, "Image size must be a multiple of 512 bytes"),
+        ({"size": 1 << 62}, "Could not resize image: Failed to grow the L1 table: File too large"),
+        ({"size": 1 << 50, "cluster-size": 512}, "Could not resize image: Failed to grow the L1 table: File too large"),
+        ({"compression-type": "bogus"}, "Parameter 'compression-type' does not accept value 'bogus'"),
+        ({"data-file-raw": True}, "data-file-raw requires data-file"),
+        ({"file": "nope"}, "Cannot find device='nope' nor node-name='nope'"),
+        ({"file": None}, "Parameter 'options.file' is missing"),
+    ],
+)
+def test_qcow2_refused(server, file_node, change, error):
+    options = {"driver": "qcow2", "file": "f", "size": SIZE, **change}
+    assert create(server, {name: value for name, value in options.items() if value is not None}) == error
+    assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE}) is None
+
+
+def test_file_given_in_place(server, images):
+    """The file under the format may be described instead of named."""
+    path = images.dir / "image"
+    path.touch()
+    assert create(server, {"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}, "size": SIZE}) is None
+    assert server.node_names() == set()
+    Image(path, "qcow2").check()
+
+
+def test_a_file_in_use(server, file_node):
+    assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE}) is None
+    server.blockdev_add(driver="qcow2", node_name="q", file="f")
+    assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE}) == (
+        "Permission conflict on node 'f': permissions 'write, resize' are both required by an unnamed block device (uses "
+        "node 'f' as 'root' child) and unshared by node 'q' (uses node 'f' as 'file' child)."
+    )
+
+
+@pytest.mark.parametrize("job_id", ["", "1x", "a b"])
+def test_bad_job_id(server, file_node, job_id):
+    error = server.error("blockdev-create", {"job-id": job_id, "options": {"driver": "qcow2", "file": "f", "size": SIZE}})
+    assert error == f"Invalid job ID '{job_id}'"
+
+
+def test_states_of_the_job(server, images):
+    """No BLOCK_JOB_* events: it is a job, but no block job. It is kept until it is dismissed."""
+    server.blockdev_create(job_id="create", options={"driver": "file", "filename": f"{images.dir}/x", "size": 512})
+    server.wait_status("create", "concluded")
+    assert server.job_states("create") == ["created", "running", "waiting", "pending", "concluded"]
+    assert server.query_jobs() == [
+        {"current-progress": 1, "status": "concluded", "total-progress": 1, "type": "create", "id": "create"}
+    ]
+    assert server.query_block_jobs() == []
+    assert {event["event"] for event in server.events()} == {"JOB_STATUS_CHANGE"}
+    assert "not found" in server.error("block-job-cancel", device="create")
+    server.job_dismiss(id="create")
+    assert server.query_jobs() == []
+
+
+def test_a_failed_creation_is_announced(server, images):
+    server.blockdev_create(job_id="create", options={"driver": "file", "filename": f"{images.dir}/no/x", "size": 512})
+    server.wait_status("create", "concluded")
+    assert server.job_states("create") == ["created", "running", "aborting", "concluded"]
+    assert server.job("create")["error"] == f"Could not create '{images.dir}/no/x': No such file or directory"
