@@ -100,9 +100,9 @@ class ProductionFiles : public ::testing::TestWithParam<Setting> {
   ProductionEnv env_;
 };
 
-#define RUN(body)                              \
+#define RUN(...)                               \
   do {                                         \
-    const auto coroutine = body;               \
+    const auto coroutine = __VA_ARGS__;        \
     env_.run_until_complete(coroutine(*this)); \
   } while (false)
 
