@@ -1,0 +1,319 @@
+"""qcow2: what the server writes is whole for `qemu-img check` and reads the same for everybody."""
+
+import random
+
+import pytest
+
+from blockbed_iotests import Image, QmpError, qemu_img, qemu_io
+
+SIZE = 2 << 20
+
+
+def scribble(nbd, model, seed, count=60, largest=200_000):
+    """Seeded guest writes of every kind, into the export and into the model."""
+    choose = random.Random(seed)
+    for number in range(count):
+        kind = choose.choice(["write", "write", "unaligned", "zero", "small"])
+        grain = 4096 if kind in ("write", "zero") else 1
+        length = choose.randint(1, 600 if kind == "small" else max(1, largest // grain)) * (grain if kind != "small" else 1)
+        length = min(length, len(model))
+        offset = choose.randint(0, (len(model) - length) // grain) * grain
+        if kind == "zero":
+            nbd.zero(length, offset, no_hole=choose.random() < 0.5)
+            model[offset : offset + length] = bytes(length)
+        else:
+            data = bytes([choose.randrange(1, 256)]) * length
+            nbd.pwrite(data, offset)
+            model[offset : offset + length] = data
+
+
+def write_and_judge(server, image, model, seed, **options):
+    """Writes through the server; then the tools and the server itself must find what was written."""
+    server.add_image("n", image, discard="unmap", **options)
+    with server.export("n", writable=True) as nbd:
+        assert nbd.read_all() == model
+        scribble(nbd, model, seed)
+        assert nbd.read_all() == model
+    server.block_export_del(id="export1", mode="hard")
+    server.wait_event("BLOCK_EXPORT_DELETED")
+    server.blockdev_del(node_name="n")
+    image.check()
+    assert image.content() == model
+    server.add_image("n", image, read_only=True)
+    with server.export("n", "again") as nbd:
+        assert nbd.read_all() == model
+
+
+KINDS = {
+    "v2": {"compat": "0.10"},
+    "v3": {"compat": "1.1"},
+    **{f"cluster {size}": {"cluster_size": size} for size in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 1 << 17, 1 << 20, 2 << 20)},
+    "v2 cluster 512": {"compat": "0.10", "cluster_size": 512},
+    "v2 cluster 2M": {"compat": "0.10", "cluster_size": 2 << 20},
+    **{f"refcounts {bits}": {"refcount_bits": bits} for bits in (1, 2, 4, 8, 16, 32, 64)},
+    "refcounts 1, cluster 512": {"refcount_bits": 1, "cluster_size": 512},
+    "refcounts 64, cluster 512": {"refcount_bits": 64, "cluster_size": 512},
+    "lazy": {"lazy_refcounts": "on"},
+    "metadata": {"preallocation": "metadata"},
+    "falloc": {"preallocation": "falloc"},
+    "full": {"preallocation": "full"},
+    "metadata, cluster 4096": {"preallocation": "metadata", "cluster_size": 4096},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_image(server, images, kind):
+    image = images.create("image.qcow2", size=SIZE, **KINDS[kind])
+    write_and_judge(server, image, bytearray(SIZE), kind)
+
+
+@pytest.mark.parametrize("kind", ["v2", "v3", "cluster 512", "cluster 4096", "cluster 1048576", "refcounts 1"])
+def test_image_that_holds_every_kind_of_cluster(server, images, kind):
+    """Data, explicit zeroes (v3), compressed clusters, holes: read right, and overwritten right."""
+    image = images.create("image.qcow2", size=SIZE, **KINDS[kind])
+    commands = ["write -P 1 0 300k", "write -P 2 1M 64k", "write -P 3 1500k 512"]
+    if kind != "v2":
+        commands += ["write -z 64k 64k", "write -z -u 128k 64k", "write -z 1200k 64k"]
+    image.io(*commands)
+    cluster = image.info()["cluster-size"]
+    if cluster <= 65536:
+        for number in range(3):
+            image.io(f"write -c -P {10 + number} {SIZE // 8 * 7 + number * cluster} {cluster}")
+    image.check()
+    write_and_judge(server, image, bytearray(image.content()), kind)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_compressed_clusters(server, images, compression):
+    """Written by qemu-img, of data that compresses well, badly and not at all."""
+    choose = random.Random(compression)
+    content = b"".join(
+        (bytes([number]) * 65536, choose.randbytes(65536), choose.randbytes(20000) + bytes(45536))[number % 3]
+        for number in range(SIZE // 65536)
+    )
+    plain = images.create("plain.raw", "raw", SIZE).fill_bytes(content)
+    image = images.at("image.qcow2", "qcow2")
+    qemu_img("convert", "-c", "-O", "qcow2", "-o", f"compression_type={compression}", plain.path, image.path)
+    write_and_judge(server, image, bytearray(content), compression)
+
+
+# ---------------------------------------------------------------------- backing chains
+
+
+@pytest.mark.parametrize("base_format", ["raw", "qcow2"])
+def test_chain(server, images, base_format):
+    """Three layers; only the top is written."""
+    base = images.create("base", base_format, SIZE).fill((0, SIZE, 1))
+    middle = images.create("middle.qcow2", size=None, backing=base, cluster_size=4096).fill(("100k", "300k", 2)).io("write -z 1M 100k")
+    middle = images.at("middle.qcow2", "qcow2")
+    top = images.create("top.qcow2", size=None, backing=middle).fill(("50k", "70k", 3))
+    before = [base.content(), middle.content()]
+    write_and_judge(server, top, bytearray(top.content()), base_format)
+    assert [base.content(), middle.content()] == before
+
+
+@pytest.mark.parametrize("base_size", [512, 100_352, SIZE // 2, SIZE, SIZE * 2])
+@pytest.mark.parametrize("cluster", [512, 65536])
+def test_backing_of_another_size(server, images, base_size, cluster):
+    """Beyond the end of a short backing file there are zeroes, also in the cluster in which it ends."""
+    base = images.create("base.raw", "raw", base_size).fill((0, base_size, 7))
+    top = images.create("top.qcow2", size=SIZE, backing=base, cluster_size=cluster)
+    model = bytearray((b"\7" * base_size + bytes(SIZE))[:SIZE])
+    write_and_judge(server, top, model, base_size)
+
+
+def test_a_long_chain(server, images):
+    image = images.create("0.qcow2", size=SIZE).fill((0, SIZE, 1))
+    for number in range(1, 12):
+        image = images.create(f"{number}.qcow2", size=None, backing=image).fill((number * 65536, "64k", number + 1))
+    write_and_judge(server, image, bytearray(image.content()), "long")
+
+
+def test_relative_backing_names_are_relative_to_the_overlay(server, images):
+    directory = images.dir / "sub"
+    directory.mkdir()
+    Image.create(directory / "base.qcow2", size=SIZE).fill((0, "64k", 9))
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", directory / "top.qcow2")
+    server.add_image("n", Image(directory / "top.qcow2", "qcow2"))
+    assert server.query_node("n")["backing_file"] == f"{directory}/base.qcow2" or server.query_node("n")["backing_file"] == "base.qcow2"
+    with server.export("n") as nbd:
+        assert nbd.pread(65536, 0) == b"\x09" * 65536
+
+
+# ---------------------------------------------------------------------- refcounts
+
+
+@pytest.mark.parametrize("bits", [1, 16, 64])
+def test_the_refcount_table_grows(server, images, bits):
+    """Small clusters: the first table covers little, and must move to a larger place more than once."""
+    size = 24 << 20
+    image = images.create("image.qcow2", size=size, cluster_size=512, refcount_bits=bits)
+    server.add_image("n", image)
+    with server.export("n", writable=True) as nbd:
+        for offset in range(0, size, 1 << 20):
+            nbd.pwrite(bytes([offset >> 20 & 0xFF or 255]) * (1 << 20), offset)
+    server.stop()
+    image.check()
+    for offset in range(0, size, 1 << 20):
+        image.read(offset, 1 << 20, offset >> 20 & 0xFF or 255)
+
+
+def test_trimmed_clusters_are_used_again(server, images):
+    image = images.create("image.qcow2", size=16 << 20)
+    server.add_image("n", image, discard="unmap")
+    with server.export("n", writable=True) as nbd:
+        for number in range(10):
+            nbd.pwrite(bytes([number + 1]) * (4 << 20), 0)
+            nbd.trim(4 << 20, 0)
+        nbd.pwrite(b"\1" * (4 << 20), 8 << 20)
+    server.stop()
+    image.check()
+    assert image.file_size < 12 << 20
+
+
+def test_internal_snapshots_are_left_alone(server, images):
+    """Clusters that a snapshot holds are copied before they are written."""
+    image = images.create("image.qcow2", size=SIZE).fill((0, SIZE // 2, 1))
+    image.io(f"write -c -P 2 {SIZE // 2} 64k")
+    before = image.content()
+    qemu_img("snapshot", "-c", "snap", image.path)
+    write_and_judge(server, image, bytearray(before), "snapshot")
+    server.stop()
+    copy = images.at("copy.raw", "raw")
+    qemu_img("convert", "-l", "snap", "-O", "raw", image.path, copy.path)
+    assert copy.path.read_bytes() == before
+
+
+# ---------------------------------------------------------------------- dirty and corrupt images
+
+
+def set_feature(image, bit):
+    """Sets a bit of the incompatible features."""
+    with open(image.path, "r+b") as file:
+        file.seek(72)
+        value = int.from_bytes(file.read(8), "big") | bit
+        file.seek(72)
+        file.write(value.to_bytes(8, "big"))
+
+
+def features(image):
+    with open(image.path, "rb") as file:
+        file.seek(72)
+        return int.from_bytes(file.read(8), "big")
+
+
+@pytest.fixture
+def dirty(images):
+    """An image whose writer was killed with refcounts still to be written."""
+    image = images.create("image.qcow2", size=SIZE, lazy_refcounts="on")
+    qemu_io(image.path, "write -P 5 0 300k", "sigraise 9", format="qcow2", status=-9)
+    assert features(image) & 1
+    return image
+
+
+def test_dirty_image_is_repaired_when_it_is_opened_for_writing(server, dirty):
+    server.add_image("n", dirty)
+    with server.export("n", writable=True) as nbd:
+        assert nbd.pread(300 << 10, 0) == b"\5" * (300 << 10)
+        nbd.pwrite(b"\6" * 65536, 1 << 20)
+    server.stop()
+    assert features(dirty) & 1 == 0
+    dirty.check()
+    dirty.read(0, "300k", 5)
+    dirty.read("1M", "64k", 6)
+
+
+def test_dirty_image_can_be_read(server, dirty):
+    server.add_image("n", dirty, read_only=True)
+    with server.export("n") as nbd:
+        assert nbd.pread(300 << 10, 0) == b"\5" * (300 << 10)
+    server.stop()
+    assert features(dirty) & 1 == 1
+
+
+def test_lazy_refcounts_are_written_at_the_end(server, images):
+    image = images.create("image.qcow2", size=SIZE, lazy_refcounts="on")
+    server.add_image("n", image)
+    with server.export("n", writable=True) as nbd:
+        nbd.pwrite(b"\1" * SIZE, 0)
+    server.stop()
+    assert features(image) & 1 == 0
+    image.check()
+
+
+def test_lazy_refcounts_of_a_server_that_dies(server, images):
+    image = images.create("image.qcow2", size=SIZE, lazy_refcounts="on")
+    server.add_image("n", image)
+    nbd = server.export("n", writable=True)
+    nbd.pwrite(b"\1" * SIZE, 0)
+    nbd.flush()
+    server.kill()
+    assert features(image) & 1 == 1
+    qemu_img("check", "-q", "-r", "all", image.path, status=None)
+    image.check()
+    image.read(0, SIZE, 1)
+
+
+@pytest.mark.parametrize("kind", ["v2", "v3", "cluster 512", "refcounts 1"])
+def test_flushed_data_survives_the_death_of_the_server(server, images, kind):
+    """After a flush, what was acknowledged is there; at worst clusters are leaked."""
+    image = images.create("image.qcow2", size=SIZE, **KINDS[kind])
+    server.add_image("n", image)
+    model = bytearray(SIZE)
+    nbd = server.export("n", writable=True)
+    scribble(nbd, model, kind)
+    nbd.flush()
+    server.kill()
+    qemu_img("check", "-q", "-r", "leaks", image.path, status=None)
+    image.check()
+    assert image.content() == model
+
+
+def test_corrupt_image_is_not_written(server, images):
+    image = images.create("image.qcow2", size=SIZE).fill((0, "64k", 1))
+    set_feature(image, 2)
+    assert server.error("blockdev-add", {
+        "driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": str(image.path)}
+    }) == "qcow2: Image is corrupt; cannot be opened read/write"
+    server.add_image("n", image, read_only=True)
+    assert server.query_node("n")["image"]["format-specific"]["data"]["corrupt"] is True
+    with server.export("n") as nbd:
+        assert nbd.pread(65536, 0) == b"\1" * 65536
+
+
+def test_a_write_that_would_destroy_metadata_is_stopped(server, images):
+    """An L2 entry that points at the refcount table: the write fails, the image is marked corrupt and says so."""
+    image = images.create("image.qcow2", size=SIZE).fill((0, "64k", 1))
+    data = bytearray(image.path.read_bytes())
+    l1_table = int.from_bytes(data[40:48], "big")
+    l2_table = int.from_bytes(data[l1_table : l1_table + 8], "big") & 0x00FFFFFFFFFFFE00
+    data[l2_table : l2_table + 8] = (1 << 63 | 65536).to_bytes(8, "big")
+    image.path.write_bytes(data)
+    server.add_image("n", image)
+    with server.export("n", writable=True) as nbd:
+        with pytest.raises(OSError):
+            nbd.pwrite(b"\2" * 65536, 0)
+        event = server.wait_event("BLOCK_IMAGE_CORRUPTED")
+        assert event["data"]["node-name"] == "n" and event["data"]["fatal"] is True
+        with pytest.raises(OSError):
+            nbd.pread(512, 0)
+    server.stop()
+    assert features(image) & 2
+    assert image.path.read_bytes()[:4] == b"QFI\xfb"
+
+
+def test_reopened_many_times(server, images):
+    """Open, write, close: nothing is leaked and nothing is lost."""
+    image = images.create("image.qcow2", size=SIZE)
+    for number in range(15):
+        server.add_image("n", image)
+        with server.export("n", f"round{number}", writable=True) as nbd:
+            nbd.pwrite(bytes([number + 1]) * 100_000, number * 100_000)
+            export = nbd.export_id
+        server.block_export_del(id=export, mode="hard")
+        server.wait_event("BLOCK_EXPORT_DELETED", {"id": export})
+        server.blockdev_del(node_name="n")
+    image.check()
+    for number in range(15):
+        image.read(number * 100_000, 100_000, number + 1)
+    assert not isinstance(server.try_execute("query-jobs"), QmpError)
