@@ -12,7 +12,7 @@
 
 #include "qmp/schema/error.h"
 #include "qmp/schema/json.h"
-#include "qmp/schema/reader.h"
+#include "qmp/schema/codec.h"
 
 namespace blockbed::schema {
 

@@ -7,40 +7,35 @@
 // Threading: plain data, but the first look at a default-made box is a write.
 #pragma once
 
-#include <memory>
 #include <utility>
 
 namespace blockbed::schema {
 
+// Owns by hand: <memory> would double what every file that includes a generated header pays.
 template <class T>
 class Box {
  public:
-  Box() = default;
-  Box(const T& value) : value_(std::make_unique<T>(value)) {}
-  Box(T&& value) : value_(std::make_unique<T>(std::move(value))) {}
-  Box(const Box& other) : value_(other.value_ ? std::make_unique<T>(*other.value_) : nullptr) {}
-  Box(Box&& other) noexcept = default;
+  Box() : value_(new T()) {}
+  Box(const T& value) : value_(new T(value)) {}
+  Box(T&& value) : value_(new T(std::move(value))) {}
+  Box(const Box& other) : value_(new T(*other)) {}
+  Box(Box&& other) noexcept : value_(std::exchange(other.value_, nullptr)) {}
   // The argument is a copy already or is given up by the caller; either way it is taken over.
   Box& operator=(Box other) noexcept {
-    value_ = std::move(other.value_);
+    std::swap(value_, other.value_);
     return *this;
   }
-  ~Box() = default;
+  ~Box() { delete value_; }
 
-  T& operator*() { return get(); }
-  const T& operator*() const { return get(); }
-  T* operator->() { return &get(); }
-  const T* operator->() const { return &get(); }
+  T& operator*() { return *value_; }
+  const T& operator*() const { return *value_; }
+  T* operator->() { return value_; }
+  const T* operator->() const { return value_; }
 
   friend bool operator==(const Box& a, const Box& b) { return *a == *b; }
 
  private:
-  T& get() const {
-    if (!value_) value_ = std::make_unique<T>();
-    return *value_;
-  }
-
-  mutable std::unique_ptr<T> value_;
+  T* value_;
 };
 
 }  // namespace blockbed::schema

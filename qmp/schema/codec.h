@@ -12,30 +12,42 @@
 #include <concepts>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "qmp/schema/box.h"
 #include "qmp/schema/error.h"
 #include "qmp/schema/json.h"
-#include "qmp/schema/reader.h"
 
 namespace blockbed::schema {
+
+enum class Mode { kStrict, kKeyval };
+
+class Reader;
+class ObjectReader;
 
 // A branch of a union that adds no members, and the arguments of a command that takes none.
 struct Nothing {
   friend bool operator==(const Nothing&, const Nothing&) = default;
 };
 
-bool read_members(ObjectReader& object, Nothing& out);
 bool read(Reader& reader, const json::Value& value, Nothing& out);
-inline json::Value to_json(const Nothing&) { return json::Object(); }
-inline void write_members(json::Object&, const Nothing&) {}
+bool read_members(ObjectReader& object, Nothing& out);
+
+// Runs `read` on `out` with a Reader of that mode; the error if it fails.
+std::optional<Error> read_with(Mode mode, const json::Value& value, void* out,
+                               bool (*read)(Reader& reader, const json::Value& value, void* out));
 
 template <class T>
 Expected<T> from_json(const json::Value& value, Mode mode = Mode::kStrict) {
-  Reader reader(mode);
   Expected<T> out;
-  if (!read(reader, value, *out)) out = std::unexpected(reader.take_error());
+  auto read_it = [](Reader& reader, const json::Value& from, void* to) {
+    return read(reader, from, *static_cast<T*>(to));
+  };
+  if (std::optional<Error> error = read_with(mode, value, &*out, read_it)) {
+    out = std::unexpected(std::move(*error));
+  }
   return out;
 }
 
@@ -52,6 +64,8 @@ inline json::Value to_json(double value) { return value; }
 inline json::Value to_json(const std::string& value) { return value; }
 inline json::Value to_json(json::Null value) { return value; }
 inline json::Value to_json(const json::Value& value) { return value; }
+inline json::Value to_json(const Nothing&) { return json::Object(); }
+inline void write_members(json::Object&, const Nothing&) {}
 
 template <class T>
 json::Value to_json(const Box<T>& value) {
@@ -64,11 +78,6 @@ json::Value to_json(const std::vector<T>& values) {
   array.reserve(values.size());
   for (const T& value : values) array.push_back(to_json(value));
   return array;
-}
-
-template <class T>
-void write_optional(json::Object& out, std::string_view name, const std::optional<T>& value) {
-  if (value.has_value()) out.set(name, to_json(*value));
 }
 
 }  // namespace blockbed::schema

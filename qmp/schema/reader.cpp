@@ -4,7 +4,6 @@
 #include <limits>
 #include <string>
 
-#include "qmp/schema/codec.h"
 #include "qmp/schema/scalar_text.h"
 
 namespace blockbed::schema {
@@ -215,6 +214,13 @@ const json::Array* read_array(Reader& reader, const json::Value& value) {
   if (value.is_array()) return &value.as_array();
   reader.fail_type("array");
   return nullptr;
+}
+
+std::optional<Error> read_with(Mode mode, const json::Value& value, void* out,
+                               bool (*read)(Reader& reader, const json::Value& value, void* out)) {
+  Reader reader(mode);
+  if (read(reader, value, out)) return std::nullopt;
+  return reader.take_error();
 }
 
 bool read_members(ObjectReader&, Nothing&) { return true; }

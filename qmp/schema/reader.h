@@ -27,13 +27,9 @@
 #include <string_view>
 #include <vector>
 
-#include "qmp/schema/box.h"
-#include "qmp/schema/error.h"
-#include "qmp/schema/json.h"
+#include "qmp/schema/codec.h"
 
 namespace blockbed::schema {
-
-enum class Mode { kStrict, kKeyval };
 
 class Reader {
  public:
@@ -188,5 +184,10 @@ class ObjectReader {
   uint64_t marks_ = 0;
   std::vector<bool> more_marks_;
 };
+
+template <class T>
+void write_optional(json::Object& out, std::string_view name, const std::optional<T>& value) {
+  if (value.has_value()) out.set(name, to_json(*value));
+}
 
 }  // namespace blockbed::schema

@@ -89,6 +89,7 @@ class BodyWriter:
             body = f"  if (!({condition})) {{\n    return false;\n  }}\n{self._read_branches(union)}"
             writes += self._write_branches(union)
             object_name, out_name = "object", "out"
+        equality = f"bool operator==(const {name}&, const {name}&) = default;\n\n"
         write_out = "out" if writes else ""
         write_value = "value" if writes else ""
         return (f"bool read_members(ObjectReader& {object_name}, {name}& {out_name}) {{\n{body}}}\n"
@@ -97,7 +98,7 @@ class BodyWriter:
                 f"  return object && read_members(object, out) && object.finish();\n}}\n"
                 f"void write_members(json::Object& {write_out}, const {name}& {write_value}) {{\n{writes}}}\n"
                 f"json::Value to_json(const {name}& value) {{\n"
-                f"  json::Object out;\n  write_members(out, value);\n  return out;\n}}\n\n")
+                f"  json::Object out;\n  write_members(out, value);\n  return out;\n}}\n\n{equality}")
 
     def _by_type(self, union: Union) -> dict[str, list[str]]:
         """Branch type -> the discriminator's values that select it; "Nothing" for those without a branch."""
@@ -139,7 +140,7 @@ class BodyWriter:
                 f"  return reader.fail_alternate({quoted(name)});\n}}\n"
                 f"json::Value to_json(const {name}& value) {{\n"
                 f"  return std::visit([](const auto& branch) -> json::Value {{ return to_json(branch); }}, value.u);\n"
-                f"}}\n\n")
+                f"}}\n\nbool operator==(const {name}&, const {name}&) = default;\n\n")
 
     def _kind_test(self, branch: Branch) -> str:
         if branch.type.is_array:
@@ -158,5 +159,7 @@ class BodyWriter:
         writes = "".join(self._write_member(member).replace("value.", "event.").replace("to_json(", "schema::to_json(")
                          for member in members)
         parameter = "event" if members else ""
-        return (f"json::Value to_json(const {camel(event.name)}& {parameter}) {{\n"
-                f"  json::Object out;\n{writes}  return out;\n}}\n\n")
+        name = camel(event.name)
+        return (f"json::Value to_json(const {name}& {parameter}) {{\n"
+                f"  json::Object out;\n{writes}  return out;\n}}\n\n"
+                f"bool operator==(const {name}&, const {name}&) = default;\n\n")

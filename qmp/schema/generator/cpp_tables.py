@@ -44,7 +44,7 @@ def arguments_table(schema: Schema) -> str:
     rows = "".join(f"    {{{quoted(c.name)}, rewrite<{args_name(c)}>}},\n" for c in commands)
     includes = "".join(f'#include "schema/{m.name}.h"\n' for m in schema.modules if m.commands())
     return (f"{banner('*.schema')}#include \"qmp/schema/arguments.h\"\n\n#include <algorithm>\n\n"
-            f"#include \"qmp/schema/codec.h\"\n{includes}\n"
+            f"#include \"qmp/schema/reader.h\"\n{includes}\n"
             f"namespace {NAMESPACE} {{\n\nnamespace {{\n\n"
             "template <class Args>\nExpected<json::Value> rewrite(const json::Value& arguments, Mode mode) {\n"
             "  Reader reader(mode);\n  Args args;\n"

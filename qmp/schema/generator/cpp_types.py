@@ -78,7 +78,8 @@ class HeaderWriter:
         return "".join(self._field(m, user) for m in members)
 
     def _equality(self, name: str) -> str:
-        return f"  friend bool operator==(const {name}&, const {name}&) = default;\n"
+        # Defaulted in the .cpp: in the class it would cost every includer.
+        return f"  friend bool operator==(const {name}&, const {name}&);\n"
 
     def _codec(self, name: str) -> str:
         return (f"bool read(Reader& reader, const json::Value& value, {name}& out);\n"
