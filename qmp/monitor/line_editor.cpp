@@ -39,8 +39,13 @@ std::optional<std::string> LineEditor::feed(unsigned char byte, std::string& ech
       key(byte, echo);
       break;
     case State::kEscape:
-      state_ = byte == '[' ? State::kSequence : State::kPlain;
+      state_ = byte == '[' ? State::kSequence : byte == 'O' ? State::kShortSequence : State::kPlain;
       parameter_ = 0;
+      break;
+    case State::kShortSequence:
+      state_ = State::kPlain;
+      if (byte == 'H') cursor_ = 0;
+      if (byte == 'F') cursor_ = line_.size();
       break;
     case State::kSequence:
       sequence(byte);
@@ -72,6 +77,11 @@ void LineEditor::key(unsigned char byte, std::string& echo) {
       erase_before_cursor(cursor_ - begin);
       return;
     }
+    case control('L'):
+      echo += "\x1b[2J\x1b[1;1H" + prompt_;
+      shown_.clear();
+      shown_cursor_ = 0;
+      return;
     case '\t':
       complete(echo);
       return;

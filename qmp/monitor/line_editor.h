@@ -38,7 +38,7 @@ class LineEditor {
   std::optional<std::string> feed(unsigned char byte, std::string& echo);
 
  private:
-  enum class State { kPlain, kEscape, kSequence };
+  enum class State { kPlain, kEscape, kSequence, kShortSequence };
 
   void key(unsigned char byte, std::string& echo);
   void sequence(unsigned char byte);

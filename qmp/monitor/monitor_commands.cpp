@@ -18,7 +18,13 @@ namespace commands = schema::commands;
 
 Expected<void> qmp_capabilities(CommandContext& context, commands::QmpCapabilities::Args args) {
   const bool oob = args.enable && std::ranges::count(*args.enable, schema::QMPCapability::kOob) > 0;
-  if (context.session() != nullptr) context.session()->complete_negotiation(oob);
+  QmpSession* const session = context.session();
+  if (session == nullptr) return {};
+  if (session->negotiated()) {
+    return fail(ErrorClass::kCommandNotFound,
+                "Capabilities negotiation is already complete, command ignored");
+  }
+  session->complete_negotiation(oob);
   return {};
 }
 

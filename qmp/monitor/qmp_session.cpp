@@ -61,7 +61,11 @@ Task<void> QmpSession::read_messages() {
   std::shared_ptr<DescriptorBag> descriptors;
   while (!ended_) {
     const Result<std::size_t> got = co_await stream_->read_some(portion);
-    if (!got || *got == 0) co_return;
+    if (got && *got == 0) {
+      while (!ended_ && unanswered_ > 0) co_await room_.wait();
+      co_return;
+    }
+    if (!got) co_return;
     if (const std::vector<int> received = stream_->take_descriptors(); !received.empty()) {
       descriptors = std::make_shared<DescriptorBag>(received);
     }
@@ -91,6 +95,9 @@ Task<void> QmpSession::take(Expected<json::Value> message,
   queue_.push_back(std::move(queued));
   ++unanswered_;
   monitor_.dispatcher().submit([self = shared_from_this()] { return self->execute_next(); });
+  // A command that can run at once does so before the next message is looked at: out-of-band ones
+  // overtake what waits, not what merely arrived in the same portion.
+  if (oob_) co_await monitor_.env().executor().yield();
   while (must_wait()) co_await room_.wait();
 }
 
@@ -106,16 +113,12 @@ Task<void> QmpSession::execute_next() {
 
 Task<void> QmpSession::execute(Queued queued) {
   Request& request = queued.request;
-  const bool negotiates = request.command == "qmp_capabilities";
   CommandResult result;
   if (request.error) {
     result = fail(*std::move(request.error));
-  } else if (!negotiated_ && !negotiates) {
+  } else if (!negotiated_ && request.command != "qmp_capabilities") {
     result = fail(ErrorClass::kCommandNotFound,
                   "Expecting capabilities negotiation with 'qmp_capabilities'");
-  } else if (negotiated_ && negotiates && !request.out_of_band) {
-    result = fail(ErrorClass::kCommandNotFound,
-                  "Capabilities negotiation is already complete, command ignored");
   } else {
     CommandContext context(monitor_, shared_from_this(), std::move(queued.descriptors));
     result = co_await monitor_.execute(context, std::move(request.command),

@@ -9,8 +9,9 @@
 //    `exec-oob` commands are executed as they are read.
 //  - Every message is answered once; an event that a command emits before it ends precedes the
 //    command's reply.
-//  - The end of the input ends this session only: messages that still wait are dropped, a command
-//    that runs goes on and its reply is dropped.
+//  - The end of the input ends this session only, after what was sent before it has been answered.
+//    When the stream fails, messages that still wait are dropped, a command that runs goes on and
+//    its reply is dropped.
 // Threading: engine thread. Held by shared_ptr: a running command keeps it alive.
 #pragma once
 
