@@ -16,7 +16,8 @@ namespace {
 using test::MemoryDisk;
 
 constexpr PermissionPair kReadWrite{
-    Permission::kConsistentRead | Permission::kWrite | Permissions(Permission::kResize), Permissions::all()};
+    Permission::kConsistentRead | Permission::kWrite | Permissions(Permission::kResize),
+    Permissions::all()};
 
 class NodeTest : public testing::Test {
  public:
@@ -46,7 +47,8 @@ class NodeTest : public testing::Test {
     return **opened;
   }
 
-  Result<void> write(uint64_t offset, unsigned char byte, std::size_t length, RequestFlags flags = {}) {
+  Result<void> write(uint64_t offset, unsigned char byte, std::size_t length,
+                     RequestFlags flags = {}) {
     Buffer buffer(length);
     buffer.io().fill(byte);
     return env.run_until_complete(backend->write(offset, buffer.io(), flags));
@@ -84,7 +86,8 @@ TEST_F(NodeTest, EveryAlignmentReadsAndWritesWhatAPlainArrayDoes) {
           case 0: {
             const auto byte = static_cast<unsigned char>(random());
             ASSERT_TRUE(write(offset, byte, length));
-            std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), length, std::byte{byte});
+            std::fill_n(model.begin() + static_cast<std::ptrdiff_t>(offset), length,
+                        std::byte{byte});
             break;
           }
           case 1:
@@ -94,7 +97,8 @@ TEST_F(NodeTest, EveryAlignmentReadsAndWritesWhatAPlainArrayDoes) {
           default: {
             auto bytes = read(offset, length);
             ASSERT_TRUE(bytes);
-            ASSERT_TRUE(std::equal(bytes->begin(), bytes->end(), model.begin() + static_cast<std::ptrdiff_t>(offset)));
+            ASSERT_TRUE(std::equal(bytes->begin(), bytes->end(),
+                                   model.begin() + static_cast<std::ptrdiff_t>(offset)));
           }
         }
       }
@@ -169,7 +173,8 @@ TEST_F(NodeTest, UnalignedWritesToOneBlockDoNotLoseEachOther) {
   for (std::size_t i = 0; i < 64; ++i) gate.spawn(write_one(*this, i));
   hold.set();
   env.run_until_complete(gate.wait_idle());
-  for (std::size_t i = 0; i < 64; ++i) EXPECT_EQ(disk.bytes[i], std::byte{static_cast<unsigned char>(i + 1)}) << i;
+  for (std::size_t i = 0; i < 64; ++i)
+    EXPECT_EQ(disk.bytes[i], std::byte{static_cast<unsigned char>(i + 1)}) << i;
 }
 
 TEST_F(NodeTest, DrainWaitsForWhatIsInFlightAndHoldsBackTheRest) {

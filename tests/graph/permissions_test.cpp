@@ -26,7 +26,9 @@ class GraphTest : public testing::Test {
     if (!name.empty()) options.set("node-name", name);
     return open(std::move(options));
   }
-  std::string error_of(const Expected<NodeRef>& opened) { return opened ? "" : opened.error().description; }
+  std::string error_of(const Expected<NodeRef>& opened) {
+    return opened ? "" : opened.error().description;
+  }
 
   ProductionEnv env;
   test::RecordedEvents events;
@@ -53,14 +55,17 @@ TEST_F(GraphTest, NamesAreCheckedAndGenerated) {
 TEST_F(GraphTest, ConflictsNameBothSides) {
   auto node = open_null("disk");
   ASSERT_TRUE(node);
-  Backend writer(graph, "virtio0", {Permission::kConsistentRead | Permission::kWrite, Permission::kConsistentRead});
+  Backend writer(graph, "virtio0",
+                 {Permission::kConsistentRead | Permission::kWrite, Permission::kConsistentRead});
   ASSERT_TRUE(writer.insert(**node));
   Backend second(graph, "", {Permission::kWrite, Permissions::all()});
   auto refused = second.insert(**node);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().description,
-            "Permission conflict on node 'disk': permissions 'write' are both required by an unnamed block device (uses "
-            "node 'disk' as 'root' child) and unshared by block device 'virtio0' (uses node 'disk' as 'root' child).");
+            "Permission conflict on node 'disk': permissions 'write' are both required by an "
+            "unnamed block device (uses "
+            "node 'disk' as 'root' child) and unshared by block device 'virtio0' (uses node 'disk' "
+            "as 'root' child).");
   EXPECT_EQ(second.node(), nullptr);
   EXPECT_EQ((*node)->parents().size(), 1u);
   // What the second one does not need it may have.

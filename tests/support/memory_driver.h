@@ -1,5 +1,6 @@
-// A disk in memory for tests: alignment, limits and failures as the test says, and requests that wait until the test lets
-// them go. It is opened under the name of a real driver ("null-co" by default) so that schema options reach it.
+// A disk in memory for tests: alignment, limits and failures as the test says, and requests that
+// wait until the test lets them go. It is opened under the name of a real driver ("null-co" by
+// default) so that schema options reach it.
 #pragma once
 
 #include <cstring>
@@ -104,7 +105,9 @@ inline DriverEntry memory_entry(MemoryDisk& disk, std::string name = "null-co") 
 
 struct RecordedEvents final : EventSink {
   using EventSink::emit;
-  void emit(std::string_view event, json::Value data) override { events.emplace_back(event, std::move(data)); }
+  void emit(std::string_view event, json::Value data) override {
+    events.emplace_back(event, std::move(data));
+  }
   std::vector<std::pair<std::string, json::Value>> events;
 };
 
