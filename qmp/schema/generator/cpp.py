@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from .model import BUILTINS, Alternate, Command, Enum, Event, Member, Module, Schema, Struct, Type, TypeRef, Union
+from .model import BUILTINS, Alternate, Branch, Command, Enum, Event, Member, Module, Schema, Struct, Type, TypeRef, Union
 from .naming import camel, enumerator, snake
 
 NAMESPACE = "blockbed::schema"
@@ -50,6 +50,10 @@ class Layout:
         if ref.is_array:
             return f"std::vector<{element}>"
         return f"Box<{element}>" if self.is_boxed(user, ref) else element
+
+    def branches_of(self, alternate: Alternate) -> list[Branch]:
+        """As the variant has them. A default-made variant makes its first type, which must not be the type itself."""
+        return sorted(alternate.branches, key=lambda branch: self.is_boxed(alternate.name, branch.type))
 
     def in_order(self, module: Module) -> list[Type]:
         """The module's types, each after those that it holds by value."""

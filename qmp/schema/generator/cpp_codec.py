@@ -133,8 +133,7 @@ class BodyWriter:
     def _alternate(self, alternate: Alternate) -> str:
         name = alternate.name
         reads = ""
-        for branch in alternate.branches:
-            index = alternate.branches.index(branch)
+        for index, branch in enumerate(self._layout.branches_of(alternate)):
             reads += f"  if ({self._kind_test(branch)}) return read(reader, value, out.u.emplace<{index}>());\n"
         return (f"bool read(Reader& reader, const json::Value& value, {name}& out) {{\n{reads}"
                 f"  return reader.fail_alternate({quoted(name)});\n}}\n"

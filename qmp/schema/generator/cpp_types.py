@@ -92,8 +92,8 @@ class HeaderWriter:
         about = self._about(definition)
         if isinstance(definition, Alternate):
             branches = "".join(comment([f"{self._layout.cpp(b.type, name)}: {b.doc_text}"], "  ")
-                               for b in definition.branches)
-            types = ", ".join(self._layout.cpp(b.type, name) for b in definition.branches)
+                               for b in self._layout.branches_of(definition))
+            types = ", ".join(self._layout.cpp(b.type, name) for b in self._layout.branches_of(definition))
             return (f"{about}struct {name} {{\n{branches}  std::variant<{types}> u;\n\n"
                     f"{self._equality(name)}}};\n\n"
                     f"bool read(Reader& reader, const json::Value& value, {name}& out);\n"
