@@ -37,9 +37,10 @@ Edge* Node::child(std::string_view name) const {
 }
 
 Edge* Node::storage_edge() const {
+  // raw takes its file as a filter would, and is none.
+  if (driver_ != nullptr && driver_->is_filter()) return nullptr;
   for (const auto& edge : children_) {
-    if (edge->roles().has(ChildRole::kPrimary) && !edge->roles().has(ChildRole::kFiltered))
-      return edge.get();
+    if (edge->roles().has(ChildRole::kPrimary)) return edge.get();
   }
   return nullptr;
 }

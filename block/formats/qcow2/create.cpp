@@ -26,36 +26,6 @@ constexpr uint64_t kMinClusterSize = uint64_t{1} << kMinClusterBits;
 constexpr uint64_t kMaxClusterSize = uint64_t{1} << kMaxClusterBits;
 constexpr uint64_t kMinExtendedClusterSize = uint64_t{1} << kMinExtendedClusterBits;
 
-// Clusters that refcount structures take which count `clusters` others and themselves; what falloc
-// and full must make room for.
-uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster_size, uint32_t order) {
-  const uint64_t per_table = cluster_size / 8;
-  const uint64_t per_block = cluster_size * 8 >> order;
-  uint64_t blocks = 0;
-  uint64_t table = 0;
-  for (;;) {
-    const uint64_t total = clusters + table + blocks;
-    const uint64_t new_blocks = divide_up(total, per_block);
-    const uint64_t new_table = divide_up(new_blocks, per_table);
-    if (new_blocks == blocks && new_table == table) return blocks + table;
-    blocks = new_blocks;
-    table = new_table;
-  }
-}
-
-// How long the file is when all of the disk is allocated: what QEMU asks the file to be before it
-// starts.
-uint64_t preallocated_length(const CreateOptions& o, uint32_t order) {
-  const uint64_t cluster = o.cluster_size;
-  const uint64_t aligned = align_up(o.size, cluster);
-  const uint64_t entry = o.extended_l2 ? 16 : 8;
-  uint64_t l2_entries = align_up(aligned / cluster, cluster / entry);
-  const uint64_t l2_bytes = l2_entries * entry;
-  const uint64_t l1_bytes = align_up(divide_up(l2_bytes, cluster) * 8, cluster);
-  const uint64_t meta = cluster + l1_bytes + l2_bytes;
-  return meta + aligned + refcount_clusters((meta + aligned) / cluster, cluster, order) * cluster;
-}
-
 Header new_header(const CreateOptions& o) {
   Header h;
   h.version = o.version;
@@ -169,22 +139,10 @@ Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOption
     co_return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(begun.error())));
   }
   Expected<void> result;
-  if (options.preallocation == Preallocation::kFalloc ||
-      options.preallocation == Preallocation::kFull) {
-    TruncateOptions room;
-    room.preallocation = options.preallocation;
-    room.exact = false;
-    const uint64_t whole =
-        options.data_file ? 0 : preallocated_length(options, header.refcount_order);
-    if (whole > 3 * cluster) result = co_await file.truncate(whole, room);
-  }
   if (result) {
     TruncateOptions grow;
     grow.preallocation = options.preallocation;
     result = co_await image.truncate(options.size, grow);
-    if (!result) {
-      result = fail(std::move(result).error());
-    }
   }
   if (result) {
     Header final_header = image.header();

@@ -27,6 +27,8 @@ constexpr uint32_t kMaxBitmaps = 65535;
 constexpr uint64_t kMaxBitmapDirectoryBytes = uint64_t{1024} * kMaxBitmaps;
 
 constexpr size_t kFeatureEntryBytes = 48;
+// Smaller first clusters are left to the backing name, as QEMU does.
+constexpr uint64_t kMaxClusterWithoutFeatureNames = 4096;
 
 struct FeatureName {
   uint8_t type;
@@ -450,7 +452,7 @@ std::optional<std::vector<std::byte>> serialise_header(Header& h) {
     store_be64(data.data() + 8, h.crypto->length);
     w.extension(kExtensionCrypto, data.data(), data.size());
   }
-  if (v3) {
+  if (v3 && h.cluster_size() > kMaxClusterWithoutFeatureNames) {
     const std::vector<std::byte> table = feature_table();
     w.extension(kExtensionFeatureTable, table.data(), table.size());
   }

@@ -168,7 +168,7 @@ Task<Result<void>> Metadata::grow_l1(uint64_t entries) {
   if (!allocation) co_return io_error(allocation.error());
   std::vector<uint64_t> table = l1_.entries();
   table.resize(entries);
-  const Buffer content = ResidentTable::to_file(table, align_up(entries * 8, kSectorSize));
+  const Buffer content = ResidentTable::to_file(table, entries * 8);
   auto done = co_await file_.write(allocation->host, content.io());
   if (done) done = co_await refcount_cache_.write_dirty();
   if (done) done = co_await write_back();

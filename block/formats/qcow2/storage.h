@@ -41,6 +41,8 @@ class Backing {
   virtual ~Backing() = default;
   virtual Task<Result<void>> read(uint64_t offset, IoVector buffers) = 0;
   virtual uint64_t length() const = 0;
+  // There is one, however short: a discarded cluster must not let it show.
+  virtual bool attached() const { return length() > 0; }
 };
 
 }  // namespace blockbed::qcow2

@@ -101,7 +101,7 @@ Task<Result<void>> Image::discard(uint64_t offset, uint64_t length) {
   const Geometry& g = geometry();
   if (metadata_.failed()) co_return io_error(ENOMEDIUM);
   // Without a zero flag the backing file would show again.
-  if (g.version < 3 && backing_.length() > 0) co_return io_error(ENOTSUP);
+  if (g.version < 3 && backing_.attached()) co_return io_error(ENOTSUP);
   const uint64_t begin = align_up(offset, g.cluster_size);
   uint64_t end = offset + length;
   end = end >= this->length() ? align_up(end, g.cluster_size) : align_down(end, g.cluster_size);
@@ -122,7 +122,7 @@ std::optional<L2Entry> Image::changed_entry(L2Entry old, const ClusterState& sta
       break;
     case Change::kDiscard:
       // Nothing there and nothing behind it: already as discarded as can be.
-      if (!holds && state.kind == Kind::kUnallocated && backing_.length() == 0 && !state.any_data &&
+      if (!holds && state.kind == Kind::kUnallocated && !backing_.attached() && !state.any_data &&
           old.bitmap == 0) {
         return std::nullopt;
       }
@@ -158,7 +158,7 @@ Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change c
     const uint64_t l1_index = g.l1_index(at);
     const bool no_table =
         l1_index >= metadata_.l1().size() || (metadata_.l1()[l1_index] & kOffsetMask) == 0;
-    if (no_table && (change == Change::kRemove || (removes && backing_.length() == 0))) {
+    if (no_table && (change == Change::kRemove || (removes && !backing_.attached()))) {
       at = std::min(end, align_down(at, g.l2_coverage()) + g.l2_coverage());
       continue;
     }

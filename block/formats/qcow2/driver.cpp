@@ -1,0 +1,239 @@
+#include "block/formats/qcow2/driver.h"
+
+#include <fmt/format.h>
+
+#include "block/formats/qcow2/check.h"
+#include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/open.h"
+#include "block/formats/qcow2/options.h"
+#include "block/graph/filename.h"
+#include "block/runtime/env.h"
+#include "block/runtime/event_sink.h"
+#include "schema/block_core.h"
+
+namespace blockbed::qcow2 {
+
+int Qcow2Driver::probe(const ProbeInput& input) {
+  constexpr int kCertain = 100;
+  if (input.head.size() < 8 || load_be<uint32_t>(input.head.data()) != kMagic) return 0;
+  return load_be<uint32_t>(input.head.data() + 4) >= 2 ? kCertain : 0;
+}
+
+Task<Expected<std::unique_ptr<Driver>>> Qcow2Driver::open(OpenContext& context,
+                                                          const schema::BlockdevOptions& options) {
+  auto driver = std::make_unique<Qcow2Driver>(context.node());
+  BB_CO_TRY(co_await driver->start(context, options));
+  co_return driver;
+}
+
+Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
+                                        const schema::BlockdevOptions& options) {
+  const auto& own = std::get<schema::BlockdevOptionsQcow2>(options.u);
+  auto file = co_await context.open_child("file", kImageRoles);
+  if (!file) co_return fail(std::move(file).error());
+  file_ = std::make_unique<EdgeStorage>(**file);
+
+  const bool writable = node().writable();
+  auto header = co_await read_header(*file_, writable);
+  if (!header) co_return fail(std::move(header).error());
+  auto parsed = parse_options(own, *header, writable, node().flags().unmap);
+  if (!parsed) co_return fail(std::move(parsed).error());
+  BB_CO_TRY(co_await open_data_file(context, *header));
+  BB_CO_TRY(co_await repair_if_dirty(*header));
+  if (header->bitmaps) {
+    auto bitmaps = co_await load_directory(*file_, *header);
+    if (!bitmaps) co_return fail(std::move(bitmaps).error());
+    bitmaps_ = std::move(*bitmaps);
+  }
+  image_ = std::make_unique<Image>(context.env(), *file_, data_.get(), backing_, std::move(*header),
+                                   *parsed);
+  image_->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
+  co_return co_await image_->open();
+}
+
+Task<Expected<void>> Qcow2Driver::open_data_file(OpenContext& context, const Header& header) {
+  const ChildRoles data_role = ChildRole::kData;
+  if (!header.external_data()) {
+    if (context.has_child_option("data-file")) {
+      co_return fail("'data-file' can only be set for images with an external data file");
+    }
+    co_return Expected<void>();
+  }
+  auto edge = co_await context.open_optional_child("data-file", data_role);
+  if (edge && *edge == nullptr && header.data_file_name && !header.data_file_name->empty()) {
+    const std::string& name = *header.data_file_name;
+    // An image may lead to a file, not to a protocol or to options of its choice.
+    if (!protocol_of(name).empty()) {
+      co_return fail("Data files named by an image may not use a protocol prefix");
+    }
+    auto full = resolve_backing_name(node(), name);
+    const std::string path = full ? *full : name;
+    edge = co_await context.open_child_by_filename("data-file", data_role, path, "");
+  }
+  if (!edge) co_return fail(std::move(edge).error());
+  if (*edge == nullptr) co_return fail("'data-file' is required for this image");
+  data_ = std::make_unique<EdgeStorage>(**edge);
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Qcow2Driver::repair_if_dirty(Header& header) {
+  if (!header.has(incompatible::kDirty) || !node().writable()) co_return Expected<void>();
+  Result<void> repaired = co_await repair_counts(*file_, header);
+  if (repaired) {
+    header.incompatible_features &= ~incompatible::kDirty;
+    std::byte bits[8];
+    store_be64(bits, header.incompatible_features);
+    repaired = co_await file_->write(field::kIncompatible, IoVector(bits, sizeof(bits)));
+    if (repaired) repaired = co_await file_->flush();
+  }
+  if (!repaired) {
+    co_return fail(
+        fmt::format("Could not repair dirty image: {}", strerror_text(repaired.error())));
+  }
+  co_return Expected<void>();
+}
+
+void Qcow2Driver::corrupted(const Corruption& corruption) {
+  schema::events::BlockImageCorrupted event;
+  event.device = node().device_name();
+  event.node_name = node().name();
+  event.msg = corruption.message;
+  if (corruption.offset) event.offset = static_cast<int64_t>(*corruption.offset);
+  if (corruption.size) event.size = static_cast<int64_t>(*corruption.size);
+  event.fatal = corruption.fatal;
+  node().graph().events().emit(event);
+}
+
+// --- data path
+
+Task<Result<void>> Qcow2Driver::read(uint64_t offset, IoVector buffers, RequestFlags) {
+  return image_->read(offset, std::move(buffers));
+}
+Task<Result<void>> Qcow2Driver::write(uint64_t offset, IoVector buffers, RequestFlags) {
+  return image_->write(offset, std::move(buffers));
+}
+Task<Result<void>> Qcow2Driver::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  return image_->zero(offset, length, flags);
+}
+Task<Result<void>> Qcow2Driver::discard(uint64_t offset, uint64_t length) {
+  return image_->discard(offset, length);
+}
+Task<Result<void>> Qcow2Driver::write_compressed(uint64_t offset, IoVector buffers) {
+  return image_->write_compressed(offset, std::move(buffers));
+}
+Task<Result<void>> Qcow2Driver::flush_to_children() { return image_->flush(); }
+
+Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t length, bool) {
+  auto found = co_await image_->status(offset, length);
+  if (!found) co_return io_error(found.error());
+  BlockStatus status;
+  status.length = found->length;
+  status.compressed = found->kind == Kind::kCompressed;
+  status.zero = found->kind == Kind::kZero;
+  status.data = found->kind == Kind::kData || status.compressed;
+  status.allocated = status.data || status.zero;
+  if (found->host && (status.data || status.zero)) {
+    status.offset = found->host;
+    status.file = (data_ ? *data_ : *file_).edge().node();
+  }
+  // A data cluster may be one that was only preallocated: the file knows a hole.
+  status.ask_file = found->kind == Kind::kData && preallocated_;
+  co_return status;
+}
+
+Task<Result<uint64_t>> Qcow2Driver::length() { co_return image_->length(); }
+
+Task<Expected<void>> Qcow2Driver::truncate(uint64_t length, TruncateOptions options) {
+  return image_->truncate(length, options);
+}
+
+// --- facts
+
+void Qcow2Driver::refresh_limits(BlockLimits& limits) const {
+  limits.zero_alignment = image_->geometry().subcluster_size();
+  limits.discard_alignment = image_->geometry().cluster_size;
+}
+
+DriverInfo Qcow2Driver::info() const {
+  const Geometry& g = image_->geometry();
+  DriverInfo info;
+  info.cluster_size = g.cluster_size;
+  info.subcluster_size = g.subcluster_size();
+  info.vm_state_offset = g.l1_entries(image_->length()) * g.l2_coverage();
+  info.dirty = image_->header().has(incompatible::kDirty);
+  info.corrupt = image_->header().has(incompatible::kCorrupt);
+  return info;
+}
+
+std::optional<schema::ImageInfoSpecific> Qcow2Driver::specific_info() const {
+  const Header& h = image_->header();
+  schema::ImageInfoSpecificQCow2 info;
+  info.compat = h.version < 3 ? "0.10" : "1.1";
+  info.refcount_bits = 1 << h.refcount_order;
+  info.compression_type = h.compression == CompressionType::kZstd
+                              ? schema::Qcow2CompressionType::kZstd
+                              : schema::Qcow2CompressionType::kZlib;
+  if (h.version >= 3) {
+    info.lazy_refcounts = (h.compatible_features & compatible::kLazyRefcounts) != 0;
+    info.corrupt = h.has(incompatible::kCorrupt);
+    info.extended_l2 = h.extended_l2();
+    if (h.external_data()) {
+      if (h.data_file_name) info.data_file = *h.data_file_name;
+      info.data_file_raw = h.raw_external_data();
+    }
+    if (!bitmaps_.empty()) {
+      std::vector<schema::Qcow2BitmapInfo> list;
+      for (const StoredBitmap& bitmap : bitmaps_) {
+        schema::Qcow2BitmapInfo item;
+        item.name = bitmap.name;
+        item.granularity = uint32_t{1} << bitmap.granularity_bits;
+        if ((bitmap.flags & bitmap_flag::kInUse) != 0) {
+          item.flags.push_back(schema::Qcow2BitmapInfoFlags::kInUse);
+        }
+        if ((bitmap.flags & bitmap_flag::kAuto) != 0) {
+          item.flags.push_back(schema::Qcow2BitmapInfoFlags::kAuto);
+        }
+        list.push_back(std::move(item));
+      }
+      info.bitmaps = std::move(list);
+    }
+  }
+  schema::ImageInfoSpecific result;
+  result.type = schema::ImageInfoSpecificKind::kQcow2;
+  result.u = schema::ImageInfoSpecificQCow2Wrapper{std::move(info)};
+  return result;
+}
+
+bool Qcow2Driver::has_zero_init() const {
+  // Preallocated clusters are as zero as the file is.
+  if (!preallocated_) return true;
+  return (data_ ? *data_ : *file_).edge().node()->driver().has_zero_init();
+}
+
+Task<Expected<void>> Qcow2Driver::change_backing_file(std::string name, std::string format, bool) {
+  Metadata& metadata = image_->metadata();
+  if (image_->geometry().raw_external_data && !name.empty()) {
+    co_return fail("Cannot set a backing file on images with data-file-raw");
+  }
+  if (name.size() > kMaxBackingNameBytes) co_return fail(strerror_text(EINVAL));
+  if (auto begun = co_await image_->begin_writing(); !begun) {
+    co_return fail(strerror_text(begun.error()));
+  }
+  MutexGuard lock = co_await metadata.lock();
+  Header header = metadata.header();
+  header.backing_name = std::move(name);
+  header.backing_format.reset();
+  if (!format.empty()) header.backing_format = std::move(format);
+  if (auto done = co_await metadata.rewrite_header(std::move(header)); !done) {
+    co_return fail(strerror_text(done.error()));
+  }
+  co_return Expected<void>();
+}
+
+Task<void> Qcow2Driver::close() {
+  if (image_ == nullptr) co_return;
+  // A failure leaves the file as the order of writes left it: at worst leaks.
+  (void)co_await image_->close();
+}
+
+}  // namespace blockbed::qcow2

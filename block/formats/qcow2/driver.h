@@ -1,0 +1,79 @@
+// qcow2 as a driver of the graph.
+//
+// Contract: see Driver. Children: `file` (header, tables, and data unless there is an external data
+// file), `data-file`, `backing` (opened by the graph). The engine is Image; this class translates.
+// Errors: texts of QEMU. Threading: engine thread only.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "block/formats/qcow2/bitmaps.h"
+#include "block/formats/qcow2/graph_storage.h"
+#include "block/formats/qcow2/image.h"
+#include "block/graph/driver.h"
+#include "block/graph/graph.h"
+
+namespace blockbed::qcow2 {
+
+class Qcow2Driver final : public Driver {
+ public:
+  static constexpr std::string_view kName = "qcow2";
+
+  static Task<Expected<std::unique_ptr<Driver>>> open(OpenContext& context,
+                                                      const schema::BlockdevOptions& options);
+  static int probe(const ProbeInput& input);
+
+  explicit Qcow2Driver(Node& node) : Driver(node), backing_(node) {}
+
+  std::string_view name() const override { return kName; }
+  bool supports_backing() const override { return true; }
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
+  Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
+  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
+  Task<Result<void>> flush_to_children() override;
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
+  bool honours_unmap() const override { return true; }
+  bool honours_no_fallback() const override { return true; }
+  bool can_write_compressed() const override { return !image_->geometry().external_data; }
+
+  Task<Result<uint64_t>> length() override;
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;
+
+  void refresh_limits(BlockLimits& limits) const override;
+  DriverInfo info() const override;
+  std::optional<schema::ImageInfoSpecific> specific_info() const override;
+  bool has_zero_init() const override;
+  bool has_zero_init_truncate() const override { return true; }
+  bool encrypted() const override { return image_->header().crypt_method != 0; }
+
+  std::string backing_file_name() const override { return image_->header().backing_name; }
+  std::string backing_format() const override {
+    return image_->header().backing_format.value_or("");
+  }
+  Task<Expected<void>> change_backing_file(std::string name, std::string format,
+                                           bool require) override;
+
+  Task<void> close() override;
+
+  Image& image() { return *image_; }
+
+ private:
+  Task<Expected<void>> start(OpenContext& context, const schema::BlockdevOptions& options);
+  Task<Expected<void>> open_data_file(OpenContext& context, const Header& header);
+  Task<Expected<void>> repair_if_dirty(Header& header);
+  void corrupted(const Corruption& corruption);
+
+  NodeBacking backing_;
+  std::unique_ptr<EdgeStorage> file_;
+  std::unique_ptr<EdgeStorage> data_;
+  std::unique_ptr<Image> image_;
+  std::vector<StoredBitmap> bitmaps_;
+  bool preallocated_ = false;
+};
+
+}  // namespace blockbed::qcow2

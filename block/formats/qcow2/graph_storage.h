@@ -1,0 +1,95 @@
+// Storages and backings of images that live in the graph.
+//
+// Contract: an edge may point to another node after a drained section; both ask the edge each time.
+// NodeStorage writes to a node with the permissions of a Backend, for creating images.
+// Threading: engine thread only.
+#pragma once
+
+#include "block/formats/qcow2/storage.h"
+#include "block/graph/backend.h"
+#include "block/graph/edge.h"
+#include "block/graph/node.h"
+
+namespace blockbed::qcow2 {
+
+class EdgeStorage final : public Storage {
+ public:
+  explicit EdgeStorage(Edge& edge) : edge_(edge) {}
+
+  Edge& edge() const { return edge_; }
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
+    return edge_.read(offset, std::move(buffers));
+  }
+  Task<Result<void>> write(uint64_t offset, IoVector buffers) override {
+    return edge_.write(offset, std::move(buffers));
+  }
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override {
+    return edge_.zero(offset, length, flags);
+  }
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override {
+    return edge_.discard(offset, length);
+  }
+  Task<Result<void>> flush() override { return edge_.flush(); }
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override {
+    return edge_.truncate(length, options);
+  }
+  Task<Result<uint64_t>> length() override { return edge_.node()->refresh_length(); }
+  bool new_space_reads_zero() const override {
+    return edge_.node()->driver().has_zero_init_truncate();
+  }
+
+ private:
+  Edge& edge_;
+};
+
+// The backing file of a node, whichever it is at the moment; none is as good as an empty one.
+class NodeBacking final : public Backing {
+ public:
+  explicit NodeBacking(const Node& node) : node_(node) {}
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
+    return node_.cow_edge()->read(offset, std::move(buffers));
+  }
+  uint64_t length() const override {
+    const Edge* edge = node_.cow_edge();
+    return edge == nullptr ? 0 : edge->node()->length();
+  }
+  bool attached() const override { return node_.cow_edge() != nullptr; }
+
+ private:
+  const Node& node_;
+};
+
+class NodeStorage final : public Storage {
+ public:
+  explicit NodeStorage(Backend& backend) : backend_(backend) {
+    backend_.set_allow_write_beyond_end(true);
+  }
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
+    return backend_.read(offset, std::move(buffers));
+  }
+  Task<Result<void>> write(uint64_t offset, IoVector buffers) override {
+    return backend_.write(offset, std::move(buffers));
+  }
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override {
+    return backend_.zero(offset, length, flags);
+  }
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override {
+    return backend_.discard(offset, length);
+  }
+  Task<Result<void>> flush() override { return backend_.flush(); }
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override {
+    return backend_.node()->truncate(length, options);
+  }
+  Task<Result<uint64_t>> length() override { return backend_.node()->refresh_length(); }
+  bool new_space_reads_zero() const override {
+    return backend_.node()->driver().has_zero_init_truncate();
+  }
+
+ private:
+  Backend& backend_;
+};
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,22 @@
+// Run-time options of a qcow2 node: BlockdevOptionsQcow2 to what the engine needs.
+//
+// Units: bytes as the options have them; pieces for the caches. Errors: texts of QEMU.
+// Threading: pure functions.
+// Source: rules of QEMU for cache sizes (docs/qcow2-cache.txt), its texts, its defaults.
+#pragma once
+
+#include "block/formats/qcow2/header.h"
+#include "block/formats/qcow2/metadata.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed::schema {
+struct BlockdevOptionsQcow2;
+}
+
+namespace blockbed::qcow2 {
+
+// `unmap`: the node was opened with discard=unmap, which is the default of pass-discard-request.
+Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& options,
+                                        const Header& header, bool writable, bool unmap);
+
+}  // namespace blockbed::qcow2

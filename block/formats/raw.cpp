@@ -1,0 +1,183 @@
+#include "block/formats/raw.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "block/graph/node.h"
+#include "schema/blockdev_options.h"
+
+namespace blockbed {
+
+namespace {
+
+constexpr uint64_t kSector = 512;
+
+Expected<void> check_window(uint64_t file_length, uint64_t offset, std::optional<uint64_t> size) {
+  if (offset > file_length) {
+    return fail(fmt::format("Offset ({}) cannot be greater than size of the containing file ({})",
+                            offset, file_length));
+  }
+  if (!size) return {};
+  if (*size > file_length - offset) {
+    return fail(fmt::format(
+        "The sum of offset ({}) and size ({}) has to be smaller or equal to the  actual size of "
+        "the containing file ({})",
+        offset, *size, file_length));
+  }
+  if (*size % kSector != 0) {
+    return fail(fmt::format("Specified size is not multiple of {}", kSector));
+  }
+  return {};
+}
+
+Expected<std::optional<uint64_t>> size_of(const char* name, std::optional<int64_t> value) {
+  if (!value) return std::optional<uint64_t>();
+  if (*value < 0) {
+    return fail(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+  }
+  return std::optional<uint64_t>(static_cast<uint64_t>(*value));
+}
+
+}  // namespace
+
+int RawDriver::probe(const ProbeInput&) {
+  // Anything can be raw; whoever knows better wins.
+  return 1;
+}
+
+std::string RawDriver::probing_warning(const std::string& filename) {
+  return fmt::format(
+      "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
+      "         Automatically detecting the format is dangerous for raw images, write operations "
+      "on block 0 will be restricted.\n"
+      "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+      filename);
+}
+
+Task<Expected<std::unique_ptr<Driver>>> RawDriver::open(OpenContext& context,
+                                                        const schema::BlockdevOptions& options) {
+  const auto& own = std::get<schema::BlockdevOptionsRaw>(options.u);
+  auto offset = size_of("offset", own.offset);
+  if (!offset) co_return fail(std::move(offset).error());
+  auto size = size_of("size", own.size);
+  if (!size) co_return fail(std::move(size).error());
+  // Without a window this is as good as a filter; with one, others may use the rest of the file.
+  const bool windowed = offset->value_or(0) != 0 || size->has_value();
+  const ChildRoles roles = windowed ? ChildRole::kData | ChildRole::kPrimary : kFilteredRoles;
+  auto file = co_await context.open_child("file", roles);
+  if (!file) co_return fail(std::move(file).error());
+  if (windowed) {
+    auto length = co_await (*file)->node()->refresh_length();
+    if (!length) {
+      co_return fail(fmt::format("Could not get image size: {}", strerror_text(length.error())));
+    }
+    BB_CO_TRY(check_window(*length, offset->value_or(0), *size));
+  }
+  co_return std::make_unique<RawDriver>(context.node(), **file, offset->value_or(0), *size);
+}
+
+// --- data path
+
+Task<Result<void>> RawDriver::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  return file_.read(offset_ + offset, std::move(buffers), flags);
+}
+
+Result<void> RawDriver::check_first_sector(uint64_t offset, const IoVector& buffers) const {
+  if (offset >= kSector) return {};
+  // limits() makes the node hand over whole sectors.
+  if (offset != 0 || buffers.size() < kSector) return io_error(EINVAL);
+  std::array<std::byte, kSector> head;
+  buffers.slice(0, kSector).copy_to(head.data());
+  const ProbeInput input{head, {}};
+  for (const DriverEntry& entry : node().graph().drivers().entries()) {
+    if (entry.probe != nullptr && entry.name != kName && entry.probe(input) > 1) {
+      return io_error(EPERM);
+    }
+  }
+  return {};
+}
+
+Task<Result<void>> RawDriver::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  if (node().probed()) [[unlikely]] {
+    if (auto allowed = check_first_sector(offset, buffers); !allowed) {
+      co_return io_error(allowed.error());
+    }
+  }
+  co_return co_await file_.write(offset_ + offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> RawDriver::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  return file_.zero(offset_ + offset, length, flags);
+}
+
+Task<Result<void>> RawDriver::discard(uint64_t offset, uint64_t length) {
+  return file_.discard(offset_ + offset, length);
+}
+
+Task<Result<BlockStatus>> RawDriver::block_status(uint64_t offset, uint64_t length, bool) {
+  BlockStatus status;
+  status.length = length;
+  status.offset = offset_ + offset;
+  status.file = file_.node();
+  status.passes_through = true;
+  co_return status;
+}
+
+Task<Result<void>> RawDriver::copy_range_from(Edge& source, uint64_t source_offset, uint64_t offset,
+                                              uint64_t length, RequestFlags flags) {
+  if (node().probed()) co_return io_error(ENOTSUP);
+  co_return co_await file_.node()->driver().copy_range_from(source, source_offset, offset_ + offset,
+                                                            length, flags);
+}
+
+Task<Result<void>> RawDriver::copy_range_to(uint64_t offset, Edge& target, uint64_t target_offset,
+                                            uint64_t length, RequestFlags flags) {
+  return file_.node()->driver().copy_range_to(offset_ + offset, target, target_offset, length,
+                                              flags);
+}
+
+// --- size
+
+bool RawDriver::length_varies() const { return !size_ && file_.node()->driver().length_varies(); }
+
+Task<Result<uint64_t>> RawDriver::length() {
+  if (size_) co_return *size_;
+  auto length = co_await file_.node()->refresh_length();
+  if (!length) co_return io_error(length.error());
+  if (*length < offset_) co_return io_error(EIO);
+  co_return *length - offset_;
+}
+
+Task<Expected<void>> RawDriver::truncate(uint64_t length, TruncateOptions options) {
+  if (size_) co_return fail("Cannot resize fixed-size raw disks");
+  if (length > kMaxLength - offset_) co_return fail("Disk size too large for the chosen offset");
+  co_return co_await file_.truncate(length + offset_, options);
+}
+
+// --- facts
+
+void RawDriver::refresh_limits(BlockLimits& limits) const {
+  limits = file_.node()->limits();
+  if (node().probed()) {
+    limits.request_alignment = std::max<uint32_t>(limits.request_alignment, kSector);
+  }
+}
+
+DriverInfo RawDriver::info() const { return file_.node()->driver().info(); }
+
+bool RawDriver::has_zero_init() const { return file_.node()->driver().has_zero_init(); }
+bool RawDriver::has_zero_init_truncate() const {
+  return file_.node()->driver().has_zero_init_truncate();
+}
+bool RawDriver::encrypted() const { return file_.node()->driver().encrypted(); }
+
+void RawDriver::gather_filename_options(json::Object& options) const {
+  for (const char* key : {"offset", "size"}) {
+    if (const json::Value* value = node().given_options().find(key)) options.set(key, *value);
+  }
+}
+
+Task<void> RawDriver::close() { co_return; }
+
+}  // namespace blockbed

@@ -1,0 +1,23 @@
+#include "block/formats/register.h"
+
+#include "block/formats/qcow2/driver.h"
+#include "block/formats/raw.h"
+#include "block/graph/graph.h"
+
+namespace blockbed {
+
+void register_formats(DriverRegistry& registry) {
+  DriverEntry raw;
+  raw.name = RawDriver::kName;
+  raw.open = RawDriver::open;
+  raw.probe = RawDriver::probe;
+  registry.add(std::move(raw));
+
+  DriverEntry qcow2;
+  qcow2.name = qcow2::Qcow2Driver::kName;
+  qcow2.open = qcow2::Qcow2Driver::open;
+  qcow2.probe = qcow2::Qcow2Driver::probe;
+  registry.add(std::move(qcow2));
+}
+
+}  // namespace blockbed

@@ -1,0 +1,10 @@
+// The formats that this server has.
+#pragma once
+
+namespace blockbed {
+
+class DriverRegistry;
+
+void register_formats(DriverRegistry& registry);
+
+}  // namespace blockbed
