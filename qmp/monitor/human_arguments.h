@@ -60,8 +60,8 @@ class HumanArguments {
   std::vector<std::pair<std::string, Value>> values_;
 };
 
-// `command` is the name with its aliases, as complaints show it. A complaint may begin with a line
-// about a quoted word.
+// `command` is the name with its aliases, as complaints show it. A complaint about a quoted word
+// has two lines; QEMU prints the first one not at the monitor but on its standard output.
 Expected<HumanArguments> parse_human_arguments(std::string_view command,
                                                const std::vector<HumanArgument>& expected,
                                                std::string_view line);

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "qmp/monitor/monitor.h"
+
 namespace blockbed {
 namespace {
 
@@ -132,8 +134,12 @@ Task<void> HumanTable::execute(HumanContext& context, std::string line) const {
   }
   auto arguments = parse_human_arguments(command->name, command->arguments, rest);
   if (!arguments) {
-    context.print(fmt::format("{}\nTry \"help {}\" for more information\n",
-                              arguments.error().description, typed));
+    std::string_view complaint = arguments.error().description;
+    if (const size_t line_end = complaint.find('\n'); line_end != std::string_view::npos) {
+      context.monitor().print(complaint.substr(0, line_end + 1));
+      complaint.remove_prefix(line_end + 1);
+    }
+    context.print(fmt::format("{}\nTry \"help {}\" for more information\n", complaint, typed));
     co_return;
   }
   auto task = command->run(context, *std::move(arguments));

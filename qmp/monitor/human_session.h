@@ -30,6 +30,8 @@ class HumanSession : public std::enable_shared_from_this<HumanSession> {
 
   // Text with '\n' as its line ends.
   void print(std::string_view text);
+  // Bytes as they are (Monitor::print).
+  void print_raw(std::string_view bytes) { output_.append(bytes); }
 
  private:
   Task<void> read_lines();

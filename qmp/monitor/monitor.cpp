@@ -59,7 +59,7 @@ Task<void> Monitor::serve_stream(std::unique_ptr<Stream> stream, MonitorMode mod
     const auto session = std::make_shared<HumanSession>(*this, std::move(stream));
     const auto place = human_sessions_.insert(human_sessions_.end(), session);
     if (is_stdio) {
-      stdio_session_ = [&session = *session](std::string_view text) { session.print(text); };
+      stdio_session_ = [&session = *session](std::string_view text) { session.print_raw(text); };
     }
     co_await session->run();
     human_sessions_.erase(place);

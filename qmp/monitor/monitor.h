@@ -11,6 +11,7 @@
 //    (event_throttle.h).
 //  - stop() ends all sessions after what they were owed was sent (a client that does not read is
 //    given kLingerNs), waits for the command that runs, and closes the endpoints.
+//  - After start(), stop() must have ended before the monitor dies.
 // Threading: engine thread. The tables and the Env outlive the monitor.
 #pragma once
 

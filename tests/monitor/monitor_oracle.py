@@ -64,11 +64,12 @@ HUMAN = [
     "block_set_io_throttle d 'a 3 4 5 6 7", "block_set_io_throttle d 'ab' 3 4 5 6 7", "block_set_io_throttle d '", 'block_set_io_throttle d 0x 2 3 4 5 6',
     'block_set_io_throttle d 1 2 3 4 5 6 7', 'block_set_io_throttle d 1k 2 3 4 5 6', 'block_set_io_throttle d 18446744073709551615 2 3 4 5 6',
     'block_set_io_throttle "d e" 1 2 3 4 5 6', 'block_resize "a\\"b" 1', 'block_resize a"b 1',
+    'info block "a', 'drive_add "a', 'drive_add "a\\q" b', 'drive_add "a\\n\\r\\\\\\\'" "b', 'block_resize "', 'block_resize "a"1',
 ]
 TYPED = [
     'stop\n', '\n', 'abc\x7fd\n', 'a\x01b\x05c\n', 'stop\r\n', 'stop\n\x1b[A\n', 'ab\x1b[D\x1b[D\x1b[Cx\n', 'abc\x1b[D\x1b[3~\x1b[1~x\x1b[4~y\n', 'abc def\x17x\n',
     'abc\x01\x04\n', 'one\ntwo\n\x1b[A\x1b[A\x1b[B\n', 'one\none\n\x1b[A\x1b[A\n', 'x' * 70 + '\n', 'info name\n', 'stop 1\nhelp stop\n', '\x1b[A\n', '\x7f\x04\x1b[D\n',
-    'a\x1bOAb\n', 'ab\x1bOHc\x1bOFd\n', 'ab\x1b[Hc\x1b[Fd\n', '\x0c\n', 'stop\x1b[Hx\x0c\n', 'a\x1bxb\n', 'a\x02b\x06\n', 'a\x0bb\n', 'ab\x0cc\n', '\x1b[12~a\n', 'a\xc3\xa9\n',
+    'a\x1bOAb\n', 'ab\x1bOHc\x1bOFd\n', 'ab\x1b[Hc\x1b[Fd\n', '\x0c\n', 'stop\x1b[Hx\x0c\n', 'info block "a\n', 'a\x1bxb\n', 'a\x02b\x06\n', 'a\x0bb\n', 'ab\x0cc\n', '\x1b[12~a\n', 'a\xc3\xa9\n',
 ]
 
 
