@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -38,6 +39,13 @@ ssize_t pwritev_all(int descriptor, const IoVector& buffers, uint64_t offset) {
                       static_cast<off_t>(offset));
   } while (count < 0 && errno == EINTR);
   return count < 0 ? -errno : count;
+}
+
+// How often this thread gave its processor up to wait for something.
+long times_slept() {
+  rusage usage;
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
 }
 
 bool range_exists(uint64_t offset, uint64_t length) {
@@ -139,8 +147,12 @@ Task<Result<void>> ProductionFile::write(uint64_t offset, IoVector buffers) {
   if (!options_.direct && buffers.size() <= kInlineWriteLimit) {
     const int64_t begin = EventLoop::now();
     if (guard_.allows(begin)) {
+      const bool watched = guard_.watches(begin);
+      const long slept_before = watched ? times_slept() : 0;
       const ssize_t count = pwritev_all(descriptor_, buffers, offset);
-      guard_.note(begin, EventLoop::now());
+      if (const int64_t end = EventLoop::now(); end - begin > InlineGuard::kSlow) [[unlikely]] {
+        guard_.was_slow(end, watched && times_slept() != slept_before);
+      }
       if (count == static_cast<ssize_t>(buffers.size())) co_return {};
       if (count < 0) co_return io_error(static_cast<int>(-count));
       done = static_cast<std::size_t>(count);

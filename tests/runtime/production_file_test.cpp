@@ -475,16 +475,32 @@ constexpr Setting kSettings[] = {
 INSTANTIATE_TEST_SUITE_P(Everywhere, ProductionFiles, ::testing::ValuesIn(kSettings),
                          [](const auto& setting) { return setting.param.name; });
 
-TEST(InlineGuard, PausesAfterASlowCall) {
+TEST(InlineGuard, PausesAfterWatchedSleeps) {
   InlineGuard guard;
-  EXPECT_TRUE(guard.allows(1000));
-  guard.note(1000, 1000 + InlineGuard::kSlow);
-  EXPECT_TRUE(guard.allows(1000 + InlineGuard::kSlow));
-  const int64_t end = 1001 + InlineGuard::kSlow;
-  guard.note(1000, end);
-  EXPECT_FALSE(guard.allows(end));
-  EXPECT_FALSE(guard.allows(end + InlineGuard::kPause - 1));
-  EXPECT_TRUE(guard.allows(end + InlineGuard::kPause));
+  int64_t now = 1'000'000'000'000;
+  EXPECT_TRUE(guard.allows(now));
+  EXPECT_FALSE(guard.watches(now));
+  // Slow, and nobody knows why: only watched from then on.
+  guard.was_slow(now, false);
+  EXPECT_TRUE(guard.allows(now));
+  EXPECT_TRUE(guard.watches(now));
+  EXPECT_FALSE(guard.watches(now + InlineGuard::kWatch));
+  // It slept: others do the waiting, longer each time.
+  int64_t pause = InlineGuard::kFirstPause;
+  for (int i = 0; i < 10; ++i) {
+    guard.was_slow(now, true);
+    EXPECT_FALSE(guard.allows(now + pause - 1));
+    now += pause;
+    EXPECT_TRUE(guard.allows(now));
+    EXPECT_TRUE(guard.watches(now));
+    pause = std::min(pause * 2, InlineGuard::kLongestPause);
+  }
+  // After a quiet time it begins anew.
+  now += InlineGuard::kForget;
+  EXPECT_FALSE(guard.watches(now));
+  guard.was_slow(now, true);
+  EXPECT_FALSE(guard.allows(now));
+  EXPECT_TRUE(guard.allows(now + InlineGuard::kFirstPause));
 }
 
 }  // namespace
