@@ -150,7 +150,13 @@ def test_guests_that_overwrite_each_other(server, images, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_backups_of_one_disk_have_two_instants(server, images, seed):
+@pytest.mark.parametrize(
+    "at_once",
+    [False, pytest.param(True, marks=pytest.mark.differs(
+        "QEMU can abort when both filters are removed at once: Block node is read-only", server="qemu", sometimes=True))],
+    ids=["in turn", "at once"],
+)
+def test_two_backups_of_one_disk_have_two_instants(server, images, seed, at_once):
     """The second begins while the first still runs; each keeps its own instant."""
     history = History({"src": disk(server, images, "src")})
     first, second = target(server, images, "first"), target(server, images, "second", "raw")
@@ -164,7 +170,10 @@ def test_two_backups_of_one_disk_have_two_instants(server, images, seed):
         guest.wait_writes(30)
         for job in ("one", "two"):
             server.block_job_set_speed(device=job, speed=0)
-        wait_all(server, "one", "two")
+            if not at_once:
+                wait_all(server, job)
+        if at_once:
+            wait_all(server, "one", "two")
     server.stop()
     history.check(at_first, {"src": first.content()})
     history.check(at_second, {"src": second.content()})
