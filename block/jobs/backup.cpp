@@ -111,7 +111,7 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
   engine.set_compress(options.compress);
   engine.set_skip_unallocated(options.sync == BackupSync::kTop);
   auto job = std::make_shared<BackupJob>(registry, std::move(options), std::move(*filter));
-  engine.set_progress(&job->progress());
+  engine.set_progress(&job->counted());
   registry.add(job);
   if (Expected<void> attached = job->attach(); !attached) {
     registry.give_up(*job);

@@ -41,6 +41,10 @@ class BlockJob : public Job, public EdgeParent {
   // "ok", "failed", "nospace".
   std::string_view io_status_name() const;
 
+  // `busy` of query-block-jobs: the job's own code, not what it waits for, has to go on. A walk of
+  // workers is a wait.
+  virtual bool shows_busy() const { return false; }
+
   // The client's verb. The number is as it came: negative ones are refused.
   Expected<void> user_set_speed(int64_t bytes_per_second);
   // The same at creation, before there are verbs.

@@ -155,7 +155,7 @@ class Job : public std::enable_shared_from_this<Job> {
 
   Env& env() const;
   EventSink& events() const;
-  Progress& progress() { return progress_; }
+  Progress& counted() { return progress_; }
   // An error policy stops the job until the client resumes it.
   void pause_for_user();
 
