@@ -1,0 +1,202 @@
+#include "block/formats/image_create.h"
+
+#include <fmt/format.h>
+
+#include <variant>
+
+#include "block/formats/qcow2/create.h"
+#include "block/formats/qcow2/graph_storage.h"
+#include "block/graph/backend.h"
+#include "block/graph/graph.h"
+#include "schema/blockdev_create.h"
+#include "schema/blockdev_options.h"
+
+namespace blockbed {
+
+namespace {
+
+const PermissionPair kCreating = {Permission::kWrite | Permission::kResize, Permissions::all()};
+
+// A node that an image is being made on: opened or found, and held with the permissions for it.
+class Target {
+ public:
+  explicit Target(Graph& graph) : graph_(graph), backend_(graph, "", kCreating) {}
+
+  // [graph lock]
+  Task<Expected<void>> open(const schema::BlockdevRef& reference) {
+    if (const auto* name = std::get_if<std::string>(&reference.u)) {
+      auto found = graph_.find_device_or_node(*name, *name);
+      if (!found) co_return fail(std::move(found).error());
+      node_ = NodeRef(**found);
+    } else {
+      auto opened = co_await graph_.open(*std::get<schema::Box<schema::BlockdevOptions>>(reference.u));
+      if (!opened) co_return fail(std::move(opened).error());
+      node_ = std::move(*opened);
+    }
+    co_return backend_.insert(*node_);
+  }
+  // [graph lock]
+  Task<Expected<void>> open_file(std::string filename) {
+    Graph::OpenRequest request;
+    request.filename = std::move(filename);
+    request.protocol_only = true;
+    auto opened = co_await graph_.open(std::move(request));
+    if (!opened) co_return fail(std::move(opened).error());
+    node_ = std::move(*opened);
+    co_return backend_.insert(*node_);
+  }
+  // [graph lock]
+  Task<void> close() {
+    if (backend_.node() != nullptr) co_await backend_.remove();
+    node_ = NodeRef();
+  }
+
+  Node& node() const { return *node_; }
+  Backend& backend() { return backend_; }
+
+ private:
+  Graph& graph_;
+  Backend backend_;
+  NodeRef node_;
+};
+
+Preallocation preallocation_of(std::optional<schema::PreallocMode> mode) {
+  switch (mode.value_or(schema::PreallocMode::kOff)) {
+    case schema::PreallocMode::kOff:
+      return Preallocation::kOff;
+    case schema::PreallocMode::kMetadata:
+      return Preallocation::kMetadata;
+    case schema::PreallocMode::kFalloc:
+      return Preallocation::kFalloc;
+    case schema::PreallocMode::kFull:
+      return Preallocation::kFull;
+  }
+  return Preallocation::kOff;
+}
+
+Expected<qcow2::CreateOptions> options_of(const schema::BlockdevCreateOptionsQcow2& o) {
+  qcow2::CreateOptions result;
+  result.size = o.size;
+  result.version = o.version.value_or(schema::BlockdevQcow2Version::kV3) ==
+                           schema::BlockdevQcow2Version::kV2
+                       ? 2
+                       : 3;
+  result.cluster_size = o.cluster_size.value_or(result.cluster_size);
+  const int64_t refcount_bits = o.refcount_bits.value_or(16);
+  // What is no width at all is refused with the others, not wrapped into one.
+  result.refcount_bits = refcount_bits < 1 || refcount_bits > 64
+                             ? 65
+                             : static_cast<uint32_t>(refcount_bits);
+  result.extended_l2 = o.extended_l2.value_or(false);
+  result.lazy_refcounts = o.lazy_refcounts.value_or(false);
+  if (o.compression_type == schema::Qcow2CompressionType::kZstd) {
+    result.compression = qcow2::CompressionType::kZstd;
+  }
+  result.backing_file = o.backing_file.value_or("");
+  if (o.backing_fmt) result.backing_format = std::string(name(*o.backing_fmt));
+  result.preallocation = preallocation_of(o.preallocation);
+  result.data_file = o.data_file.has_value();
+  result.data_file_raw = o.data_file_raw.value_or(false);
+  if (o.encrypt) return fail("Encrypted qcow2 images are not supported yet");
+  return result;
+}
+
+Task<Expected<void>> write_qcow2(Graph& graph, Target& file, Target* data,
+                                 qcow2::CreateOptions options) {
+  qcow2::NodeStorage file_storage(file.backend());
+  std::optional<qcow2::NodeStorage> data_storage;
+  if (data != nullptr) {
+    data_storage.emplace(data->backend());
+    options.data_file_name = data->node().filename();
+  }
+  auto created = co_await qcow2::create(graph.env(), file_storage,
+                                        data != nullptr ? &*data_storage : nullptr, options);
+  if (created) {
+    if (auto flushed = co_await file_storage.flush(); !flushed) {
+      created = fail(
+          fmt::format("Could not write qcow2 header: {}", strerror_text(flushed.error())));
+    }
+  }
+  co_return created;
+}
+
+}  // namespace
+
+Task<Expected<void>> create_qcow2_image(Graph& graph,
+                                        const schema::BlockdevCreateOptionsQcow2& options) {
+  Target file(graph);
+  Target data(graph);
+  MutexGuard lock = co_await graph.lock();
+  Expected<void> result = co_await file.open(options.file);
+  if (result && options.data_file) result = co_await data.open(*options.data_file);
+  Expected<qcow2::CreateOptions> wanted = options_of(options);
+  if (result && !wanted) result = fail(wanted.error());
+  if (result) {
+    lock.unlock();
+    result = co_await write_qcow2(graph, file, options.data_file ? &data : nullptr, *wanted);
+    lock = co_await graph.lock();
+  }
+  co_await data.close();
+  co_await file.close();
+  co_await graph.close_unreferenced();
+  co_return result;
+}
+
+std::string formatting_line(const ImageFileRequest& request) {
+  std::string line = fmt::format("Formatting '{}', fmt={} ", request.filename, request.format);
+  if (request.format != "qcow2") return line + fmt::format("size={}", request.size);
+  const qcow2::CreateOptions defaults;
+  line += fmt::format("cluster_size={} extended_l2=off compression_type=zlib size={}",
+                      defaults.cluster_size, request.size);
+  if (!request.backing_file.empty()) line += fmt::format(" backing_file={}", request.backing_file);
+  if (!request.backing_format.empty()) {
+    line += fmt::format(" backing_fmt={}", request.backing_format);
+  }
+  return line + fmt::format(" lazy_refcounts=off refcount_bits={}", defaults.refcount_bits);
+}
+
+Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
+                                       ImageFileRequest request,
+                                       std::function<void(std::string_view)> announce) {
+  const bool qcow2_format = request.format == "qcow2";
+  if (!qcow2_format && request.format != "raw") {
+    if (graph.drivers().find(request.format) == nullptr) {
+      co_return fail(fmt::format("Unknown file format '{}'", request.format));
+    }
+    co_return fail(
+        fmt::format("Format driver '{}' does not support image creation", request.format));
+  }
+  if (!qcow2_format && !request.backing_file.empty()) {
+    co_return fail(
+        fmt::format("Backing file not supported for file format '{}'", request.format));
+  }
+  if (!request.backing_file.empty() && request.backing_file == request.filename) {
+    co_return fail("Error: Trying to create an image with the same filename as the backing file");
+  }
+  announce(formatting_line(request));
+
+  schema::BlockdevCreateOptionsFile file_options;
+  file_options.filename = request.filename;
+  // A raw disk ends at a sector.
+  file_options.size = qcow2_format ? 0 : (request.size + 511) / 512 * 512;
+  BB_CO_TRY(co_await create_file(graph.env(), file_options));
+  if (!qcow2_format) co_return Expected<void>();
+
+  qcow2::CreateOptions options;
+  options.size = (request.size + 511) / 512 * 512;
+  options.backing_file = request.backing_file;
+  options.backing_format = request.backing_format;
+  Target file(graph);
+  MutexGuard lock = co_await graph.lock();
+  Expected<void> result = co_await file.open_file(request.filename);
+  if (result) {
+    lock.unlock();
+    result = co_await write_qcow2(graph, file, nullptr, options);
+    lock = co_await graph.lock();
+  }
+  co_await file.close();
+  co_await graph.close_unreferenced();
+  co_return result;
+}
+
+}  // namespace blockbed
