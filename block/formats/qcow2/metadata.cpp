@@ -144,6 +144,9 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
   } else {
     std::memset(piece->data(), 0, g_.l2_piece_bytes);
   }
+  // A table that was not written whole is at least begun before anything refers to it: the file
+  // must reach as far.
+  if (content.empty()) l2_cache_.mark_dirty(*piece);
   overlap_map_.add(overlap::kActiveL2, table, g_.cluster_size);
   l1_.set(g_.l1_index(guest), table | kEntryCopied);
   unsynced_references_ = true;
