@@ -17,8 +17,9 @@ struct IoServices {
   EventLoop loop;
   WorkerPool pool;
 
-  IoServices(unsigned max_workers, bool allow_ring)
-      : pool(loop, max_workers), ring_wanted_(allow_ring) {}
+  IoServices(unsigned max_workers, bool allow_ring,
+             std::chrono::milliseconds worker_idle = WorkerPool::kIdle)
+      : pool(loop, max_workers, worker_idle), ring_wanted_(allow_ring) {}
 
   Ring* ring() {
     if (ring_wanted_) {

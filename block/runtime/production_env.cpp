@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 
 #include "block/runtime/io_services.h"
@@ -64,7 +65,9 @@ struct ProductionEnv::Machinery {
   std::optional<uint64_t> random_state;
 
   explicit Machinery(const ProductionOptions& options)
-      : services(options.max_workers, options.allow_ring), random_state(options.seed) {}
+      : services(options.max_workers, options.allow_ring,
+                 std::chrono::milliseconds(options.worker_idle)),
+        random_state(options.seed) {}
 };
 
 ProductionEnv::ProductionEnv(ProductionOptions options)

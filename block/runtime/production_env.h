@@ -4,8 +4,8 @@
 //
 // Contract
 //  - The thread that makes it is the engine's thread: it calls run() or run_until_complete(), and
-//    everything else. Making one is cheap (no thread, no ring): a server makes it before it parses
-//    its command line.
+//    everything else. Making one is cheap: no thread, no ring. It does not survive a fork(): a
+//    process that becomes a daemon makes it afterwards.
 //  - run() resumes ready coroutines and waits for events until stop() is called. stop() may be
 //    called before run(), which then returns at once. Both may be repeated.
 //  - on_signal(): the callback runs on the engine's thread in the loop, as a call and not a
@@ -31,6 +31,8 @@ struct ProductionOptions {
   // False: as if the kernel refused io_uring.
   bool allow_ring = true;
   unsigned max_workers = 16;
+  // A worker that had nothing to do for so long ends. Milliseconds.
+  int worker_idle = 10'000;
   // Makes random() repeatable.
   std::optional<uint64_t> seed;
 

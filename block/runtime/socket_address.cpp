@@ -98,6 +98,13 @@ Result<std::vector<KernelAddress>> resolve(const InetAddress& address, Purpose p
     KernelAddress one;
     std::memcpy(&one.storage, a->ai_addr, a->ai_addrlen);
     one.length = a->ai_addrlen;
+    // A hosts file may name one twice, and no address can be bound twice.
+    if (std::ranges::any_of(result, [&one](const KernelAddress& other) {
+          return other.length == one.length &&
+                 std::memcmp(&other.storage, &one.storage, one.length) == 0;
+        })) {
+      continue;
+    }
     result.push_back(one);
   }
   ::freeaddrinfo(found);

@@ -4,7 +4,6 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "block/runtime/assert.h"
 
@@ -62,7 +61,7 @@ void WorkerPool::serve() {
     while (first_ == nullptr) {
       if (stopping_) return;
       ++idle_;
-      const std::cv_status woken = work_.wait_for(lock, std::chrono::seconds(kIdleSeconds));
+      const std::cv_status woken = work_.wait_for(lock, idle_time_);
       --idle_;
       if (woken == std::cv_status::timeout && first_ == nullptr && !stopping_) {
         ended_.push_back(std::this_thread::get_id());

@@ -6,12 +6,13 @@
 //  - `co_await pool.run(function)` calls function() on a worker and resumes on the engine's thread
 //    with its value. The function and its value live in the awaiting frame: nothing is allocated.
 //  - Threads start on first use, one for each job that finds none idle, up to the maximum; one that
-//    was idle for kIdleSeconds ends. Jobs beyond the threads wait in order.
+//    was idle for a while ends. Jobs beyond the threads wait in order.
 //  - Workers block every signal: handlers run on the engine's thread.
 //  - The pool dies with no job inside.
 // Threading: run() on the engine's thread.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <coroutine>
 #include <cstddef>
@@ -30,10 +31,12 @@ class WorkerPool {
  public:
   // Enough for a disk's queue to see parallel requests; each costs a stack and a wake.
   static constexpr unsigned kMaxThreads = 16;
-  static constexpr int kIdleSeconds = 10;
 
-  explicit WorkerPool(EventLoop& loop, unsigned max_threads = kMaxThreads)
-      : loop_(loop), max_threads_(max_threads) {}
+  static constexpr std::chrono::milliseconds kIdle{10'000};
+
+  explicit WorkerPool(EventLoop& loop, unsigned max_threads = kMaxThreads,
+                      std::chrono::milliseconds idle = kIdle)
+      : loop_(loop), max_threads_(max_threads), idle_time_(idle) {}
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -84,6 +87,7 @@ class WorkerPool {
 
   EventLoop& loop_;
   const unsigned max_threads_;
+  const std::chrono::milliseconds idle_time_;
 
   mutable std::mutex mutex_;
   std::condition_variable work_;

@@ -68,7 +68,8 @@ void for_each_seed(uint64_t count, const Function& fn) {
                   test->name());
     fn(seed);
     if (::testing::Test::HasFailure()) {
-      ADD_FAILURE() << "seed " << seed << " failed; " << detail::replay;
+      ADD_FAILURE() << "seed " << seed << " failed";
+      detail::print_replay();
       break;
     }
   }

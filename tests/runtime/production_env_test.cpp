@@ -112,6 +112,23 @@ TEST(ProductionEnv, JobsRunInParallel) {
   EXPECT_EQ(env.worker_threads(), 4U);
 }
 
+Task<void> until_no_thread(ProductionEnv& env) {
+  while (env.worker_threads() > 0) co_await env.sleep(100'000);
+}
+
+TEST(ProductionEnv, IdleThreadsEndAndNewOnesStart) {
+  ProductionOptions options;
+  options.worker_idle = 1;
+  ProductionEnv env(options);
+  std::atomic<int> done = 0;
+  for (int i = 0; i < 5; ++i) {
+    env.run_until_complete(all_at_once(env, 8));
+    env.run_until_complete(until_no_thread(env));
+    env.run_until_complete(many_on_workers(env, 50, done));
+  }
+  EXPECT_EQ(done.load(), 250);
+}
+
 TEST(ProductionEnv, RunsUntilStopped) {
   ProductionEnv env;
   env.stop();
