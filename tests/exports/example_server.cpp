@@ -17,6 +17,7 @@
 #endif
 #include "block/graph/graph.h"
 #include "block/protocols/register.h"
+#include "block/runtime/event_sink.h"
 #include "block/runtime/production_env.h"
 #include "qmp/schema/json_parse.h"
 

@@ -287,8 +287,10 @@ TEST_F(NegotiationTest, MalformedInfoAndGo) {
     EXPECT_EQ(verdict(option, info_data(std::string("a\0b", 3))),
               "invalid: Unexpected embedded NUL in option " + word);
     EXPECT_EQ(verdict(option, info_data("nosuch")), "unknown: export 'nosuch' not present");
+    EXPECT_EQ(verdict(option, info_data(std::string(79, 'a'))),
+              "unknown: export '" + std::string(79, 'a') + "' not present");
     EXPECT_EQ(verdict(option, info_data(std::string(80, 'a'))),
-              "unknown: export '" + std::string(80, 'a') + "' not present");
+              "unknown: export '" + std::string(80, 'a') + "...' not present");
     EXPECT_EQ(verdict(option, info_data(std::string(kMaxString, 'a'))),
               "unknown: export '" + std::string(80, 'a') + "...' not present");
     EXPECT_EQ(phase(), kHandshake);

@@ -43,7 +43,8 @@ Task<void> reads_what_was_written(World& world) {
     EXPECT_EQ(co_await client->request(Command::kDisconnect, 0, 0), true);
     EXPECT_TRUE(co_await client->at_end());
   }
-  EXPECT_GE(world.disk.flushes, 6u);
+  // A flush with nothing written since the last one costs nothing.
+  EXPECT_EQ(world.disk.flushes, 4u);
   co_await world.wait_for_connections(0);
 }
 TEST(NbdSession, ReadsWhatWasWritten) {
@@ -257,9 +258,7 @@ Task<void> hammer(World& world, uint64_t begin, uint64_t size, int bursts) {
     if (!co_await client->send(std::move(out))) co_return;
     std::map<uint64_t, Bytes> read;
     while (!sent.empty()) {
-      // A simple reply names its request before its payload: all reads of one burst are of that
-      // client, so the length is looked up by peeking at nothing; simple clients read one request
-      // at a time instead.
+      // Simple replies do not say how long they are: those are taken below, by what was asked.
       if (!structured) break;
       const auto reply = co_await client->reply();
       if (!reply) co_return;

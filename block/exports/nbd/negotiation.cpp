@@ -10,11 +10,11 @@ namespace blockbed::nbd {
 
 namespace {
 
-// Long names are cut in messages, as QEMU cuts them.
+// Names of this length or more are cut in messages, as QEMU cuts them.
 constexpr std::size_t kShownName = 80;
 
 std::string shown(std::string_view name) {
-  if (name.size() <= kShownName) return std::string(name);
+  if (name.size() < kShownName) return std::string(name);
   return std::string(name.substr(0, kShownName)) + "...";
 }
 
