@@ -1,8 +1,8 @@
 // EventSink: the one way in which the block layer tells the world what happened.
 //
-// Contract: emit() returns at once; the events of one sink are seen in the order of emission, before the reply of a
-// command that was still running when they were emitted. The monitor implements it; tests record.
-// Threading: engine thread only.
+// Contract: emit() returns at once; the events of one sink are seen in the order of emission,
+// before the reply of a command that was still running when they were emitted. The monitor
+// implements it; tests record. Threading: engine thread only.
 #pragma once
 
 #include <string_view>
