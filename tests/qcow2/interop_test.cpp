@@ -11,46 +11,13 @@
 
 #include "block/runtime/production_env.h"
 #include "tests/qcow2/image_fixture.h"
+#include "tests/qcow2/tools_fixture.h"
 
 namespace blockbed::qcow2::test {
 namespace {
 
-struct ToolResult {
-  int status = -1;
-  std::string output;
-};
-
-ToolResult run_tool(const std::string& command) {
-  ToolResult result;
-  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-  if (pipe == nullptr) return result;
-  char chunk[4096];
-  while (const std::size_t got = std::fread(chunk, 1, sizeof(chunk), pipe)) {
-    result.output.append(chunk, got);
-  }
-  result.status = ::pclose(pipe);
-  return result;
-}
-
-class Interop : public ::testing::Test {
+class Interop : public ToolTest {
  public:
-  void SetUp() override {
-    if (run_tool("qemu-img --version").status != 0) GTEST_SKIP() << "qemu-img is not installed";
-    char pattern[] = "/tmp/blockbed-qcow2-XXXXXX";
-    directory_ = ::mkdtemp(pattern);
-  }
-  void TearDown() override {
-    if (!directory_.empty()) run_tool("rm -rf " + directory_);
-  }
-  std::string path(const std::string& name) const { return directory_ + "/" + name; }
-  void tool(const std::string& command) {
-    const ToolResult result = run_tool(command);
-    ASSERT_EQ(result.status, 0) << command << "\n" << result.output;
-  }
-  static std::string slurp(const std::string& file) {
-    std::ifstream in(file, std::ios::binary);
-    return std::string(std::istreambuf_iterator<char>(in), {});
-  }
   std::vector<std::byte> read_all(const std::string& file, uint64_t size, uint64_t step,
                                   std::vector<std::byte> backing = {}) {
     return env_.run_until_complete([](Interop& t, std::string f, uint64_t n, uint64_t s,
@@ -71,7 +38,6 @@ class Interop : public ::testing::Test {
     }(*this, file, size, step, std::move(backing)));
   }
 
-  std::string directory_;
   ProductionEnv env_;
 };
 
