@@ -212,12 +212,16 @@ ImageInfoSpecificKind = Literal["qcow2", "vmdk", "luks", "rbd"]
 BlockDeviceIoStatus = Literal["ok", "failed", "nospace"]
 Qcow2BitmapInfoFlags = Literal["in-use", "auto"]
 XDbgBlockGraphNodeType = Literal["block-backend", "block-job", "block-driver"]
+SshHostKeyCheckMode = Literal["none", "hash", "known_hosts"]
+SshHostKeyCheckHashType = Literal["md5", "sha1", "sha256"]
+IscsiTransport = Literal["tcp", "iser"]
+IscsiHeaderDigest = Literal["crc32c", "none", "crc32c-none", "none-crc32c"]
+RbdAuthMode = Literal["cephx", "none"]
+NFSTransport = Literal["inet"]
 BlockdevDiscardOptions = Literal["ignore", "unmap"]
 BlockdevAioOptions = Literal["threads", "native", "io_uring"]
 Qcow2OverlapCheckMode = Literal["none", "constant", "cached", "all"]
 BlockdevQcowEncryptionFormat = Literal["aes"]
-SshHostKeyCheckMode = Literal["none", "hash", "known_hosts"]
-SshHostKeyCheckHashType = Literal["md5", "sha1", "sha256"]
 BlkdebugEvent = Literal["l1_update", "l1_grow_alloc_table", "l1_grow_write_table", "l1_grow_activate_table",
     "l2_load", "l2_update", "l2_update_compressed", "l2_alloc_cow_read", "l2_alloc_write", "read_aio",
     "read_backing_aio", "read_compressed", "write_aio", "write_compressed", "vmstate_load", "vmstate_save",
@@ -230,11 +234,7 @@ BlkdebugEvent = Literal["l1_update", "l1_grow_alloc_table", "l1_grow_write_table
     "none"]
 BlkdebugIOType = Literal["read", "write", "write-zeroes", "discard", "flush", "block-status"]
 QuorumReadPattern = Literal["quorum", "fifo"]
-IscsiTransport = Literal["tcp", "iser"]
-IscsiHeaderDigest = Literal["crc32c", "none", "crc32c-none", "none-crc32c"]
-RbdAuthMode = Literal["cephx", "none"]
 ReplicationMode = Literal["primary", "secondary"]
-NFSTransport = Literal["inet"]
 OnCbwError = Literal["break-guest-write", "break-snapshot"]
 BlockdevQcow2Version = Literal["v2", "v3"]
 BlockdevVmdkSubformat = Literal["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
@@ -332,20 +332,20 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "BlockDeviceIoStatus": BlockDeviceIoStatus.__args__,
     "Qcow2BitmapInfoFlags": Qcow2BitmapInfoFlags.__args__,
     "XDbgBlockGraphNodeType": XDbgBlockGraphNodeType.__args__,
+    "SshHostKeyCheckMode": SshHostKeyCheckMode.__args__,
+    "SshHostKeyCheckHashType": SshHostKeyCheckHashType.__args__,
+    "IscsiTransport": IscsiTransport.__args__,
+    "IscsiHeaderDigest": IscsiHeaderDigest.__args__,
+    "RbdAuthMode": RbdAuthMode.__args__,
+    "NFSTransport": NFSTransport.__args__,
     "BlockdevDiscardOptions": BlockdevDiscardOptions.__args__,
     "BlockdevAioOptions": BlockdevAioOptions.__args__,
     "Qcow2OverlapCheckMode": Qcow2OverlapCheckMode.__args__,
     "BlockdevQcowEncryptionFormat": BlockdevQcowEncryptionFormat.__args__,
-    "SshHostKeyCheckMode": SshHostKeyCheckMode.__args__,
-    "SshHostKeyCheckHashType": SshHostKeyCheckHashType.__args__,
     "BlkdebugEvent": BlkdebugEvent.__args__,
     "BlkdebugIOType": BlkdebugIOType.__args__,
     "QuorumReadPattern": QuorumReadPattern.__args__,
-    "IscsiTransport": IscsiTransport.__args__,
-    "IscsiHeaderDigest": IscsiHeaderDigest.__args__,
-    "RbdAuthMode": RbdAuthMode.__args__,
     "ReplicationMode": ReplicationMode.__args__,
-    "NFSTransport": NFSTransport.__args__,
     "OnCbwError": OnCbwError.__args__,
     "BlockdevQcow2Version": BlockdevQcow2Version.__args__,
     "BlockdevVmdkSubformat": BlockdevVmdkSubformat.__args__,
@@ -939,6 +939,150 @@ STRUCTS: dict[str, tuple[Member, ...]] = {
         Member("x-bps-write-max-length", "int", False),
         Member("x-iops-size", "int", False),
     ),
+    "SshHostKeyHash": (
+        Member("type", "SshHostKeyCheckHashType", True),
+        Member("hash", "str", True),
+    ),
+    "SshHostKeyCheck": (
+        Member("mode", "SshHostKeyCheckMode", True),
+    ),
+    "BlockdevOptionsSsh": (
+        Member("server", "InetSocketAddress", True),
+        Member("path", "str", True),
+        Member("user", "str", False),
+        Member("host-key-check", "SshHostKeyCheck", False),
+    ),
+    "BlockdevOptionsGluster": (
+        Member("volume", "str", True),
+        Member("path", "str", True),
+        Member("server", "[SocketAddress]", True),
+        Member("debug", "int", False),
+        Member("logfile", "str", False),
+    ),
+    "BlockdevOptionsIscsi": (
+        Member("transport", "IscsiTransport", True),
+        Member("portal", "str", True),
+        Member("target", "str", True),
+        Member("lun", "int", False),
+        Member("user", "str", False),
+        Member("password-secret", "str", False),
+        Member("initiator-name", "str", False),
+        Member("header-digest", "IscsiHeaderDigest", False),
+        Member("timeout", "int", False),
+    ),
+    "RbdEncryptionOptionsLUKSBase": (
+        Member("key-secret", "str", True),
+    ),
+    "RbdEncryptionCreateOptionsLUKSBase": (
+        Member("key-secret", "str", True),
+        Member("cipher-alg", "QCryptoCipherAlgorithm", False),
+    ),
+    "RbdEncryptionOptionsLUKS": (
+        Member("key-secret", "str", True),
+    ),
+    "RbdEncryptionOptionsLUKS2": (
+        Member("key-secret", "str", True),
+    ),
+    "RbdEncryptionCreateOptionsLUKS": (
+        Member("key-secret", "str", True),
+        Member("cipher-alg", "QCryptoCipherAlgorithm", False),
+    ),
+    "RbdEncryptionCreateOptionsLUKS2": (
+        Member("key-secret", "str", True),
+        Member("cipher-alg", "QCryptoCipherAlgorithm", False),
+    ),
+    "RbdEncryptionOptions": (
+        Member("format", "RbdImageEncryptionFormat", True),
+    ),
+    "RbdEncryptionCreateOptions": (
+        Member("format", "RbdImageEncryptionFormat", True),
+    ),
+    "BlockdevOptionsRbd": (
+        Member("pool", "str", True),
+        Member("namespace", "str", False),
+        Member("image", "str", True),
+        Member("conf", "str", False),
+        Member("snapshot", "str", False),
+        Member("encrypt", "RbdEncryptionOptions", False),
+        Member("user", "str", False),
+        Member("auth-client-required", "[RbdAuthMode]", False),
+        Member("key-secret", "str", False),
+        Member("server", "[InetSocketAddressBase]", False),
+    ),
+    "NFSServer": (
+        Member("type", "NFSTransport", True),
+        Member("host", "str", True),
+    ),
+    "BlockdevOptionsNfs": (
+        Member("server", "NFSServer", True),
+        Member("path", "str", True),
+        Member("user", "int", False),
+        Member("group", "int", False),
+        Member("tcp-syn-count", "int", False),
+        Member("readahead-size", "int", False),
+        Member("page-cache-size", "int", False),
+        Member("debug", "int", False),
+    ),
+    "BlockdevOptionsCurlBase": (
+        Member("url", "str", True),
+        Member("readahead", "int", False),
+        Member("timeout", "int", False),
+        Member("username", "str", False),
+        Member("password-secret", "str", False),
+        Member("proxy-username", "str", False),
+        Member("proxy-password-secret", "str", False),
+    ),
+    "BlockdevOptionsCurlHttp": (
+        Member("url", "str", True),
+        Member("readahead", "int", False),
+        Member("timeout", "int", False),
+        Member("username", "str", False),
+        Member("password-secret", "str", False),
+        Member("proxy-username", "str", False),
+        Member("proxy-password-secret", "str", False),
+        Member("cookie", "str", False),
+        Member("cookie-secret", "str", False),
+    ),
+    "BlockdevOptionsCurlHttps": (
+        Member("url", "str", True),
+        Member("readahead", "int", False),
+        Member("timeout", "int", False),
+        Member("username", "str", False),
+        Member("password-secret", "str", False),
+        Member("proxy-username", "str", False),
+        Member("proxy-password-secret", "str", False),
+        Member("cookie", "str", False),
+        Member("sslverify", "bool", False),
+        Member("cookie-secret", "str", False),
+    ),
+    "BlockdevOptionsCurlFtp": (
+        Member("url", "str", True),
+        Member("readahead", "int", False),
+        Member("timeout", "int", False),
+        Member("username", "str", False),
+        Member("password-secret", "str", False),
+        Member("proxy-username", "str", False),
+        Member("proxy-password-secret", "str", False),
+    ),
+    "BlockdevOptionsCurlFtps": (
+        Member("url", "str", True),
+        Member("readahead", "int", False),
+        Member("timeout", "int", False),
+        Member("username", "str", False),
+        Member("password-secret", "str", False),
+        Member("proxy-username", "str", False),
+        Member("proxy-password-secret", "str", False),
+        Member("sslverify", "bool", False),
+    ),
+    "BlockdevOptionsNbd": (
+        Member("server", "SocketAddress", True),
+        Member("export", "str", False),
+        Member("tls-creds", "str", False),
+        Member("tls-hostname", "str", False),
+        Member("x-dirty-bitmap", "str", False),
+        Member("reconnect-delay", "uint32", False),
+        Member("open-timeout", "uint32", False),
+    ),
     "BlockdevCacheOptions": (
         Member("direct", "bool", False),
         Member("no-flush", "bool", False),
@@ -1023,19 +1167,6 @@ STRUCTS: dict[str, tuple[Member, ...]] = {
         Member("encrypt", "BlockdevQcow2Encryption", False),
         Member("data-file", "BlockdevRef", False),
     ),
-    "SshHostKeyHash": (
-        Member("type", "SshHostKeyCheckHashType", True),
-        Member("hash", "str", True),
-    ),
-    "SshHostKeyCheck": (
-        Member("mode", "SshHostKeyCheckMode", True),
-    ),
-    "BlockdevOptionsSsh": (
-        Member("server", "InetSocketAddress", True),
-        Member("path", "str", True),
-        Member("user", "str", False),
-        Member("host-key-check", "SshHostKeyCheck", False),
-    ),
     "BlkdebugInjectErrorOptions": (
         Member("event", "BlkdebugEvent", True),
         Member("state", "int", False),
@@ -1085,141 +1216,10 @@ STRUCTS: dict[str, tuple[Member, ...]] = {
         Member("rewrite-corrupted", "bool", False),
         Member("read-pattern", "QuorumReadPattern", False),
     ),
-    "BlockdevOptionsGluster": (
-        Member("volume", "str", True),
-        Member("path", "str", True),
-        Member("server", "[SocketAddress]", True),
-        Member("debug", "int", False),
-        Member("logfile", "str", False),
-    ),
-    "BlockdevOptionsIscsi": (
-        Member("transport", "IscsiTransport", True),
-        Member("portal", "str", True),
-        Member("target", "str", True),
-        Member("lun", "int", False),
-        Member("user", "str", False),
-        Member("password-secret", "str", False),
-        Member("initiator-name", "str", False),
-        Member("header-digest", "IscsiHeaderDigest", False),
-        Member("timeout", "int", False),
-    ),
-    "RbdEncryptionOptionsLUKSBase": (
-        Member("key-secret", "str", True),
-    ),
-    "RbdEncryptionCreateOptionsLUKSBase": (
-        Member("key-secret", "str", True),
-        Member("cipher-alg", "QCryptoCipherAlgorithm", False),
-    ),
-    "RbdEncryptionOptionsLUKS": (
-        Member("key-secret", "str", True),
-    ),
-    "RbdEncryptionOptionsLUKS2": (
-        Member("key-secret", "str", True),
-    ),
-    "RbdEncryptionCreateOptionsLUKS": (
-        Member("key-secret", "str", True),
-        Member("cipher-alg", "QCryptoCipherAlgorithm", False),
-    ),
-    "RbdEncryptionCreateOptionsLUKS2": (
-        Member("key-secret", "str", True),
-        Member("cipher-alg", "QCryptoCipherAlgorithm", False),
-    ),
-    "RbdEncryptionOptions": (
-        Member("format", "RbdImageEncryptionFormat", True),
-    ),
-    "RbdEncryptionCreateOptions": (
-        Member("format", "RbdImageEncryptionFormat", True),
-    ),
-    "BlockdevOptionsRbd": (
-        Member("pool", "str", True),
-        Member("namespace", "str", False),
-        Member("image", "str", True),
-        Member("conf", "str", False),
-        Member("snapshot", "str", False),
-        Member("encrypt", "RbdEncryptionOptions", False),
-        Member("user", "str", False),
-        Member("auth-client-required", "[RbdAuthMode]", False),
-        Member("key-secret", "str", False),
-        Member("server", "[InetSocketAddressBase]", False),
-    ),
     "BlockdevOptionsReplication": (
         Member("file", "BlockdevRef", True),
         Member("mode", "ReplicationMode", True),
         Member("top-id", "str", False),
-    ),
-    "NFSServer": (
-        Member("type", "NFSTransport", True),
-        Member("host", "str", True),
-    ),
-    "BlockdevOptionsNfs": (
-        Member("server", "NFSServer", True),
-        Member("path", "str", True),
-        Member("user", "int", False),
-        Member("group", "int", False),
-        Member("tcp-syn-count", "int", False),
-        Member("readahead-size", "int", False),
-        Member("page-cache-size", "int", False),
-        Member("debug", "int", False),
-    ),
-    "BlockdevOptionsCurlBase": (
-        Member("url", "str", True),
-        Member("readahead", "int", False),
-        Member("timeout", "int", False),
-        Member("username", "str", False),
-        Member("password-secret", "str", False),
-        Member("proxy-username", "str", False),
-        Member("proxy-password-secret", "str", False),
-    ),
-    "BlockdevOptionsCurlHttp": (
-        Member("url", "str", True),
-        Member("readahead", "int", False),
-        Member("timeout", "int", False),
-        Member("username", "str", False),
-        Member("password-secret", "str", False),
-        Member("proxy-username", "str", False),
-        Member("proxy-password-secret", "str", False),
-        Member("cookie", "str", False),
-        Member("cookie-secret", "str", False),
-    ),
-    "BlockdevOptionsCurlHttps": (
-        Member("url", "str", True),
-        Member("readahead", "int", False),
-        Member("timeout", "int", False),
-        Member("username", "str", False),
-        Member("password-secret", "str", False),
-        Member("proxy-username", "str", False),
-        Member("proxy-password-secret", "str", False),
-        Member("cookie", "str", False),
-        Member("sslverify", "bool", False),
-        Member("cookie-secret", "str", False),
-    ),
-    "BlockdevOptionsCurlFtp": (
-        Member("url", "str", True),
-        Member("readahead", "int", False),
-        Member("timeout", "int", False),
-        Member("username", "str", False),
-        Member("password-secret", "str", False),
-        Member("proxy-username", "str", False),
-        Member("proxy-password-secret", "str", False),
-    ),
-    "BlockdevOptionsCurlFtps": (
-        Member("url", "str", True),
-        Member("readahead", "int", False),
-        Member("timeout", "int", False),
-        Member("username", "str", False),
-        Member("password-secret", "str", False),
-        Member("proxy-username", "str", False),
-        Member("proxy-password-secret", "str", False),
-        Member("sslverify", "bool", False),
-    ),
-    "BlockdevOptionsNbd": (
-        Member("server", "SocketAddress", True),
-        Member("export", "str", False),
-        Member("tls-creds", "str", False),
-        Member("tls-hostname", "str", False),
-        Member("x-dirty-bitmap", "str", False),
-        Member("reconnect-delay", "uint32", False),
-        Member("open-timeout", "uint32", False),
     ),
     "BlockdevOptionsRaw": (
         Member("file", "BlockdevRef", True),
@@ -2055,13 +2055,6 @@ UNIONS: dict[str, Union] = {
         "host_device": "BlockStatsSpecificFile",
         "nvme": "BlockStatsSpecificNvme",
     }),
-    "BlockdevQcowEncryption": Union("format", {
-        "aes": "QCryptoBlockOptionsQCow",
-    }),
-    "BlockdevQcow2Encryption": Union("format", {
-        "aes": "QCryptoBlockOptionsQCow",
-        "luks": "QCryptoBlockOptionsLUKS",
-    }),
     "SshHostKeyCheck": Union("mode", {
         "hash": "SshHostKeyHash",
     }),
@@ -2072,6 +2065,13 @@ UNIONS: dict[str, Union] = {
     "RbdEncryptionCreateOptions": Union("format", {
         "luks": "RbdEncryptionCreateOptionsLUKS",
         "luks2": "RbdEncryptionCreateOptionsLUKS2",
+    }),
+    "BlockdevQcowEncryption": Union("format", {
+        "aes": "QCryptoBlockOptionsQCow",
+    }),
+    "BlockdevQcow2Encryption": Union("format", {
+        "aes": "QCryptoBlockOptionsQCow",
+        "luks": "QCryptoBlockOptionsLUKS",
     }),
     "BlockdevOptions": Union("driver", {
         "blkdebug": "BlockdevOptionsBlkdebug",
@@ -3720,7 +3720,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells what the machine is doing."""
         return self.execute("query-status", _call(arguments, {}))
 
     def watchdog_set_action(
@@ -3730,7 +3730,7 @@ class Commands:
         *,
         action: WatchdogAction = ABSENT,
     ) -> None:
-        """"""
+        """Sets what the watchdog does."""
         return self.execute("watchdog-set-action", _call(arguments, {"action": action}))
 
     def set_action(
@@ -3743,7 +3743,7 @@ class Commands:
         panic: PanicAction = ABSENT,
         watchdog: WatchdogAction = ABSENT,
     ) -> None:
-        """"""
+        """Sets what is done when the guest reboots, shuts down, panics or hangs."""
         return self.execute("set-action", _call(arguments, {"reboot": reboot, "shutdown": shutdown, "panic": panic, "watchdog": watchdog}))
 
     def query_pr_managers(
@@ -3751,7 +3751,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the helpers for persistent reservations."""
         return self.execute("query-pr-managers", _call(arguments, {}))
 
     def eject(
@@ -3763,7 +3763,7 @@ class Commands:
         id: str = ABSENT,
         force: bool = ABSENT,
     ) -> None:
-        """"""
+        """Opens a drive's tray and takes the medium out."""
         return self.execute("eject", _call(arguments, {"device": device, "id": id, "force": force}))
 
     def blockdev_open_tray(
@@ -3775,7 +3775,7 @@ class Commands:
         id: str = ABSENT,
         force: bool = ABSENT,
     ) -> None:
-        """"""
+        """Opens the tray of a drive; the guest is asked first if it has locked it."""
         return self.execute("blockdev-open-tray", _call(arguments, {"device": device, "id": id, "force": force}))
 
     def blockdev_close_tray(
@@ -3786,7 +3786,7 @@ class Commands:
         device: str = ABSENT,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Closes the tray of a drive."""
         return self.execute("blockdev-close-tray", _call(arguments, {"device": device, "id": id}))
 
     def blockdev_remove_medium(
@@ -3796,7 +3796,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Takes the medium out of a drive whose tray is open."""
         return self.execute("blockdev-remove-medium", _call(arguments, {"id": id}))
 
     def blockdev_insert_medium(
@@ -3807,7 +3807,7 @@ class Commands:
         id: str = ABSENT,
         node_name: str = ABSENT,
     ) -> None:
-        """"""
+        """Puts a node as medium into a drive whose tray is open."""
         return self.execute("blockdev-insert-medium", _call(arguments, {"id": id, "node-name": node_name}))
 
     def blockdev_change_medium(
@@ -3822,7 +3822,7 @@ class Commands:
         force: bool = ABSENT,
         read_only_mode: BlockdevChangeReadOnlyMode = ABSENT,
     ) -> None:
-        """"""
+        """Opens an image and puts it into a drive in place of what is there."""
         return self.execute("blockdev-change-medium", _call(arguments, {"device": device, "id": id, "filename": filename, "format": format, "force": force, "read-only-mode": read_only_mode}))
 
     def block_set_io_throttle(
@@ -3853,7 +3853,7 @@ class Commands:
         iops_size: int = ABSENT,
         group: str = ABSENT,
     ) -> None:
-        """"""
+        """Limits the transfers of a device; six zeroes lift the limits."""
         return self.execute("block_set_io_throttle", _call(arguments, {"device": device, "id": id, "bps": bps, "bps_rd": bps_rd, "bps_wr": bps_wr, "iops": iops, "iops_rd": iops_rd, "iops_wr": iops_wr, "bps_max": bps_max, "bps_rd_max": bps_rd_max, "bps_wr_max": bps_wr_max, "iops_max": iops_max, "iops_rd_max": iops_rd_max, "iops_wr_max": iops_wr_max, "bps_max_length": bps_max_length, "bps_rd_max_length": bps_rd_max_length, "bps_wr_max_length": bps_wr_max_length, "iops_max_length": iops_max_length, "iops_rd_max_length": iops_rd_max_length, "iops_wr_max_length": iops_wr_max_length, "iops_size": iops_size, "group": group}))
 
     def block_latency_histogram_set(
@@ -3867,7 +3867,7 @@ class Commands:
         boundaries_write: list[int] = ABSENT,
         boundaries_flush: list[int] = ABSENT,
     ) -> None:
-        """"""
+        """Starts, changes or ends the counting of request times of a device."""
         return self.execute("block-latency-histogram-set", _call(arguments, {"id": id, "boundaries": boundaries, "boundaries-read": boundaries_read, "boundaries-write": boundaries_write, "boundaries-flush": boundaries_flush}))
 
     def query_block(
@@ -3875,7 +3875,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the devices."""
         return self.execute("query-block", _call(arguments, {}))
 
     def query_blockstats(
@@ -3885,7 +3885,7 @@ class Commands:
         *,
         query_nodes: bool = ABSENT,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Tells the statistics of devices or nodes."""
         return self.execute("query-blockstats", _call(arguments, {"query-nodes": query_nodes}))
 
     def query_block_jobs(
@@ -3893,7 +3893,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the block jobs."""
         return self.execute("query-block-jobs", _call(arguments, {}))
 
     def block_resize(
@@ -3905,7 +3905,7 @@ class Commands:
         device: str = ABSENT,
         node_name: str = ABSENT,
     ) -> None:
-        """"""
+        """Changes the size of an image."""
         return self.execute("block_resize", _call(arguments, {"device": device, "node-name": node_name, "size": size}))
 
     def blockdev_snapshot_sync(
@@ -3920,7 +3920,7 @@ class Commands:
         format: str = ABSENT,
         mode: NewImageMode = ABSENT,
     ) -> None:
-        """"""
+        """Puts a new overlay on top of a node, so that what is below stays as it is."""
         return self.execute("blockdev-snapshot-sync", _call(arguments, {"device": device, "node-name": node_name, "snapshot-file": snapshot_file, "snapshot-node-name": snapshot_node_name, "format": format, "mode": mode}))
 
     def blockdev_snapshot(
@@ -3931,7 +3931,7 @@ class Commands:
         node: str = ABSENT,
         overlay: str = ABSENT,
     ) -> None:
-        """"""
+        """Puts a node as overlay on top of another, so that what is below stays as it is."""
         return self.execute("blockdev-snapshot", _call(arguments, {"node": node, "overlay": overlay}))
 
     def change_backing_file(
@@ -3943,7 +3943,7 @@ class Commands:
         image_node_name: str = ABSENT,
         backing_file: str = ABSENT,
     ) -> None:
-        """"""
+        """Rewrites the name of the backing file in an image's header; the graph stays as it is."""
         return self.execute("change-backing-file", _call(arguments, {"device": device, "image-node-name": image_node_name, "backing-file": backing_file}))
 
     def block_commit(
@@ -3964,7 +3964,7 @@ class Commands:
         auto_finalize: bool = ABSENT,
         auto_dismiss: bool = ABSENT,
     ) -> None:
-        """"""
+        """Writes what is in some images of a chain into the image below them, and takes them out of the chain."""
         return self.execute("block-commit", _call(arguments, {"job-id": job_id, "device": device, "base-node": base_node, "base": base, "top-node": top_node, "top": top, "backing-file": backing_file, "speed": speed, "on-error": on_error, "filter-node-name": filter_node_name, "auto-finalize": auto_finalize, "auto-dismiss": auto_dismiss}))
 
     def drive_backup(
@@ -3989,7 +3989,7 @@ class Commands:
         format: str = ABSENT,
         mode: NewImageMode = ABSENT,
     ) -> None:
-        """"""
+        """Copies a disk as it is at this instant into an image."""
         return self.execute("drive-backup", _call(arguments, {"job-id": job_id, "device": device, "sync": sync, "speed": speed, "bitmap": bitmap, "bitmap-mode": bitmap_mode, "compress": compress, "on-source-error": on_source_error, "on-target-error": on_target_error, "auto-finalize": auto_finalize, "auto-dismiss": auto_dismiss, "filter-node-name": filter_node_name, "x-perf": x_perf, "target": target, "format": format, "mode": mode}))
 
     def blockdev_backup(
@@ -4012,7 +4012,7 @@ class Commands:
         filter_node_name: str = ABSENT,
         x_perf: dict[str, Any] = ABSENT,
     ) -> None:
-        """"""
+        """Copies a disk as it is at this instant into a node."""
         return self.execute("blockdev-backup", _call(arguments, {"job-id": job_id, "device": device, "sync": sync, "speed": speed, "bitmap": bitmap, "bitmap-mode": bitmap_mode, "compress": compress, "on-source-error": on_source_error, "on-target-error": on_target_error, "auto-finalize": auto_finalize, "auto-dismiss": auto_dismiss, "filter-node-name": filter_node_name, "x-perf": x_perf, "target": target}))
 
     def query_named_block_nodes(
@@ -4022,7 +4022,7 @@ class Commands:
         *,
         flat: bool = ABSENT,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the nodes that have a name, the newest first."""
         return self.execute("query-named-block-nodes", _call(arguments, {"flat": flat}))
 
     def x_debug_query_block_graph(
@@ -4030,7 +4030,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the block graph with its permissions."""
         return self.execute("x-debug-query-block-graph", _call(arguments, {}))
 
     def drive_mirror(
@@ -4056,7 +4056,7 @@ class Commands:
         auto_finalize: bool = ABSENT,
         auto_dismiss: bool = ABSENT,
     ) -> None:
-        """"""
+        """Starts a mirror of a disk into an image."""
         return self.execute("drive-mirror", _call(arguments, {"job-id": job_id, "device": device, "target": target, "format": format, "node-name": node_name, "replaces": replaces, "sync": sync, "mode": mode, "speed": speed, "granularity": granularity, "buf-size": buf_size, "on-source-error": on_source_error, "on-target-error": on_target_error, "unmap": unmap, "copy-mode": copy_mode, "auto-finalize": auto_finalize, "auto-dismiss": auto_dismiss}))
 
     def block_dirty_bitmap_add(
@@ -4070,7 +4070,7 @@ class Commands:
         persistent: bool = ABSENT,
         disabled: bool = ABSENT,
     ) -> None:
-        """"""
+        """Makes a dirty bitmap that marks what is written from now on."""
         return self.execute("block-dirty-bitmap-add", _call(arguments, {"node": node, "name": name, "granularity": granularity, "persistent": persistent, "disabled": disabled}))
 
     def block_dirty_bitmap_remove(
@@ -4081,7 +4081,7 @@ class Commands:
         node: str = ABSENT,
         name: str = ABSENT,
     ) -> None:
-        """"""
+        """Removes a dirty bitmap, from the image too if it is stored there."""
         return self.execute("block-dirty-bitmap-remove", _call(arguments, {"node": node, "name": name}))
 
     def block_dirty_bitmap_clear(
@@ -4092,7 +4092,7 @@ class Commands:
         node: str = ABSENT,
         name: str = ABSENT,
     ) -> None:
-        """"""
+        """Takes all marks off a dirty bitmap."""
         return self.execute("block-dirty-bitmap-clear", _call(arguments, {"node": node, "name": name}))
 
     def block_dirty_bitmap_enable(
@@ -4103,7 +4103,7 @@ class Commands:
         node: str = ABSENT,
         name: str = ABSENT,
     ) -> None:
-        """"""
+        """Lets a dirty bitmap record writes."""
         return self.execute("block-dirty-bitmap-enable", _call(arguments, {"node": node, "name": name}))
 
     def block_dirty_bitmap_disable(
@@ -4114,7 +4114,7 @@ class Commands:
         node: str = ABSENT,
         name: str = ABSENT,
     ) -> None:
-        """"""
+        """Lets a dirty bitmap record no more writes."""
         return self.execute("block-dirty-bitmap-disable", _call(arguments, {"node": node, "name": name}))
 
     def block_dirty_bitmap_merge(
@@ -4126,7 +4126,7 @@ class Commands:
         target: str = ABSENT,
         bitmaps: list[str | dict[str, Any]] = ABSENT,
     ) -> None:
-        """"""
+        """Adds the marks of dirty bitmaps to another one."""
         return self.execute("block-dirty-bitmap-merge", _call(arguments, {"node": node, "target": target, "bitmaps": bitmaps}))
 
     def x_debug_block_dirty_bitmap_sha256(
@@ -4137,7 +4137,7 @@ class Commands:
         node: str = ABSENT,
         name: str = ABSENT,
     ) -> dict[str, Any]:
-        """"""
+        """Tells a digest of a dirty bitmap."""
         return self.execute("x-debug-block-dirty-bitmap-sha256", _call(arguments, {"node": node, "name": name}))
 
     def blockdev_mirror(
@@ -4160,7 +4160,7 @@ class Commands:
         auto_finalize: bool = ABSENT,
         auto_dismiss: bool = ABSENT,
     ) -> None:
-        """"""
+        """Starts a mirror of a disk into a node."""
         return self.execute("blockdev-mirror", _call(arguments, {"job-id": job_id, "device": device, "target": target, "replaces": replaces, "sync": sync, "speed": speed, "granularity": granularity, "buf-size": buf_size, "on-source-error": on_source_error, "on-target-error": on_target_error, "filter-node-name": filter_node_name, "copy-mode": copy_mode, "auto-finalize": auto_finalize, "auto-dismiss": auto_dismiss}))
 
     def block_stream(
@@ -4180,7 +4180,9 @@ class Commands:
         auto_finalize: bool = ABSENT,
         auto_dismiss: bool = ABSENT,
     ) -> None:
-        """"""
+        """Copies data from the lower images of a chain into the image at the top, and takes them out of the
+        chain.
+        """
         return self.execute("block-stream", _call(arguments, {"job-id": job_id, "device": device, "base": base, "base-node": base_node, "backing-file": backing_file, "bottom": bottom, "speed": speed, "on-error": on_error, "filter-node-name": filter_node_name, "auto-finalize": auto_finalize, "auto-dismiss": auto_dismiss}))
 
     def block_job_set_speed(
@@ -4191,7 +4193,7 @@ class Commands:
         device: str = ABSENT,
         speed: int = ABSENT,
     ) -> None:
-        """"""
+        """Limits the speed of a block job."""
         return self.execute("block-job-set-speed", _call(arguments, {"device": device, "speed": speed}))
 
     def block_job_cancel(
@@ -4202,7 +4204,7 @@ class Commands:
         device: str = ABSENT,
         force: bool = ABSENT,
     ) -> None:
-        """"""
+        """Cancels a block job; a mirror or active commit that is ready ends well, with the copy as it is now."""
         return self.execute("block-job-cancel", _call(arguments, {"device": device, "force": force}))
 
     def block_job_pause(
@@ -4212,7 +4214,7 @@ class Commands:
         *,
         device: str = ABSENT,
     ) -> None:
-        """"""
+        """Pauses a block job."""
         return self.execute("block-job-pause", _call(arguments, {"device": device}))
 
     def block_job_resume(
@@ -4222,7 +4224,7 @@ class Commands:
         *,
         device: str = ABSENT,
     ) -> None:
-        """"""
+        """Lets a block job go on that was paused by a user."""
         return self.execute("block-job-resume", _call(arguments, {"device": device}))
 
     def block_job_complete(
@@ -4232,7 +4234,7 @@ class Commands:
         *,
         device: str = ABSENT,
     ) -> None:
-        """"""
+        """Completes a block job that is ready. Blockbed also concludes a backup with `sync` none so."""
         return self.execute("block-job-complete", _call(arguments, {"device": device}))
 
     def block_job_dismiss(
@@ -4242,7 +4244,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Removes a concluded block job from the list."""
         return self.execute("block-job-dismiss", _call(arguments, {"id": id}))
 
     def block_job_finalize(
@@ -4252,7 +4254,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Finalises a block job that is pending, and those of its transaction."""
         return self.execute("block-job-finalize", _call(arguments, {"id": id}))
 
     def blockdev_add(
@@ -4270,7 +4272,7 @@ class Commands:
         detect_zeroes: BlockdevDetectZeroesOptions = ABSENT,
         **more: Any,
     ) -> None:
-        """"""
+        """Makes a node, with the nodes below it that its options define."""
         return self.execute("blockdev-add", _call(arguments, {"driver": driver, "node-name": node_name, "discard": discard, "cache": cache, "read-only": read_only, "auto-read-only": auto_read_only, "force-share": force_share, "detect-zeroes": detect_zeroes, **_branch(more)}))
 
     def blockdev_reopen(
@@ -4280,7 +4282,9 @@ class Commands:
         *,
         options: list[dict[str, Any]] = ABSENT,
     ) -> None:
-        """"""
+        """Changes options of nodes that are there, all of them or none. What is not given goes back to its
+        default.
+        """
         return self.execute("blockdev-reopen", _call(arguments, {"options": options}))
 
     def blockdev_del(
@@ -4290,7 +4294,7 @@ class Commands:
         *,
         node_name: str = ABSENT,
     ) -> None:
-        """"""
+        """Removes a node that nobody uses, and those below it that this leaves unused and unnamed."""
         return self.execute("blockdev-del", _call(arguments, {"node-name": node_name}))
 
     def blockdev_create(
@@ -4301,7 +4305,7 @@ class Commands:
         job_id: str = ABSENT,
         options: dict[str, Any] = ABSENT,
     ) -> None:
-        """"""
+        """Makes an image, as a job."""
         return self.execute("blockdev-create", _call(arguments, {"job-id": job_id, "options": options}))
 
     def x_blockdev_amend(
@@ -4314,7 +4318,7 @@ class Commands:
         options: dict[str, Any] = ABSENT,
         force: bool = ABSENT,
     ) -> None:
-        """"""
+        """Amends the format options of an image, as a job."""
         return self.execute("x-blockdev-amend", _call(arguments, {"job-id": job_id, "node-name": node_name, "options": options, "force": force}))
 
     def block_set_write_threshold(
@@ -4325,7 +4329,7 @@ class Commands:
         node_name: str = ABSENT,
         write_threshold: int = ABSENT,
     ) -> None:
-        """"""
+        """Sets an offset beyond which a write is reported once."""
         return self.execute("block-set-write-threshold", _call(arguments, {"node-name": node_name, "write-threshold": write_threshold}))
 
     def x_blockdev_change(
@@ -4337,7 +4341,7 @@ class Commands:
         child: str = ABSENT,
         node: str = ABSENT,
     ) -> None:
-        """"""
+        """Adds a child to a node or removes one; only a quorum has such."""
         return self.execute("x-blockdev-change", _call(arguments, {"parent": parent, "child": child, "node": node}))
 
     def x_blockdev_set_iothread(
@@ -4349,7 +4353,7 @@ class Commands:
         iothread: str | None = ABSENT,
         force: bool = ABSENT,
     ) -> None:
-        """"""
+        """Moves a node to another I/O thread."""
         return self.execute("x-blockdev-set-iothread", _call(arguments, {"node-name": node_name, "iothread": iothread, "force": force}))
 
     def blockdev_snapshot_internal_sync(
@@ -4360,7 +4364,7 @@ class Commands:
         device: str = ABSENT,
         name: str = ABSENT,
     ) -> None:
-        """"""
+        """Makes an internal snapshot of a disk."""
         return self.execute("blockdev-snapshot-internal-sync", _call(arguments, {"device": device, "name": name}))
 
     def blockdev_snapshot_delete_internal_sync(
@@ -4372,7 +4376,7 @@ class Commands:
         id: str = ABSENT,
         name: str = ABSENT,
     ) -> dict[str, Any]:
-        """"""
+        """Deletes an internal snapshot, and tells what it was."""
         return self.execute("blockdev-snapshot-delete-internal-sync", _call(arguments, {"device": device, "id": id, "name": name}))
 
     def job_pause(
@@ -4382,7 +4386,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Pauses a job."""
         return self.execute("job-pause", _call(arguments, {"id": id}))
 
     def job_resume(
@@ -4392,7 +4396,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Lets a job go on that was paused by a user."""
         return self.execute("job-resume", _call(arguments, {"id": id}))
 
     def job_cancel(
@@ -4402,7 +4406,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Cancels a job at once."""
         return self.execute("job-cancel", _call(arguments, {"id": id}))
 
     def job_complete(
@@ -4412,7 +4416,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Completes a job that is ready. Blockbed also concludes a backup with `sync` none so."""
         return self.execute("job-complete", _call(arguments, {"id": id}))
 
     def job_dismiss(
@@ -4422,7 +4426,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Removes a concluded job from the list."""
         return self.execute("job-dismiss", _call(arguments, {"id": id}))
 
     def job_finalize(
@@ -4432,7 +4436,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Finalises a job that is pending, and those of its transaction."""
         return self.execute("job-finalize", _call(arguments, {"id": id}))
 
     def query_jobs(
@@ -4440,7 +4444,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the jobs."""
         return self.execute("query-jobs", _call(arguments, {}))
 
     def nbd_server_start(
@@ -4453,7 +4457,7 @@ class Commands:
         tls_authz: str = ABSENT,
         max_connections: int = ABSENT,
     ) -> None:
-        """"""
+        """Starts the NBD server, of which there is one."""
         return self.execute("nbd-server-start", _call(arguments, {"addr": addr, "tls-creds": tls_creds, "tls-authz": tls_authz, "max-connections": max_connections}))
 
     def nbd_server_add(
@@ -4467,7 +4471,7 @@ class Commands:
         writable: bool = ABSENT,
         bitmap: str = ABSENT,
     ) -> None:
-        """"""
+        """Exports a node or device over NBD."""
         return self.execute("nbd-server-add", _call(arguments, {"name": name, "description": description, "device": device, "writable": writable, "bitmap": bitmap}))
 
     def nbd_server_remove(
@@ -4478,7 +4482,7 @@ class Commands:
         name: str = ABSENT,
         mode: BlockExportRemoveMode = ABSENT,
     ) -> None:
-        """"""
+        """Removes an NBD export."""
         return self.execute("nbd-server-remove", _call(arguments, {"name": name, "mode": mode}))
 
     def nbd_server_stop(
@@ -4486,7 +4490,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Stops the NBD server and removes its exports."""
         return self.execute("nbd-server-stop", _call(arguments, {}))
 
     def block_export_add(
@@ -4503,7 +4507,7 @@ class Commands:
         writethrough: bool = ABSENT,
         **more: Any,
     ) -> None:
-        """"""
+        """Exports a node."""
         return self.execute("block-export-add", _call(arguments, {"type": type, "id": id, "fixed-iothread": fixed_iothread, "iothread": iothread, "node-name": node_name, "writable": writable, "writethrough": writethrough, **_branch(more)}))
 
     def block_export_del(
@@ -4514,7 +4518,7 @@ class Commands:
         id: str = ABSENT,
         mode: BlockExportRemoveMode = ABSENT,
     ) -> None:
-        """"""
+        """Asks for the removal of an export; BLOCK_EXPORT_DELETED tells when it is gone."""
         return self.execute("block-export-del", _call(arguments, {"id": id, "mode": mode}))
 
     def query_block_exports(
@@ -4522,7 +4526,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the exports."""
         return self.execute("query-block-exports", _call(arguments, {}))
 
     def query_chardev(
@@ -4530,7 +4534,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the character devices."""
         return self.execute("query-chardev", _call(arguments, {}))
 
     def query_chardev_backends(
@@ -4538,7 +4542,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the kinds of character devices."""
         return self.execute("query-chardev-backends", _call(arguments, {}))
 
     def ringbuf_write(
@@ -4550,7 +4554,7 @@ class Commands:
         data: str = ABSENT,
         format: DataFormat = ABSENT,
     ) -> None:
-        """"""
+        """Writes to a ring buffer."""
         return self.execute("ringbuf-write", _call(arguments, {"device": device, "data": data, "format": format}))
 
     def ringbuf_read(
@@ -4562,7 +4566,7 @@ class Commands:
         size: int = ABSENT,
         format: DataFormat = ABSENT,
     ) -> str:
-        """"""
+        """Reads from a ring buffer."""
         return self.execute("ringbuf-read", _call(arguments, {"device": device, "size": size, "format": format}))
 
     def chardev_add(
@@ -4573,7 +4577,7 @@ class Commands:
         id: str = ABSENT,
         backend: dict[str, Any] = ABSENT,
     ) -> dict[str, Any]:
-        """"""
+        """Makes a character device."""
         return self.execute("chardev-add", _call(arguments, {"id": id, "backend": backend}))
 
     def chardev_change(
@@ -4584,7 +4588,7 @@ class Commands:
         id: str = ABSENT,
         backend: dict[str, Any] = ABSENT,
     ) -> dict[str, Any]:
-        """"""
+        """Puts another character device in the place of one."""
         return self.execute("chardev-change", _call(arguments, {"id": id, "backend": backend}))
 
     def chardev_remove(
@@ -4594,7 +4598,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Removes a character device."""
         return self.execute("chardev-remove", _call(arguments, {"id": id}))
 
     def chardev_send_break(
@@ -4604,7 +4608,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Sends a break to a character device."""
         return self.execute("chardev-send-break", _call(arguments, {"id": id}))
 
     def send_key(
@@ -4615,7 +4619,7 @@ class Commands:
         keys: list[dict[str, Any]] = ABSENT,
         hold_time: int = ABSENT,
     ) -> None:
-        """"""
+        """Presses keys together and lets them go."""
         return self.execute("send-key", _call(arguments, {"keys": keys, "hold-time": hold_time}))
 
     def query_migrate(
@@ -4623,7 +4627,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the state of the migration."""
         return self.execute("query-migrate", _call(arguments, {}))
 
     def migrate_set_capabilities(
@@ -4633,7 +4637,7 @@ class Commands:
         *,
         capabilities: list[dict[str, Any]] = ABSENT,
     ) -> None:
-        """"""
+        """Turns capabilities of migrations on and off."""
         return self.execute("migrate-set-capabilities", _call(arguments, {"capabilities": capabilities}))
 
     def query_migrate_capabilities(
@@ -4641,7 +4645,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the capabilities of migrations."""
         return self.execute("query-migrate-capabilities", _call(arguments, {}))
 
     def migrate_set_parameters(
@@ -4677,7 +4681,7 @@ class Commands:
         multifd_zstd_level: int = ABSENT,
         block_bitmap_mapping: list[dict[str, Any]] = ABSENT,
     ) -> None:
-        """"""
+        """Sets parameters of migrations."""
         return self.execute("migrate-set-parameters", _call(arguments, {"announce-initial": announce_initial, "announce-max": announce_max, "announce-rounds": announce_rounds, "announce-step": announce_step, "compress-level": compress_level, "compress-threads": compress_threads, "compress-wait-thread": compress_wait_thread, "decompress-threads": decompress_threads, "throttle-trigger-threshold": throttle_trigger_threshold, "cpu-throttle-initial": cpu_throttle_initial, "cpu-throttle-increment": cpu_throttle_increment, "cpu-throttle-tailslow": cpu_throttle_tailslow, "tls-creds": tls_creds, "tls-hostname": tls_hostname, "tls-authz": tls_authz, "max-bandwidth": max_bandwidth, "downtime-limit": downtime_limit, "x-checkpoint-delay": x_checkpoint_delay, "block-incremental": block_incremental, "multifd-channels": multifd_channels, "xbzrle-cache-size": xbzrle_cache_size, "max-postcopy-bandwidth": max_postcopy_bandwidth, "max-cpu-throttle": max_cpu_throttle, "multifd-compression": multifd_compression, "multifd-zlib-level": multifd_zlib_level, "multifd-zstd-level": multifd_zstd_level, "block-bitmap-mapping": block_bitmap_mapping}))
 
     def query_migrate_parameters(
@@ -4685,7 +4689,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the parameters of migrations."""
         return self.execute("query-migrate-parameters", _call(arguments, {}))
 
     def migrate_start_postcopy(
@@ -4693,7 +4697,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Lets the guest go on there as soon as possible."""
         return self.execute("migrate-start-postcopy", _call(arguments, {}))
 
     def migrate_cancel(
@@ -4701,7 +4705,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Cancels the migration."""
         return self.execute("migrate_cancel", _call(arguments, {}))
 
     def migrate_continue(
@@ -4711,7 +4715,7 @@ class Commands:
         *,
         state: MigrationStatus = ABSENT,
     ) -> None:
-        """"""
+        """Lets a migration go on that waits."""
         return self.execute("migrate-continue", _call(arguments, {"state": state}))
 
     def migrate(
@@ -4725,7 +4729,7 @@ class Commands:
         detach: bool = ABSENT,
         resume: bool = ABSENT,
     ) -> None:
-        """"""
+        """Moves the machine elsewhere."""
         return self.execute("migrate", _call(arguments, {"uri": uri, "blk": blk, "inc": inc, "detach": detach, "resume": resume}))
 
     def migrate_incoming(
@@ -4735,7 +4739,7 @@ class Commands:
         *,
         uri: str = ABSENT,
     ) -> None:
-        """"""
+        """Waits for a machine, if the server was started with `-incoming defer`."""
         return self.execute("migrate-incoming", _call(arguments, {"uri": uri}))
 
     def migrate_recover(
@@ -4745,7 +4749,7 @@ class Commands:
         *,
         uri: str = ABSENT,
     ) -> None:
-        """"""
+        """Waits again for a stream that was interrupted."""
         return self.execute("migrate-recover", _call(arguments, {"uri": uri}))
 
     def migrate_pause(
@@ -4753,7 +4757,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Pauses a migration while the guest runs there already."""
         return self.execute("migrate-pause", _call(arguments, {}))
 
     def snapshot_save(
@@ -4766,7 +4770,7 @@ class Commands:
         vmstate: str = ABSENT,
         devices: list[str] = ABSENT,
     ) -> None:
-        """"""
+        """Saves the whole machine as an internal snapshot."""
         return self.execute("snapshot-save", _call(arguments, {"job-id": job_id, "tag": tag, "vmstate": vmstate, "devices": devices}))
 
     def snapshot_load(
@@ -4779,7 +4783,7 @@ class Commands:
         vmstate: str = ABSENT,
         devices: list[str] = ABSENT,
     ) -> None:
-        """"""
+        """Loads the whole machine from an internal snapshot."""
         return self.execute("snapshot-load", _call(arguments, {"job-id": job_id, "tag": tag, "vmstate": vmstate, "devices": devices}))
 
     def snapshot_delete(
@@ -4791,7 +4795,7 @@ class Commands:
         tag: str = ABSENT,
         devices: list[str] = ABSENT,
     ) -> None:
-        """"""
+        """Deletes an internal snapshot of the whole machine."""
         return self.execute("snapshot-delete", _call(arguments, {"job-id": job_id, "tag": tag, "devices": devices}))
 
     def transaction(
@@ -4802,7 +4806,7 @@ class Commands:
         actions: list[dict[str, Any]] = ABSENT,
         properties: dict[str, Any] = ABSENT,
     ) -> None:
-        """"""
+        """Carries out several actions at one instant; if one fails, none has happened."""
         return self.execute("transaction", _call(arguments, {"actions": actions, "properties": properties}))
 
     def qmp_capabilities(
@@ -4812,7 +4816,7 @@ class Commands:
         *,
         enable: list[QMPCapability] = ABSENT,
     ) -> None:
-        """"""
+        """Ends the negotiation: from now on commands are taken."""
         return self.execute("qmp_capabilities", _call(arguments, {"enable": enable}))
 
     def query_version(
@@ -4820,7 +4824,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the server's version."""
         return self.execute("query-version", _call(arguments, {}))
 
     def query_commands(
@@ -4828,7 +4832,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the commands."""
         return self.execute("query-commands", _call(arguments, {}))
 
     def quit(
@@ -4836,7 +4840,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Ends the server."""
         return self.execute("quit", _call(arguments, {}))
 
     def query_qmp_schema(
@@ -4844,7 +4848,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Describes commands and events with the types that they use."""
         return self.execute("query-qmp-schema", _call(arguments, {}))
 
     def qom_list(
@@ -4854,7 +4858,7 @@ class Commands:
         *,
         path: str = ABSENT,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the properties of an object."""
         return self.execute("qom-list", _call(arguments, {"path": path}))
 
     def qom_get(
@@ -4865,7 +4869,7 @@ class Commands:
         path: str = ABSENT,
         property: str = ABSENT,
     ) -> Any:
-        """"""
+        """Tells a property of an object."""
         return self.execute("qom-get", _call(arguments, {"path": path, "property": property}))
 
     def qom_set(
@@ -4877,7 +4881,7 @@ class Commands:
         property: str = ABSENT,
         value: Any = ABSENT,
     ) -> None:
-        """"""
+        """Sets a property of an object."""
         return self.execute("qom-set", _call(arguments, {"path": path, "property": property, "value": value}))
 
     def qom_list_types(
@@ -4888,7 +4892,7 @@ class Commands:
         implements: str = ABSENT,
         abstract: bool = ABSENT,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the types of objects."""
         return self.execute("qom-list-types", _call(arguments, {"implements": implements, "abstract": abstract}))
 
     def qom_list_properties(
@@ -4898,7 +4902,7 @@ class Commands:
         *,
         typename: str = ABSENT,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the properties of a type of objects."""
         return self.execute("qom-list-properties", _call(arguments, {"typename": typename}))
 
     def object_add(
@@ -4910,7 +4914,7 @@ class Commands:
         id: str = ABSENT,
         **more: Any,
     ) -> None:
-        """"""
+        """Makes an object."""
         return self.execute("object-add", _call(arguments, {"qom-type": qom_type, "id": id, **_branch(more)}))
 
     def object_del(
@@ -4920,7 +4924,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Removes an object that a user made and that nothing uses."""
         return self.execute("object-del", _call(arguments, {"id": id}))
 
     def device_list_properties(
@@ -4930,7 +4934,7 @@ class Commands:
         *,
         typename: str = ABSENT,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the properties of a type of devices."""
         return self.execute("device-list-properties", _call(arguments, {"typename": typename}))
 
     def device_add(
@@ -4943,7 +4947,7 @@ class Commands:
         id: str = ABSENT,
         **more: Any,
     ) -> None:
-        """"""
+        """Adds a device."""
         return self.execute("device_add", _call(arguments, {"driver": driver, "bus": bus, "id": id, **_branch(more)}))
 
     def device_del(
@@ -4953,7 +4957,7 @@ class Commands:
         *,
         id: str = ABSENT,
     ) -> None:
-        """"""
+        """Asks a device to go; DEVICE_DELETED tells when it is gone."""
         return self.execute("device_del", _call(arguments, {"id": id}))
 
     def query_cpus_fast(
@@ -4961,7 +4965,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the virtual processors."""
         return self.execute("query-cpus-fast", _call(arguments, {}))
 
     def query_machines(
@@ -4969,7 +4973,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the types of machines."""
         return self.execute("query-machines", _call(arguments, {}))
 
     def query_current_machine(
@@ -4977,7 +4981,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells what this machine can do."""
         return self.execute("query-current-machine", _call(arguments, {}))
 
     def query_target(
@@ -4985,7 +4989,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the guest's architecture."""
         return self.execute("query-target", _call(arguments, {}))
 
     def query_uuid(
@@ -4993,7 +4997,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the guest's UUID."""
         return self.execute("query-uuid", _call(arguments, {}))
 
     def system_reset(
@@ -5001,7 +5005,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Resets the machine."""
         return self.execute("system_reset", _call(arguments, {}))
 
     def system_powerdown(
@@ -5009,7 +5013,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Presses the power button."""
         return self.execute("system_powerdown", _call(arguments, {}))
 
     def system_wakeup(
@@ -5017,7 +5021,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Wakes the guest up."""
         return self.execute("system_wakeup", _call(arguments, {}))
 
     def inject_nmi(
@@ -5025,7 +5029,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Sends a non-maskable interrupt to the guest."""
         return self.execute("inject-nmi", _call(arguments, {}))
 
     def query_kvm(
@@ -5033,7 +5037,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells whether KVM is used."""
         return self.execute("query-kvm", _call(arguments, {}))
 
     def query_hotpluggable_cpus(
@@ -5041,7 +5045,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the processors that are there and that could be added."""
         return self.execute("query-hotpluggable-cpus", _call(arguments, {}))
 
     def balloon(
@@ -5051,7 +5055,7 @@ class Commands:
         *,
         value: int = ABSENT,
     ) -> None:
-        """"""
+        """Asks the guest to take so much memory."""
         return self.execute("balloon", _call(arguments, {"value": value}))
 
     def query_balloon(
@@ -5059,7 +5063,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells how much memory the guest has."""
         return self.execute("query-balloon", _call(arguments, {}))
 
     def query_memory_size_summary(
@@ -5067,7 +5071,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the sizes of memory."""
         return self.execute("query-memory-size-summary", _call(arguments, {}))
 
     def query_cpu_definitions(
@@ -5075,7 +5079,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the models of processors."""
         return self.execute("query-cpu-definitions", _call(arguments, {}))
 
     def yank(
@@ -5085,7 +5089,7 @@ class Commands:
         *,
         instances: list[dict[str, Any]] = ABSENT,
     ) -> None:
-        """"""
+        """Cuts connections that hang."""
         return self.execute("yank", _call(arguments, {"instances": instances}))
 
     def query_yank(
@@ -5093,7 +5097,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the connections that can be cut."""
         return self.execute("query-yank", _call(arguments, {}))
 
     def query_name(
@@ -5101,7 +5105,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> dict[str, Any]:
-        """"""
+        """Tells the guest's name."""
         return self.execute("query-name", _call(arguments, {}))
 
     def query_iothreads(
@@ -5109,7 +5113,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the I/O threads."""
         return self.execute("query-iothreads", _call(arguments, {}))
 
     def stop(
@@ -5117,7 +5121,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Stops the machine."""
         return self.execute("stop", _call(arguments, {}))
 
     def cont(
@@ -5125,7 +5129,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> None:
-        """"""
+        """Lets the machine run."""
         return self.execute("cont", _call(arguments, {}))
 
     def human_monitor_command(
@@ -5136,7 +5140,7 @@ class Commands:
         command_line: str = ABSENT,
         cpu_index: int = ABSENT,
     ) -> str:
-        """"""
+        """Executes a command of the human monitor; the reply is what it prints."""
         return self.execute("human-monitor-command", _call(arguments, {"command-line": command_line, "cpu-index": cpu_index}))
 
     def getfd(
@@ -5146,7 +5150,7 @@ class Commands:
         *,
         fdname: str = ABSENT,
     ) -> None:
-        """"""
+        """Takes over a file descriptor that came with this command, under a name."""
         return self.execute("getfd", _call(arguments, {"fdname": fdname}))
 
     def closefd(
@@ -5156,7 +5160,7 @@ class Commands:
         *,
         fdname: str = ABSENT,
     ) -> None:
-        """"""
+        """Closes a descriptor taken over by `getfd`."""
         return self.execute("closefd", _call(arguments, {"fdname": fdname}))
 
     def add_fd(
@@ -5167,7 +5171,7 @@ class Commands:
         fdset_id: int = ABSENT,
         opaque: str = ABSENT,
     ) -> dict[str, Any]:
-        """"""
+        """Puts a file descriptor that came with this command into a set, to be opened as `/dev/fdset/N`."""
         return self.execute("add-fd", _call(arguments, {"fdset-id": fdset_id, "opaque": opaque}))
 
     def remove_fd(
@@ -5178,7 +5182,7 @@ class Commands:
         fdset_id: int = ABSENT,
         fd: int = ABSENT,
     ) -> None:
-        """"""
+        """Takes descriptors out of a set."""
         return self.execute("remove-fd", _call(arguments, {"fdset-id": fdset_id, "fd": fd}))
 
     def query_fdsets(
@@ -5186,7 +5190,7 @@ class Commands:
         arguments: dict[str, Any] | None = None,
         /,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists the sets of descriptors."""
         return self.execute("query-fdsets", _call(arguments, {}))
 
     def query_command_line_options(
@@ -5196,5 +5200,5 @@ class Commands:
         *,
         option: str = ABSENT,
     ) -> list[dict[str, Any]]:
-        """"""
+        """Lists options of the command line."""
         return self.execute("query-command-line-options", _call(arguments, {"option": option}))

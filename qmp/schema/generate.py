@@ -27,8 +27,8 @@ ROOT = HERE.parent.parent
 # The order in which query-qmp-schema reports what the modules define.
 MODULES = (
     "common", "sockets", "run_state", "crypto", "block_base", "block", "block_info", "block_graph", "block_job",
-    "blockdev_options", "blockdev_create", "block_event", "block_core", "job", "block_export", "char", "input",
-    "authz", "migration", "transaction", "control", "introspect", "qom", "device", "machine", "yank", "misc",
+    "blockdev_remote", "blockdev_options", "blockdev_create", "block_event", "block_core", "job", "block_export", "char",
+    "input", "authz", "migration", "transaction", "control", "introspect", "qom", "device", "machine", "yank", "misc",
 )
 
 

@@ -8,9 +8,6 @@ from .model import (BUILTINS, Alternate, Branch, Command, Definition, Enum, Even
                     SchemaError, Struct, Type, TypeRef, Union)
 from .naming import enumerator, snake
 
-# Descriptions are being written.
-REQUIRE_DESCRIPTIONS = False
-
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?$")
 _INTEGERS = {name for name, (_, kind) in BUILTINS.items() if kind == "int"}
 
@@ -147,7 +144,7 @@ class _Checker:
         if not isinstance(definition, Enum) or any(value.doc for value in definition.values):
             items += self._named_in(definition)
         for item in items:
-            if not item.doc_text and REQUIRE_DESCRIPTIONS:
+            if not item.doc_text:
                 raise SchemaError(item.where, f"'{item.name}' has no description")
             if item.since is not None and not _VERSION.match(item.since):
                 raise SchemaError(item.where, f"'{item.since}' is no version")
