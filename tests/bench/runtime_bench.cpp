@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -101,7 +102,7 @@ Task<void> one_request(File& file, Direction direction, uint64_t offset, Buffer&
 
 Task<void> file_requests(benchmark::State& state, Env& env, Direction direction, FileAio aio,
                          bool direct, std::size_t length, std::size_t depth, bool sequential) {
-  std::string path = "/tmp/blockbed-bench-XXXXXX";
+  std::string path = std::filesystem::temp_directory_path() / "blockbed-bench-XXXXXX";
   ::close(::mkstemp(path.data()));
   FileOpenOptions options;
   options.write = true;
