@@ -379,6 +379,34 @@ TEST(NbdSession, WhatIsInFlightIsBounded) {
   world.env.run(what_is_in_flight_is_bounded(world));
 }
 
+Task<void> one_request_of_every_size(World& world) {
+  EXPECT_EQ(co_await world.start(), "");
+  world.disk.bytes.resize(kMaxPayload + kMiB);
+  co_await world.open_node("disk");
+  EXPECT_EQ(co_await world.add(World::options("disk", "disk", true)), "");
+  for (const bool structured : {true, false}) {
+    auto client = co_await world.client("disk", structured);
+    // Around each size at which the way of a payload changes, and the largest that is allowed.
+    for (const uint32_t edge : {Transmission::kBufferedPayload, kHoleQueryMinimum, kMaxPayload}) {
+      for (const uint32_t length : {edge - 1, edge, edge + 1}) {
+        if (length > kMaxPayload) continue;
+        Bytes bytes(length);
+        for (std::size_t i = 0; i < length; i += 97) bytes[i] = static_cast<std::byte>(i / 97 + 1);
+        EXPECT_EQ(co_await client->write(3, bytes), 0);
+        EXPECT_EQ(co_await client->read(3, length), bytes);
+      }
+    }
+  }
+}
+TEST(NbdSession, OneRequestOfEverySize) {
+  World world(9);
+  sim::SimNetworkOptions options;
+  options.room = 8 << 20;
+  options.at_once = 100;
+  world.env.network().set_options(options);
+  world.env.run(one_request_of_every_size(world));
+}
+
 // --- drain
 
 Task<void> a_drained_node_holds_requests_back(World& world) {

@@ -99,13 +99,20 @@ uint32_t extent_flags(uint32_t context, const ChainStatus& answer) {
   return (answer.status.data ? 0 : kStateHole) | (answer.status.zero ? kStateZero : 0);
 }
 
+// A map whose tables are in memory never waits, so others get their turn after so many questions.
+constexpr uint32_t kQuestionsATurn = 512;
+
 // One context of a block status request: neighbours that look the same are one extent.
 Task<Result<void>> add_status_of(NbdExport& target, RequestSlot& slot, uint32_t context) {
   const Request& request = slot.request();
   const std::size_t limit = slot.has_flag(kFlagReqOne) ? 1 : kMaxStatusExtents;
   std::vector<Extent> extents;
   uint32_t position = 0;
+  uint32_t questions = 0;
   while (position < request.length) {
+    if (++questions % kQuestionsATurn == 0) {
+      co_await target.backend().graph().executor().yield();
+    }
     const uint32_t left = request.length - position;
     const Result<ChainStatus> answer =
         co_await target.status(request.offset + position, left, context == MetaContexts::kBaseId);

@@ -20,7 +20,11 @@ void RequestSlot::begin(const Request& request, bool structured) {
   heads_.clear();
   pieces_.clear();
   reply_ = IoVector();
-  if (buffer_.size() > kHeadroom + kKeptPayload) buffer_ = Buffer();
+}
+
+void RequestSlot::end() {
+  if (buffer_.size() > kHeadroom + kKept) buffer_ = Buffer();
+  if (heads_.capacity() > kKept) heads_ = {};
 }
 
 void RequestSlot::reserve_payload() {

@@ -35,14 +35,16 @@ struct Extent {
 
 class RequestSlot {
  public:
-  // Buffers up to this size stay with the slot for the next request.
-  static constexpr std::size_t kKeptPayload = std::size_t{64} << 10;
+  // Memory for payloads and for heads up to this size stays with the slot for the next request.
+  static constexpr std::size_t kKept = std::size_t{64} << 10;
 
   const Request& request() const { return request_; }
   Command command() const { return static_cast<Command>(request_.type); }
   bool has_flag(CommandFlags flag) const { return (request_.flags & flag) != 0; }
 
   void begin(const Request& request, bool structured);
+  // The reply was sent: gives back what is too much to keep.
+  void end();
   // Memory for request().length bytes.
   void reserve_payload();
   std::span<std::byte> payload() { return {buffer_.data() + kHeadroom, request_.length}; }

@@ -69,6 +69,7 @@ RequestSlot* Transmission::try_acquire(const Request& request) {
 
 void Transmission::release(RequestSlot& slot) {
   bytes_in_flight_ -= payload_bytes(slot.request());
+  slot.end();
   free_slots_.push_back(&slot);
   slot_free_.wake_one();
 }
