@@ -123,13 +123,18 @@ Task<void> Graph::close_unreferenced() {
 }
 
 Task<void> Graph::close(Node& node) {
-  if (node.is_open()) {
-    DrainedSection drained = co_await drain(node);
-    // A failed flush cannot be told to anybody here; who needs to know flushes before it lets go.
-    (void)co_await node.flush();
-    co_await node.driver_->close();
-    // From here on the node counts as not open: nothing asks the driver any more.
-    const std::unique_ptr<Driver> closed = std::move(node.driver_);
+  {
+    // A node whose driver failed to open has no driver, but may have children already.
+    DrainedSection drained;
+    std::unique_ptr<Driver> closed;
+    if (node.is_open()) {
+      drained = co_await drain(node);
+      // A failed flush cannot be told to anybody here; who needs to know flushes before it lets go.
+      (void)co_await node.flush();
+      co_await node.driver_->close();
+      // From here on the node counts as not open: nothing asks the driver any more.
+      closed = std::move(node.driver_);
+    }
     GraphChange change(*this);
     while (!node.children_.empty()) {
       Edge& edge = *node.children_.back();
