@@ -6,12 +6,30 @@
 
 namespace blockbed {
 
+namespace {
+
+// What may be done to a backing file: only what leaves it as it is, or means the chain as a whole.
+constexpr OperationSet kAllowedBelow = {Operation::kCommitTarget, Operation::kStream,
+                                        Operation::kBackupSource, Operation::kBackupTarget};
+
+std::string shown_name(const Node& node) {
+  std::string device = node.device_name();
+  return device.empty() ? node.name() : device;
+}
+
+}  // namespace
+
 Expected<void> NodeOperations::check(Operation operation) const {
   for (auto ban = bans_.rbegin(); ban != bans_.rend(); ++ban) {
     if (!(*ban)->operations_.has(operation)) continue;
-    const std::string device = node_.device_name();
-    const std::string& name = device.empty() ? node_.name() : device;
-    return fail(fmt::format("Node '{}' is busy: {}", name, (*ban)->reason_));
+    return fail(fmt::format("Node '{}' is busy: {}", shown_name(node_), (*ban)->reason_));
+  }
+  if (kAllowedBelow.has(operation)) return {};
+  for (const Edge* edge : node_.parents()) {
+    const Node* parent = edge->parent().as_node();
+    if (parent == nullptr || !edge->roles().has(ChildRole::kCow)) continue;
+    return fail(fmt::format("Node '{}' is busy: node is used as backing hd of '{}'",
+                            shown_name(node_), shown_name(*parent)));
   }
   return {};
 }

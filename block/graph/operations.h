@@ -71,7 +71,8 @@ class NodeOperations {
   NodeOperations(const NodeOperations&) = delete;
   NodeOperations& operator=(const NodeOperations&) = delete;
 
-  // "Node 'x' is busy: REASON", with the name of the device when the node is the root of one.
+  // "Node 'x' is busy: REASON", with the name of the device when the node is the root of one. Being
+  // a backing file is a reason of its own.
   Expected<void> check(Operation operation) const;
 
  private:

@@ -91,12 +91,14 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
   Graph& graph = registry.graph();
   BB_ASSERT(options.source->quiesced());
   BB_CO_TRY(check(options));
+  if (options.warn) options.warn();
+  options.warn = nullptr;
   auto filter = co_await insert_filter(graph, options);
   if (!filter) co_return fail(std::move(filter).error());
 
   BlockCopy& engine = CopyBeforeWrite::of(**filter).engine();
   Expected<void> possible;
-  if (options.job.id.empty()) options.job.id = (*filter)->device_name();
+  if (!options.named && options.job.id.empty()) options.job.id = (*filter)->device_name();
   if (options.max_chunk > 0 && static_cast<uint64_t>(options.max_chunk) < engine.cluster_size()) {
     possible = fail(fmt::format("Required max-chunk ({}) is less than backup cluster size ({})",
                                 options.max_chunk, engine.cluster_size()));

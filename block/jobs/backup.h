@@ -19,6 +19,7 @@
 // its texts. Threading: engine thread only.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -35,6 +36,8 @@ enum class BackupSync { kFull, kTop, kNone };
 
 struct BackupOptions {
   JobParameters job;
+  // The client gave job.id; otherwise an empty one becomes the device's name.
+  bool named = false;
   NodeRef source;
   NodeRef target;
   BackupSync sync = BackupSync::kFull;
@@ -46,6 +49,8 @@ struct BackupOptions {
   std::string filter_node_name;
   int64_t max_workers = 64;
   int64_t max_chunk = 0;
+  // Called when the options are good, before anything happens: the place for a caller's warning.
+  std::function<void()> warn;
 
   BackupOptions() = default;
 };

@@ -104,7 +104,7 @@ std::vector<schema::BlockJobInfo> query_block_jobs(const JobRegistry& jobs) {
     if (!any->is_block_job()) continue;
     const auto& job = static_cast<const BlockJob&>(*any);
     schema::BlockJobInfo info;
-    info.type = *schema::parse_job_type(job.type());
+    info.type = job.type();
     info.device = job.id();
     info.len = static_cast<int64_t>(job.progress().total());
     info.offset = static_cast<int64_t>(job.progress().done);
