@@ -86,7 +86,6 @@ class Server:
         oob: bool = False,
         negotiate: bool = True,
         pass_fds: tuple[int, ...] = (),
-        file_size_limit: int | None = None,
     ):
         assert manner in MANNERS
         self.program, self.manner, self.kind = program, manner, program.kind
@@ -94,7 +93,7 @@ class Server:
         self._own_dir = dir is None
         self.dir = Path(tempfile.mkdtemp(prefix="bb-")) if dir is None else dir
         self.machine, self.oob, self.negotiate = machine, oob, negotiate
-        self.pass_fds, self.file_size_limit = pass_fds, file_size_limit
+        self.pass_fds = pass_fds
         self.process: subprocess.Popen | None = None
         self.qmp: Qmp = None  # type: ignore[assignment]
         self.monitors: list[Qmp] = []
@@ -115,9 +114,6 @@ class Server:
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
         # The death of the test process takes the server along, however it died.
         command = ["setpriv", "--pdeathsig", "KILL"]
-        if self.file_size_limit is not None:
-            # SIGXFSZ is ignored so that the server sees EFBIG, as it would see ENOSPC.
-            command = ["prlimit", f"--fsize={self.file_size_limit}", "env", "--ignore-signal=XFSZ"] + command
         with open(self._stdout_path, "wb") as out, open(self._stderr_path, "wb") as err:
             self.process = subprocess.Popen(
                 command + self.program.command(self.manner) + self._base_args(paths) + self.args,
