@@ -74,10 +74,11 @@ Task<Expected<NodeRef>> BackupJob::insert_filter(Graph& graph, const BackupOptio
   co_return filter;
 }
 
-Task<void> BackupJob::remove_filter(Graph& graph, const BackupOptions& options, NodeRef filter) {
+Task<void> BackupJob::remove_filter(Graph& graph, NodeRef filter) {
   {
     GraphChange change(graph);
-    Expected<void> removed = change.replace_in_parents(*filter, *options.source);
+    // What it stands on now: another backup may have put its filter in between.
+    Expected<void> removed = change.replace_in_parents(*filter, *filter->filtered_edge()->node());
     if (removed) removed = change.check();
     BB_ASSERT(removed.has_value());  // less is forbidden without the filter than with it
     change.commit();
@@ -106,7 +107,7 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
     possible = registry.check_id(options.job.id);
   }
   if (!possible) {
-    co_await remove_filter(graph, options, std::move(*filter));
+    co_await remove_filter(graph, std::move(*filter));
     co_return fail(std::move(possible).error());
   }
 
@@ -145,7 +146,7 @@ Task<void> BackupJob::clean() {
       BB_ASSERT(checked.has_value());
       change.commit();
     }
-    co_await remove_filter(graph, options_, std::exchange(filter_, NodeRef()));
+    co_await remove_filter(graph, std::exchange(filter_, NodeRef()));
   }
   options_.source = NodeRef();
   options_.target = NodeRef();

@@ -76,7 +76,7 @@ class BackupJob final : public BlockJob {
  private:
   static Expected<void> check(const BackupOptions& options);
   static Task<Expected<NodeRef>> insert_filter(Graph& graph, const BackupOptions& options);
-  static Task<void> remove_filter(Graph& graph, const BackupOptions& options, NodeRef filter);
+  static Task<void> remove_filter(Graph& graph, NodeRef filter);
   Expected<void> attach();
 
   Task<JobResult> wait_for_end();

@@ -41,9 +41,9 @@ struct Plan {
   int writers;
 };
 
-class Run {
+class Scenario {
  public:
-  explicit Run(uint64_t seed)
+  explicit Scenario(uint64_t seed)
       : world_(seed),
         chance_(world_.env.chance()),
         plan_(chance_),
@@ -330,7 +330,7 @@ class Run {
 };
 
 TEST(BackupSimulation, TheCopyIsTheDiskOfItsInstant) {
-  sim::for_each_seed(2500, [](uint64_t seed) { Run(seed).go(); });
+  sim::for_each_seed(2500, [](uint64_t seed) { Scenario(seed).go(); });
 }
 
 }  // namespace
