@@ -1,0 +1,103 @@
+#include "qmp/commands/block_nodes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/graph/backend.h"
+#include "block/graph/drain.h"
+#include "block/jobs/block_job.h"
+#include "qmp/monitor/command_context.h"
+#include "schema/block_core.h"
+
+namespace blockbed {
+
+namespace {
+
+namespace c = schema::commands;
+
+// The job that works on the node, if there is one.
+const BlockJob* job_on(const Node& node) {
+  for (const Edge* edge : node.parents()) {
+    if (const auto* job = dynamic_cast<const BlockJob*>(&edge->parent())) return job;
+  }
+  return nullptr;
+}
+
+Task<Expected<void>> resize(Graph& graph, c::BlockResize::Args arguments) {
+  MutexGuard guard = co_await graph.lock();
+  auto found = graph.find_device_or_node(arguments.device, arguments.node_name);
+  if (!found) co_return fail(std::move(found).error());
+  Node& node = **found;
+  if (arguments.size < 0) co_return fail("Parameter 'size' expects a >0 size");
+  if (job_on(node) != nullptr) {
+    co_return fail(fmt::format("Device '{}' is in use",
+                               arguments.device.value_or(arguments.node_name.value_or(""))));
+  }
+
+  NodeRef keep(node);
+  Backend backend(graph, "", {Permissions(Permission::kResize), Permissions::all()});
+  if (auto inserted = backend.insert(node); !inserted) co_return fail(std::move(inserted).error());
+  DrainedSection drained = co_await drain(node);
+  // The resize is the drained section's own request.
+  backend.set_disable_request_queuing(true);
+  auto done = co_await backend.truncate(static_cast<uint64_t>(arguments.size), TruncateOptions());
+  drained.end();
+  co_await backend.remove();
+  co_return done;
+}
+
+}  // namespace
+
+Task<Expected<void>> add_blockdev(Graph& graph, json::Object options, bool keyval) {
+  MutexGuard guard = co_await graph.lock();
+  const json::Value* name = options.find("node-name");
+  if (name == nullptr) co_return fail("'node-name' must be specified for the root node");
+  Graph::OpenRequest request;
+  request.options = std::move(options);
+  request.keyval = keyval;
+  auto node = co_await graph.open(std::move(request));
+  if (!node) {
+    co_await graph.close_unreferenced();
+    co_return fail(std::move(node).error());
+  }
+  graph.give_to_monitor(**node);
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> delete_blockdev(Graph& graph, std::string node_name) {
+  MutexGuard guard = co_await graph.lock();
+  Node* node = graph.find_node(node_name);
+  if (node == nullptr)
+    co_return fail(fmt::format("Failed to find node with node-name='{}'", node_name));
+  if (std::ranges::any_of(node->parents(), [](Edge* edge) {
+        return dynamic_cast<Backend*>(&edge->parent()) != nullptr;
+      })) {
+    co_return fail(fmt::format("Node {} is in use", node_name));
+  }
+  if (const BlockJob* job = job_on(*node)) {
+    co_return fail(fmt::format("Node '{}' is busy: block device is in use by block job: {}",
+                               node_name, job->type()));
+  }
+  if (std::ranges::find(graph.monitor_nodes(), node) == graph.monitor_nodes().end()) {
+    co_return fail(fmt::format("Node {} is not owned by the monitor", node_name));
+  }
+  if (!node->parents().empty()) co_return fail(fmt::format("Block device {} is in use", node_name));
+  graph.take_from_monitor(*node);
+  co_await graph.close_unreferenced();
+  co_return Expected<void>();
+}
+
+void register_block_node_commands(CommandTable& commands, Graph& graph) {
+  commands.implement<c::BlockdevAdd>([&graph](CommandContext&, c::BlockdevAdd::Args arguments) {
+    return add_blockdev(graph, to_json(arguments).as_object(), false);
+  });
+  commands.implement<c::BlockdevDel>([&graph](CommandContext&, c::BlockdevDel::Args arguments) {
+    return delete_blockdev(graph, std::move(arguments.node_name));
+  });
+  commands.implement<c::BlockResize>([&graph](CommandContext&, c::BlockResize::Args arguments) {
+    return resize(graph, std::move(arguments));
+  });
+}
+
+}  // namespace blockbed

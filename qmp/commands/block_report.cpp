@@ -1,0 +1,230 @@
+#include "qmp/commands/block_report.h"
+
+#include "block/protocols/file.h"
+#include "block/runtime/env.h"
+
+namespace blockbed {
+
+namespace {
+
+schema::BlockdevDetectZeroesOptions detect_zeroes_of(DetectZeroes mode) {
+  switch (mode) {
+    case DetectZeroes::kOff:
+      return schema::BlockdevDetectZeroesOptions::kOff;
+    case DetectZeroes::kOn:
+      return schema::BlockdevDetectZeroesOptions::kOn;
+    case DetectZeroes::kUnmap:
+      return schema::BlockdevDetectZeroesOptions::kUnmap;
+  }
+  return schema::BlockdevDetectZeroesOptions::kOff;
+}
+
+schema::BlockDeviceIoStatus io_status_of(Backend::IoStatus status) {
+  switch (status) {
+    case Backend::IoStatus::kOk:
+      return schema::BlockDeviceIoStatus::kOk;
+    case Backend::IoStatus::kFailed:
+      return schema::BlockDeviceIoStatus::kFailed;
+    case Backend::IoStatus::kNospace:
+      return schema::BlockDeviceIoStatus::kNospace;
+  }
+  return schema::BlockDeviceIoStatus::kOk;
+}
+
+bool holds_data(ChildRoles roles) {
+  return roles.has(ChildRole::kData) || roles.has(ChildRole::kMetadata) ||
+         roles.has(ChildRole::kFiltered);
+}
+
+bool stops_on_errors(const Backend& backend) {
+  const auto stops = [](OnError policy) {
+    return policy == OnError::kStop || policy == OnError::kEnospc;
+  };
+  // Nothing said means: stop when space runs out.
+  return backend.on_write_error == OnError::kAuto || stops(backend.on_write_error) ||
+         backend.on_read_error == OnError::kStop;
+}
+
+}  // namespace
+
+std::optional<DriverInfo> driver_facts(const Node& node) {
+  const Driver& driver = node.driver();
+  if (driver.is_filter()) {
+    const Edge* below = node.filtered_edge();
+    return below == nullptr ? std::nullopt : driver_facts(*below->node());
+  }
+  if (driver.name() == "raw") {
+    const Edge* storage = node.storage_edge();
+    return storage == nullptr ? std::nullopt : driver_facts(*storage->node());
+  }
+  // Of the protocols only those on the host's own files have an answer.
+  if (driver.is_protocol() && dynamic_cast<const FileDriver*>(&driver) == nullptr)
+    return std::nullopt;
+  return driver.info();
+}
+
+Task<std::optional<uint64_t>> allocated_bytes(Node& node) {
+  auto own = co_await node.driver().allocated_size();
+  if (!own) co_return std::nullopt;
+  if (*own) co_return **own;
+  uint64_t sum = 0;
+  bool asked = false;
+  for (const auto& edge : node.children()) {
+    if (!holds_data(edge->roles())) continue;
+    auto below = co_await allocated_bytes(*edge->node());
+    if (!below) co_return std::nullopt;
+    sum += *below;
+    asked = true;
+  }
+  if (!asked) co_return std::nullopt;
+  co_return sum;
+}
+
+Task<schema::ImageInfo> image_info(Node& node) {
+  schema::ImageInfo info;
+  Driver& driver = node.driver();
+  info.filename = node.filename();
+  info.format = driver.name();
+  (void)co_await node.refresh_length();
+  info.virtual_size = static_cast<int64_t>(node.length());
+  if (auto allocated = co_await allocated_bytes(node))
+    info.actual_size = static_cast<int64_t>(*allocated);
+  if (driver.encrypted()) info.encrypted = true;
+  if (const auto facts = driver_facts(node)) {
+    if (facts->cluster_size != 0) info.cluster_size = static_cast<int64_t>(facts->cluster_size);
+    info.dirty_flag = facts->dirty;
+  }
+  if (const std::string stored = driver.backing_file_name(); !stored.empty()) {
+    info.backing_filename = stored;
+    if (!node.header_backing_file().empty())
+      info.full_backing_filename = node.header_backing_file();
+    if (std::string format = driver.backing_format(); !format.empty())
+      info.backing_filename_format = std::move(format);
+  }
+  info.format_specific = driver.specific_info();
+  co_return info;
+}
+
+Task<schema::BlockDeviceInfo> block_device_info(Node& node, const Backend* backend, bool flat) {
+  schema::BlockDeviceInfo info;
+  info.file = node.filename();
+  info.node_name = node.name();
+  info.ro = node.flags().read_only;
+  info.drv = node.driver().name();
+  info.encrypted = node.driver().encrypted();
+  info.cache.writeback = backend == nullptr || backend->write_cache();
+  info.cache.direct = node.flags().cache_direct;
+  info.cache.no_flush = node.flags().cache_no_flush;
+  if (Node* backing = node.backing_node()) info.backing_file = backing->filename();
+  info.detect_zeroes = detect_zeroes_of(node.flags().detect_zeroes);
+
+  std::vector<schema::ImageInfo> images;
+  for (Node* layer = &node; layer != nullptr; layer = layer->filter_or_cow_node()) {
+    images.push_back(co_await image_info(*layer));
+    if (flat) break;
+  }
+  info.backing_file_depth = static_cast<int64_t>(images.size()) - 1;
+  for (std::size_t i = images.size(); i-- > 1;) {
+    images[i - 1].backing_image = std::move(images[i]);
+    images.pop_back();
+  }
+  info.image = std::move(images.front());
+  co_return info;
+}
+
+bool is_visible(const Backend& backend, const DeviceDirectory& devices) {
+  return !backend.name().empty() || devices.device_of(backend).has_value();
+}
+
+Task<schema::BlockInfo> block_info(const Backend& backend, const DeviceDirectory& devices) {
+  schema::BlockInfo info;
+  const auto face = devices.device_of(backend);
+  info.device = backend.name();
+  info.type = "unknown";
+  info.removable = !face || face->removable;
+  info.locked = face && face->locked;
+  if (face) info.qdev = face->qdev;
+  if (face && face->has_tray) info.tray_open = face->tray_open;
+  if (backend.io_status_enabled && stops_on_errors(backend))
+    info.io_status = io_status_of(backend.io_status);
+  if (Node* node = backend.node(); node != nullptr && node->is_open()) {
+    info.inserted = co_await block_device_info(*node, &backend, false);
+  }
+  co_return info;
+}
+
+schema::BlockStats node_stats(Node& node, bool from_root) {
+  schema::BlockStats stats;
+  stats.node_name = node.name();
+  stats.stats.wr_highest_offset = static_cast<int64_t>(node.highest_written_offset());
+  if (const auto* driver = dynamic_cast<const FileDriver*>(&node.driver())) {
+    schema::BlockStatsSpecific specific;
+    specific.driver = driver->name() == "file" ? schema::BlockdevDriver::kFile
+                                               : schema::BlockdevDriver::kHostDevice;
+    schema::BlockStatsSpecificFile file;
+    file.discard_nb_ok = driver->discard_statistics().ok;
+    file.discard_nb_failed = driver->discard_statistics().failed;
+    file.discard_bytes_ok = driver->discard_statistics().bytes_ok;
+    specific.u = file;
+    stats.driver_specific = std::move(specific);
+  }
+  const Edge* parent = nullptr;
+  for (const auto& edge : node.children()) {
+    const bool carries =
+        edge->roles().has(ChildRole::kData) || edge->roles().has(ChildRole::kFiltered);
+    if (!carries) continue;
+    if (parent == nullptr ||
+        (edge->roles().has(ChildRole::kPrimary) && !parent->roles().has(ChildRole::kPrimary))) {
+      parent = edge.get();
+    }
+  }
+  if (parent != nullptr) stats.parent = node_stats(*parent->node(), from_root);
+  if (Node* below = node.filter_or_cow_node(); from_root && below != nullptr) {
+    stats.backing = node_stats(*below, from_root);
+  }
+  return stats;
+}
+
+schema::BlockStats root_stats(Backend& backend, const DeviceDirectory& devices) {
+  schema::BlockStats stats;
+  if (Node* node = backend.node()) stats = node_stats(*node, true);
+  stats.device = backend.name();
+  if (auto face = devices.device_of(backend)) stats.qdev = face->qdev;
+
+  Accounting& accounting = backend.accounting();
+  schema::BlockDeviceStats& out = stats.stats;
+  const auto& read = accounting.of(AccountedKind::kRead);
+  const auto& write = accounting.of(AccountedKind::kWrite);
+  const auto& flush = accounting.of(AccountedKind::kFlush);
+  const auto& unmap = accounting.of(AccountedKind::kUnmap);
+  const auto number = [](uint64_t value) { return static_cast<int64_t>(value); };
+  out.rd_bytes = number(read.bytes);
+  out.wr_bytes = number(write.bytes);
+  out.unmap_bytes = number(unmap.bytes);
+  out.rd_operations = number(read.operations);
+  out.wr_operations = number(write.operations);
+  out.flush_operations = number(flush.operations);
+  out.unmap_operations = number(unmap.operations);
+  out.failed_rd_operations = number(read.failed);
+  out.failed_wr_operations = number(write.failed);
+  out.failed_flush_operations = number(flush.failed);
+  out.failed_unmap_operations = number(unmap.failed);
+  out.invalid_rd_operations = number(read.invalid);
+  out.invalid_wr_operations = number(write.invalid);
+  out.invalid_flush_operations = number(flush.invalid);
+  out.invalid_unmap_operations = number(unmap.invalid);
+  out.rd_merged = number(read.merged);
+  out.wr_merged = number(write.merged);
+  out.unmap_merged = number(unmap.merged);
+  out.rd_total_time_ns = number(read.total_time_ns);
+  out.wr_total_time_ns = number(write.total_time_ns);
+  out.flush_total_time_ns = number(flush.total_time_ns);
+  out.unmap_total_time_ns = number(unmap.total_time_ns);
+  out.account_invalid = accounting.account_invalid;
+  out.account_failed = accounting.account_failed;
+  if (accounting.last_access_ns > 0)
+    out.idle_time_ns = backend.graph().env().now() - accounting.last_access_ns;
+  return stats;
+}
+
+}  // namespace blockbed

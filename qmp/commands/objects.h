@@ -1,0 +1,84 @@
+// Objects made by users: secrets, iothreads, throttle groups, credentials, memory.
+//
+// Problem: disks and exports refer to such objects by id, before the objects do anything
+// themselves.
+//
+// Contract
+//  - add() checks what QEMU checks when the object is made (a secret reads its file) and keeps the
+//  properties.
+//  - An object in use (hold()) cannot be deleted: "object 'x' is in use, can not be deleted".
+//  - Ids are unique among objects.
+// Errors: texts of QEMU 7.2. Threading: engine thread.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/runtime/env.h"
+#include "block/runtime/task.h"
+#include "qmp/commands/qom.h"
+#include "qmp/commands/throttle_limits.h"
+#include "qmp/schema/error.h"
+#include "schema/qom.h"
+
+namespace blockbed {
+
+class HumanTable;
+
+class UserObject {
+ public:
+  UserObject(std::string id, std::string type, json::Object properties)
+      : id_(std::move(id)), type_(std::move(type)), properties_(std::move(properties)) {}
+
+  const std::string& id() const { return id_; }
+  const std::string& type() const { return type_; }
+  const json::Object& properties() const { return properties_; }
+  json::Object& properties() { return properties_; }
+
+  // Of a secret: the bytes, after decoding.
+  const std::string& secret() const { return secret_; }
+  void set_secret(std::string bytes) { secret_ = std::move(bytes); }
+  // Of a throttle-group.
+  ThrottleSettings throttle;
+
+  void hold() { ++holders_; }
+  void release() { --holders_; }
+  bool held() const { return holders_ > 0; }
+
+ private:
+  std::string id_;
+  std::string type_;
+  json::Object properties_;
+  std::string secret_;
+  int holders_ = 0;
+};
+
+class ObjectStore {
+ public:
+  explicit ObjectStore(Env& env) : env_(env) {}
+
+  Task<Expected<void>> add(schema::ObjectOptions options);
+  Expected<void> remove(std::string_view id);
+  UserObject* find(std::string_view id);
+  std::optional<std::string> type_of(std::string_view id) const;
+  const std::list<UserObject>& all() const { return objects_; }
+
+  // Its part of the object tree.
+  void describe(QomNode& root);
+
+ private:
+  Task<Expected<void>> load_secret(UserObject& object, const schema::SecretProperties& properties);
+
+  Env& env_;
+  std::list<UserObject> objects_;
+};
+
+// object-add, object-del, query-iothreads, object_add, object_del, info iothreads.
+void register_object_commands(class CommandTable& commands, HumanTable& human,
+                              ObjectStore& objects);
+
+}  // namespace blockbed

@@ -1,0 +1,87 @@
+// qemu-io: single requests to a backend, typed by a person or a test.
+//
+// Problem: test suites write and check images through `human-monitor-command "qemu-io DEVICE CMD"`
+// and compare what that prints on the server's standard output.
+//
+// Contract
+//  - run() executes one command line and returns when it is done; aio_read and aio_write return at
+//  once and report when
+//    they end. The report goes to `print`, errors of the control path to `complain`.
+//  - A command that writes takes the permissions that it needs of the backend, and they stay (QEMU
+//  does the same: what
+//    aio_write began may still run).
+//  - The backend outlives the runner's requests: finish() waits for all that this runner has begun.
+// Errors: none are returned; QEMU's command succeeds whatever happened.
+// Threading: engine thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "block/graph/backend.h"
+#include "block/runtime/buffers.h"
+#include "block/runtime/gate.h"
+#include "block/runtime/task.h"
+#include "qmp/commands/qemu_io_text.h"
+
+namespace blockbed::qemu_io {
+
+class Runner {
+ public:
+  using Print = std::function<void(std::string_view)>;
+
+  // `print` outlives the runner.
+  Runner(Graph& graph, Print print);
+  ~Runner();
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+
+  Task<void> run(Backend& backend, std::string line, std::string& complaints);
+
+  // Waits until the asynchronous requests have ended.
+  Task<void> finish();
+  bool idle() const { return gate_.inside() == 0; }
+
+ private:
+  struct Call;
+  struct Entry;
+  static const Entry* find(std::string_view name);
+
+  Task<void> read(Call& call);
+  Task<void> read_vector(Call& call);
+  Task<void> write(Call& call);
+  Task<void> write_vector(Call& call);
+  Task<void> discard(Call& call);
+  Task<void> aio_read(Call& call);
+  Task<void> aio_write(Call& call);
+  Task<void> aio_flush(Call& call);
+  Task<void> flush(Call& call);
+  Task<void> truncate(Call& call);
+  Task<void> length(Call& call);
+  Task<void> info(Call& call);
+  Task<void> alloc(Call& call);
+  Task<void> map(Call& call);
+  Task<void> sleep(Call& call);
+  Task<void> help(Call& call);
+
+  struct Pending;
+  Task<void> complete_read(std::unique_ptr<Pending> pending);
+  Task<void> complete_write(std::unique_ptr<Pending> pending);
+  Task<bool> fill_from_file(Buffer& buffer, const std::string& path);
+  // Prints why not and returns false when the words name no vector of lengths.
+  bool vector_length(const Call& call, std::size_t first, uint64_t& total);
+  bool number(const std::string& text, uint64_t& out);
+  bool range(const Call& call, uint64_t& offset, uint64_t& count);
+
+  Graph& graph_;
+  Print print_;
+  Gate gate_;
+};
+
+// "format name: ...", for `info` and the details of `info block -v`.
+std::string format_specific_text(const json::Value& specific, int indent);
+
+}  // namespace blockbed::qemu_io

@@ -1,0 +1,83 @@
+// The run state: whether a guest would run now, and the events that clients see when that changes.
+//
+// Problem: management software follows a machine by STOP, RESUME, RESET, POWERDOWN and SHUTDOWN and
+// by query-status, also when no guest is there to run.
+//
+// Contract
+//  - Every change goes through here; the events come out synchronously, so they precede the reply
+//  of the command that
+//    caused them.
+//  - quit() emits SHUTDOWN once (the storage daemon emits none), waits until exports are closed and
+//  jobs are cancelled,
+//    then lets the main loop end; so all their events precede the reply to `quit`. Later calls do
+//    nothing.
+// Source of the rule: QEMU 7.2's query-status and events. Threading: engine thread.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "block/runtime/event_sink.h"
+#include "block/runtime/task.h"
+#include "qmp/schema/error.h"
+#include "schema/run_state.h"
+
+namespace blockbed {
+
+class CommandTable;
+class HumanTable;
+
+class RunStatus {
+ public:
+  struct Hooks {
+    // Closes exports and cancels jobs.
+    std::function<Task<void>()> wind_down;
+    // The main loop may end.
+    std::function<void()> end;
+    // The storage daemon has no machine to shut down.
+    bool tell_shutdown = true;
+  };
+  RunStatus(EventSink& events, Hooks hooks) : events_(events), hooks_(std::move(hooks)) {}
+  RunStatus(const RunStatus&) = delete;
+  RunStatus& operator=(const RunStatus&) = delete;
+
+  schema::RunState state() const { return state_; }
+  bool running() const { return state_ == schema::RunState::kRunning; }
+
+  // At start-up: prelaunch becomes running unless the guest is to wait.
+  void start();
+  // A running guest stops, with STOP; any other state stays.
+  void stop(schema::RunState why = schema::RunState::kPaused);
+  // RESUME; fails when the machine must be reset first.
+  Expected<void> resume();
+  void reset(schema::ShutdownCause cause);
+  void power_down();
+  Task<void> quit(schema::ShutdownCause cause);
+  bool quitting() const { return quitting_; }
+
+  // What `cont` does besides: error states of devices and jobs are cleared. Set by who owns them.
+  void on_resume(std::function<void()> hook) { on_resume_ = std::move(hook); }
+
+ private:
+  EventSink& events_;
+  Hooks hooks_;
+  std::function<void()> on_resume_;
+  schema::RunState state_ = schema::RunState::kPrelaunch;
+  bool quitting_ = false;
+};
+
+struct MachineIdentity {
+  std::string name;
+  std::string uuid = "00000000-0000-0000-0000-000000000000";
+  // Whether /dev/kvm was asked for and can be used.
+  bool kvm_enabled = false;
+  bool kvm_present = false;
+  std::string machine_type;
+};
+
+// query-status, stop, cont, system_reset, system_powerdown, quit, query-name, query-uuid,
+// query-kvm, query-target, and their human forms. All references outlive the tables.
+void register_run_state_commands(CommandTable& commands, HumanTable& human, RunStatus& status,
+                                 const MachineIdentity& identity);
+
+}  // namespace blockbed

@@ -1,0 +1,381 @@
+#include "qmp/machine/drives.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "qmp/commands/throttle_limits.h"
+#include "qmp/schema/scalar_text.h"
+
+namespace blockbed {
+
+namespace {
+
+struct InterfaceFacts {
+  DriveInterface interface;
+  std::string_view name;
+  // Units on one bus; 0: no limit.
+  int units;
+};
+constexpr InterfaceFacts kInterfaces[] = {
+    {DriveInterface::kNone, "none", 0},     {DriveInterface::kIde, "ide", 2},
+    {DriveInterface::kScsi, "scsi", 7},     {DriveInterface::kFloppy, "floppy", 0},
+    {DriveInterface::kPflash, "pflash", 0}, {DriveInterface::kMtd, "mtd", 0},
+    {DriveInterface::kSd, "sd", 0},         {DriveInterface::kVirtio, "virtio", 0},
+    {DriveInterface::kXen, "xen", 0},
+};
+
+const InterfaceFacts& facts_of(DriveInterface interface) {
+  return *std::ranges::find(kInterfaces, interface, &InterfaceFacts::interface);
+}
+
+// Older names of options and what they are called now.
+constexpr std::pair<std::string_view, std::string_view> kAliases[] = {
+    {"iops", "throttling.iops-total"},
+    {"iops_rd", "throttling.iops-read"},
+    {"iops_wr", "throttling.iops-write"},
+    {"bps", "throttling.bps-total"},
+    {"bps_rd", "throttling.bps-read"},
+    {"bps_wr", "throttling.bps-write"},
+    {"iops_max", "throttling.iops-total-max"},
+    {"iops_rd_max", "throttling.iops-read-max"},
+    {"iops_wr_max", "throttling.iops-write-max"},
+    {"bps_max", "throttling.bps-total-max"},
+    {"bps_rd_max", "throttling.bps-read-max"},
+    {"bps_wr_max", "throttling.bps-write-max"},
+    {"iops_size", "throttling.iops-size"},
+    {"group", "throttling.group"},
+    {"readonly", "read-only"},
+};
+
+Expected<void> rename_aliases(OptionText& options) {
+  for (const auto& [older, now] : kAliases) {
+    auto value = options.take(older);
+    if (!value) continue;
+    if (options.has(now)) {
+      return fail(
+          fmt::format("'{}' and its alias '{}' can't be used at the same time", now, older));
+    }
+    options.set(std::string(now), std::move(*value));
+  }
+  return {};
+}
+
+struct CacheMode {
+  std::string_view name;
+  bool writethrough, direct, no_flush;
+};
+constexpr CacheMode kCacheModes[] = {
+    {"none", false, true, false},      {"off", false, true, false},
+    {"directsync", true, true, false}, {"writeback", false, false, false},
+    {"unsafe", false, false, true},    {"writethrough", true, false, false},
+};
+
+Expected<ThrottleSettings> take_throttle(OptionText& options) {
+  static constexpr std::pair<std::string_view, ThrottleSettings::Bucket> kBuckets[] = {
+      {"bps-total", ThrottleSettings::kBpsTotal}, {"bps-read", ThrottleSettings::kBpsRead},
+      {"bps-write", ThrottleSettings::kBpsWrite}, {"iops-total", ThrottleSettings::kIopsTotal},
+      {"iops-read", ThrottleSettings::kIopsRead}, {"iops-write", ThrottleSettings::kIopsWrite},
+  };
+  ThrottleSettings settings;
+  const auto number = [&](const std::string& key, int64_t& out) -> Expected<void> {
+    auto value = options.take_number("throttling." + key);
+    if (!value) return std::unexpected(std::move(value).error());
+    if (*value) out = static_cast<int64_t>(**value);
+    return {};
+  };
+  for (const auto& [name, bucket] : kBuckets) {
+    BB_TRY(number(std::string(name), settings.buckets[bucket].average));
+    BB_TRY(number(fmt::format("{}-max", name), settings.buckets[bucket].maximum));
+    BB_TRY(number(fmt::format("{}-max-length", name), settings.buckets[bucket].burst_length));
+  }
+  BB_TRY(number("iops-size", settings.iops_size));
+  (void)options.take("throttling.group");
+  BB_TRY(check_throttle(settings));
+  return settings;
+}
+
+// Where the walk through a tree of options for "file.unknown" ends: the driver of the node that the
+// option was given to.
+std::string driver_at(const json::Object& options, std::string_view path, bool& is_top) {
+  const json::Object* node = &options;
+  is_top = true;
+  while (true) {
+    const std::size_t dot = path.find('.');
+    if (dot == std::string_view::npos) break;
+    const json::Value* child = node->find(path.substr(0, dot));
+    if (child == nullptr || !child->is_object()) break;
+    node = &child->as_object();
+    path.remove_prefix(dot + 1);
+    is_top = false;
+  }
+  const json::Value* driver = node->find("driver");
+  if (driver != nullptr && driver->is_string()) return driver->as_string();
+  return is_top ? "raw" : "file";
+}
+
+// -drive names what blockdev-add calls unexpected or missing in older words.
+Error in_drive_words(Error error, const json::Object& options) {
+  std::string& text = error.description;
+  static constexpr std::string_view kBegin = "Parameter '";
+  if (!text.starts_with(kBegin)) return error;
+  const std::size_t end = text.find('\'', kBegin.size());
+  if (end == std::string::npos) return error;
+  const std::string path = text.substr(kBegin.size(), end - kBegin.size());
+  const std::string_view rest = std::string_view(text).substr(end + 1);
+  const std::string option = path.substr(path.rfind('.') + 1);
+  bool is_top = true;
+  const std::string driver = driver_at(options, path, is_top);
+  if (rest == " is unexpected") {
+    text = is_top
+               ? fmt::format("Block format '{}' does not support the option '{}'", driver, option)
+               : fmt::format("Block protocol '{}' doesn't support the option '{}'", driver, option);
+  } else if (rest == " is missing" && option == "filename") {
+    text = fmt::format("The '{}' block driver requires a file name", driver);
+  } else if (rest == " is missing" && option == "file") {
+    text = "A block device must be specified for \"file\"";
+  } else if (rest == " is missing" && option == "server") {
+    text = "NBD server address missing";
+  } else if (rest.starts_with(" does not accept value '") && option == "driver") {
+    text = fmt::format("Unknown driver {}", rest.substr(rest.find('\'')));
+  } else if (rest.starts_with(" expects ")) {
+    text = fmt::format("Parameter '{}'{}", option, rest);
+  }
+  return error;
+}
+
+}  // namespace
+
+std::string_view interface_name(DriveInterface interface) { return facts_of(interface).name; }
+
+Expected<OnError> parse_error_action(const std::string& text, bool is_read) {
+  if (text == "ignore") return OnError::kIgnore;
+  if (text == "enospc" && !is_read) return OnError::kEnospc;
+  if (text == "stop") return OnError::kStop;
+  if (text == "report") return OnError::kReport;
+  return fail(fmt::format("'{}' invalid {} error action", text, is_read ? "read" : "write"));
+}
+
+Drives::~Drives() { BB_ASSERT(drives_.empty()); }
+
+Drive* Drives::find(std::string_view name) {
+  const auto found =
+      std::ranges::find_if(drives_, [&](const Drive& drive) { return drive.name() == name; });
+  return found == drives_.end() ? nullptr : &*found;
+}
+
+Drive* Drives::of(const Backend& backend) {
+  const auto found = std::ranges::find_if(
+      drives_, [&](const Drive& drive) { return drive.backend.get() == &backend; });
+  return found == drives_.end() ? nullptr : &*found;
+}
+
+Drive* Drives::at(DriveInterface interface, int bus, int unit) {
+  const auto found = std::ranges::find_if(drives_, [&](const Drive& drive) {
+    return drive.interface == interface && drive.bus == bus && drive.unit == unit;
+  });
+  return found == drives_.end() ? nullptr : &*found;
+}
+
+Expected<Drives::Place> Drives::take_place(OptionText& options, DriveInterface default_interface) {
+  Place place;
+  place.interface = default_interface;
+  if (const auto media = options.take("media")) {
+    if (*media == "cdrom") {
+      place.cdrom = true;
+    } else if (*media != "disk") {
+      return fail(fmt::format("'{}' invalid media", *media));
+    }
+  }
+  if (const auto name = options.take("if")) {
+    const auto found = std::ranges::find(kInterfaces, *name, &InterfaceFacts::name);
+    if (found == std::end(kInterfaces))
+      return fail(fmt::format("unsupported bus type '{}'", *name));
+    place.interface = found->interface;
+  }
+
+  auto bus = options.take_number("bus");
+  auto unit = options.take_number("unit");
+  auto index = options.take_number("index");
+  for (const auto* number : {&bus, &unit, &index}) {
+    if (!*number) return std::unexpected(number->error());
+    // Places are counted in machines' few buses; what is larger cannot be meant.
+    if (**number && ***number > INT16_MAX) return fail("unit or index out of range");
+  }
+  const int units = facts_of(place.interface).units;
+  place.bus = static_cast<int>(bus->value_or(0));
+  place.unit = *unit ? static_cast<int>(**unit) : -1;
+  const int wanted = *index ? static_cast<int>(**index) : -1;
+  if (wanted >= 0) {
+    if (place.bus != 0 || place.unit != -1) return fail("index cannot be used with bus and unit");
+    place.bus = units == 0 ? 0 : wanted / units;
+    place.unit = units == 0 ? wanted : wanted % units;
+  }
+  if (place.unit == -1) {
+    place.unit = 0;
+    while (at(place.interface, place.bus, place.unit) != nullptr) {
+      ++place.unit;
+      if (units != 0 && place.unit >= units) {
+        place.unit -= units;
+        ++place.bus;
+      }
+    }
+  }
+  if (units != 0 && place.unit >= units) {
+    return fail(fmt::format("unit {} too big (max is {})", place.unit, units - 1));
+  }
+  if (at(place.interface, place.bus, place.unit) != nullptr) {
+    return fail(
+        fmt::format("drive with bus={}, unit={} (index={}) exists", place.bus, place.unit, wanted));
+  }
+  return place;
+}
+
+Expected<std::string> Drives::name_for(OptionText& options, const Place& place) const {
+  if (auto id = options.take("id")) return std::move(*id);
+  const InterfaceFacts& facts = facts_of(place.interface);
+  std::string_view media;
+  if (place.interface == DriveInterface::kIde || place.interface == DriveInterface::kScsi) {
+    media = place.cdrom ? "-cd" : "-hd";
+  }
+  return facts.units != 0 ? fmt::format("{}{}{}{}", facts.name, place.bus, media, place.unit)
+                          : fmt::format("{}{}{}", facts.name, media, place.unit);
+}
+
+Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_interface,
+                                   std::string location, std::vector<std::string>& warnings) {
+  if (const std::string* id = options.find("id"); id != nullptr && find(*id) != nullptr) {
+    co_return fail(fmt::format("Duplicate ID '{}' for drive", *id));
+  }
+  BB_CO_TRY(rename_aliases(options));
+
+  bool writethrough = false;
+  if (const auto mode = options.take("cache")) {
+    const auto found = std::ranges::find(kCacheModes, *mode, &CacheMode::name);
+    if (found == std::end(kCacheModes)) co_return fail("invalid cache option");
+    // What is said in detail wins.
+    const auto set = [&](std::string_view key, bool value) {
+      if (!options.has(key)) options.set(std::string(key), value ? "on" : "off");
+    };
+    set("cache.writeback", !found->writethrough);
+    set("cache.direct", found->direct);
+    set("cache.no-flush", found->no_flush);
+  }
+
+  auto place = take_place(options, default_interface);
+  if (!place) co_return fail(std::move(place).error());
+  auto read_only = options.take_switch("read-only", false);
+  if (!read_only) co_return fail(std::move(read_only).error());
+  const bool is_read_only = *read_only || place->cdrom;
+  auto copy_on_read = options.take_switch("copy-on-read", false);
+  if (!copy_on_read) co_return fail(std::move(copy_on_read).error());
+  if (*copy_on_read && is_read_only) {
+    warnings.emplace_back("disabling copy-on-read on read-only drive");
+    *copy_on_read = false;
+  }
+  auto name = name_for(options, *place);
+  if (!name) co_return fail(std::move(name).error());
+  if (find(*name) != nullptr) co_return fail(fmt::format("Duplicate ID '{}' for drive", *name));
+  auto file = options.take("file");
+
+  Drive drive;
+  drive.interface = place->interface;
+  drive.bus = place->bus;
+  drive.unit = place->unit;
+  drive.cdrom = place->cdrom;
+  drive.location = std::move(location);
+
+  std::optional<OnError> on_write, on_read;
+  for (const auto& [key, is_read, action] :
+       {std::tuple{"werror", false, &on_write}, std::tuple{"rerror", true, &on_read}}) {
+    const auto text = options.take(key);
+    if (!text) continue;
+    const bool supported =
+        drive.interface == DriveInterface::kIde || drive.interface == DriveInterface::kScsi ||
+        drive.interface == DriveInterface::kVirtio || drive.interface == DriveInterface::kNone;
+    if (!supported) co_return fail(fmt::format("{} is not supported by this bus type", key));
+    auto parsed = parse_error_action(*text, is_read);
+    if (!parsed) co_return fail(std::move(parsed).error());
+    *action = *parsed;
+  }
+
+  auto throttle = take_throttle(options);
+  if (!throttle) co_return fail(std::move(throttle).error());
+  auto snapshot = options.take_switch("snapshot", false);
+  if (!snapshot) co_return fail(std::move(snapshot).error());
+  if (*snapshot) co_return fail("Temporary overlays (snapshot=on) are not implemented by Blockbed");
+  if (*copy_on_read)
+    co_return fail("copy-on-read=on is not implemented by Blockbed: use the copy-on-read driver");
+  if (const std::string* format = options.find("format")) {
+    if (options.has("driver")) co_return fail("Cannot specify both 'driver' and 'format'");
+    std::string driver = *format;
+    (void)options.take("format");
+    options.set("driver", std::move(driver));
+  }
+  auto writeback = options.take_switch("cache.writeback", true);
+  if (!writeback) co_return fail(std::move(writeback).error());
+  writethrough = !*writeback;
+  auto account_invalid = options.take_switch("stats-account-invalid", true);
+  if (!account_invalid) co_return fail(std::move(account_invalid).error());
+  auto account_failed = options.take_switch("stats-account-failed", true);
+  if (!account_failed) co_return fail(std::move(account_failed).error());
+
+  MutexGuard guard = co_await graph_.lock();
+  if (!is_well_formed_id(*name)) co_return fail(fmt::format("Invalid device ID '{}'", *name));
+  if (graph_.find_node(*name) != nullptr) {
+    co_return fail(fmt::format("Device name '{}' conflicts with an existing node name", *name));
+  }
+  drive.backend = std::make_unique<Backend>(
+      graph_, *name, PermissionPair{Permissions(Permission::kConsistentRead), Permissions::all()});
+  drive.backend->set_write_cache(!writethrough);
+  if (on_write) drive.backend->on_write_error = *on_write;
+  if (on_read) drive.backend->on_read_error = *on_read;
+  drive.backend->accounting().account_invalid = *account_invalid;
+  drive.backend->accounting().account_failed = *account_failed;
+
+  const bool is_empty = (!file || file->empty()) && options.empty();
+  if (!is_empty) {
+    if (file && file->empty()) file = std::nullopt;
+    options.set("read-only", is_read_only ? "on" : "off");
+    if (!options.has("auto-read-only")) options.set("auto-read-only", "on");
+    auto opened = co_await open_medium(drive, std::move(file), std::move(options));
+    if (!opened) {
+      drive.backend.reset();
+      co_await graph_.close_unreferenced();
+      co_return fail(std::move(opened).error());
+    }
+  }
+  drives_.push_back(std::move(drive));
+  co_return &drives_.back();
+}
+
+Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string> file,
+                                         OptionText options) {
+  auto tree = options.tree();
+  if (!tree) co_return fail(std::move(tree).error());
+  Graph::OpenRequest request;
+  request.options = std::move(*tree);
+  request.keyval = true;
+  request.filename = std::move(file);
+  const json::Value* driver = request.options.find("driver");
+  if (!request.filename && driver == nullptr && !request.options.contains("file")) {
+    co_return fail("Must specify either driver or file");
+  }
+  const json::Object given = request.options;
+  auto node = co_await graph_.open(std::move(request));
+  if (!node) co_return fail(in_drive_words(std::move(node).error(), given));
+  co_return drive.backend->insert(**node);
+}
+
+Task<void> Drives::remove(Drive& drive) {
+  MutexGuard guard = co_await graph_.lock();
+  co_await drive.backend->remove();
+  co_await graph_.close_unreferenced();
+  std::erase_if(drives_, [&](const Drive& other) { return &other == &drive; });
+}
+
+Task<void> Drives::remove_all() {
+  while (!drives_.empty()) co_await remove(drives_.front());
+}
+
+}  // namespace blockbed

@@ -1,0 +1,84 @@
+// Drives: what -drive and drive_add make, a named backend with a place on a machine's interface.
+//
+// Problem: the older way to give a machine its disks mixes the image, its cache mode and
+// throttling, the device and its place into one option. Clients still use it, and read back names
+// that follow from it ("ide0-hd1").
+//
+// Contract
+//  - add() checks and translates the option as QEMU 7.2 does, with its texts, and opens the image.
+//  A drive without file
+//    and options is an empty one (a drive without medium).
+//  - A drive lives until remove(); its backend must not be in use by a device then.
+// Threading: engine thread; the graph lock is taken by add() and remove().
+#pragma once
+
+#include <list>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "block/graph/backend.h"
+#include "block/graph/graph.h"
+#include "block/runtime/task.h"
+#include "qmp/commands/option_text.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed {
+
+enum class DriveInterface { kNone, kIde, kScsi, kFloppy, kPflash, kMtd, kSd, kVirtio, kXen };
+
+std::string_view interface_name(DriveInterface interface);
+
+struct Drive {
+  DriveInterface interface = DriveInterface::kNone;
+  int bus = 0;
+  int unit = 0;
+  bool cdrom = false;
+  std::unique_ptr<Backend> backend;
+  // As typed, for messages about the device that the machine makes for it.
+  std::string location;
+  // A device is attached.
+  bool claimed = false;
+
+  const std::string& name() const { return backend->name(); }
+};
+
+class Drives {
+ public:
+  explicit Drives(Graph& graph) : graph_(graph) {}
+  ~Drives();
+  Drives(const Drives&) = delete;
+  Drives& operator=(const Drives&) = delete;
+
+  // Warnings about deprecated forms are appended to `warnings`.
+  Task<Expected<Drive*>> add(OptionText options, DriveInterface default_interface,
+                             std::string location, std::vector<std::string>& warnings);
+  // Takes the medium out and forgets the drive.
+  Task<void> remove(Drive& drive);
+  Task<void> remove_all();
+
+  Drive* find(std::string_view name);
+  Drive* of(const Backend& backend);
+  Drive* at(DriveInterface interface, int bus, int unit);
+  std::list<Drive>& all() { return drives_; }
+
+ private:
+  struct Place {
+    DriveInterface interface = DriveInterface::kNone;
+    int bus = 0;
+    int unit = 0;
+    bool cdrom = false;
+  };
+  Expected<Place> take_place(OptionText& options, DriveInterface default_interface);
+  Expected<std::string> name_for(OptionText& options, const Place& place) const;
+  Task<Expected<void>> open_medium(Drive& drive, std::optional<std::string> file,
+                                   OptionText options);
+
+  Graph& graph_;
+  std::list<Drive> drives_;
+};
+
+// The text of `werror` and `rerror`: "'x' invalid write error action".
+Expected<OnError> parse_error_action(const std::string& text, bool is_read);
+
+}  // namespace blockbed

@@ -1,0 +1,526 @@
+#include "qmp/machine/machine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/runtime/event_sink.h"
+#include "qmp/schema/scalar_text.h"
+
+namespace blockbed {
+
+namespace {
+
+constexpr MachineType kTypes[] = {
+    {"pc-i440fx-7.2", "pc", "Standard PC (i440FX + PIIX, 1996)", DriveInterface::kIde, "pci.0",
+     true, true, true},
+    {"pc-q35-7.2", "q35", "Standard PC (Q35 + ICH9, 2009)", DriveInterface::kIde, "pcie.0", true,
+     false, false},
+    {"none", "", "empty machine", DriveInterface::kNone, "", false, false, false},
+};
+
+constexpr int kIdeUnits = 2;
+constexpr int kFloppyUnits = 2;
+constexpr int kIdeBuses = 2;
+
+// What a device that reads and writes its medium lets others do.
+constexpr Permissions kSharedByDevices = Permission::kConsistentRead | Permission::kWriteUnchanged;
+
+}  // namespace
+
+const MachineType* find_machine_type(std::string_view name) {
+  const auto found = std::ranges::find_if(kTypes, [&](const MachineType& type) {
+    return type.name == name || (!type.alias.empty() && type.alias == name);
+  });
+  if (found != std::end(kTypes)) return &*found;
+  // Older versions of a type differ in nothing that is here.
+  if (name.starts_with("pc-i440fx-")) return &kTypes[0];
+  if (name.starts_with("pc-q35-")) return &kTypes[1];
+  return nullptr;
+}
+
+std::string machine_help() {
+  std::string text = "Supported machines are:\n";
+  for (const MachineType& type : kTypes) {
+    if (!type.alias.empty()) {
+      text += fmt::format("{:<20} {} (alias of {})\n", type.alias, type.description, type.name);
+    }
+    text += fmt::format("{:<20} {}{}\n", type.name, type.description,
+                        type.is_default ? " (default)" : "");
+  }
+  return text;
+}
+
+struct Machine::Device {
+  const DeviceModel* model = nullptr;
+  std::string id;
+  std::string path;
+  std::string bus;
+  int unit = -1;
+  // What clients see as its qdev id; of a device with a block node.
+  std::string qdev;
+  // The bus that it gives.
+  std::string own_bus;
+  UserObject* iothread = nullptr;
+  // The root in use: the drive's, or its own.
+  Backend* backend = nullptr;
+  std::unique_ptr<Backend> own_backend;
+  Drive* drive = nullptr;
+  bool tray_open = false;
+  bool locked = false;
+  std::vector<OptionText::Item> properties;
+};
+
+Machine::Machine(Graph& graph, Drives& drives, ObjectStore& objects, const MachineType& type)
+    : graph_(graph), drives_(drives), objects_(objects), type_(type) {}
+
+Machine::~Machine() { BB_ASSERT(devices_.empty()); }
+
+Machine::Device* Machine::find(std::string_view id) const {
+  if (id.empty()) return nullptr;
+  const auto found = std::ranges::find_if(devices_, [&](const auto& device) {
+    return device->id == id || device->path == id || device->qdev == id;
+  });
+  return found == devices_.end() ? nullptr : found->get();
+}
+
+Machine::Device* Machine::bus_owner(std::string_view bus) const {
+  const auto found =
+      std::ranges::find_if(devices_, [&](const auto& device) { return device->own_bus == bus; });
+  return found == devices_.end() ? nullptr : found->get();
+}
+
+Expected<void> Machine::choose_bus(Device& device, std::optional<std::string> bus) {
+  const std::string_view kind = device.model->bus;
+  const auto none_found = [&] {
+    return fail(fmt::format("No '{}' bus found for device '{}'", kind, device.model->name));
+  };
+  if (kind == "SCSI") {
+    for (const auto& other : devices_) {
+      if (other->own_bus.empty()) continue;
+      if (!bus || other->own_bus == *bus) {
+        device.bus = other->own_bus;
+        return {};
+      }
+    }
+    if (bus) return fail(fmt::format("Bus '{}' not found", *bus));
+    return none_found();
+  }
+  if (kind == "IDE") {
+    if (!type_.has_ide) return bus ? fail(fmt::format("Bus '{}' not found", *bus)) : none_found();
+    if (!bus) {
+      // The first bus with room.
+      for (int number = 0; number < kIdeBuses; ++number) {
+        const std::string name = fmt::format("ide.{}", number);
+        const auto used =
+            std::ranges::count_if(devices_, [&](const auto& other) { return other->bus == name; });
+        device.bus = name;
+        if (used < kIdeUnits) break;
+      }
+      return {};
+    }
+    const bool exists =
+        bus->starts_with("ide.") && schema::parse_int64(bus->substr(4)).value_or(-1) >= 0 &&
+        schema::parse_int64(bus->substr(4)).value_or(99) < (type_.has_floppy ? kIdeBuses : 6);
+    if (!exists) return fail(fmt::format("Bus '{}' not found", *bus));
+    device.bus = *bus;
+    return {};
+  }
+  if (kind == "floppy-bus") {
+    const bool present = type_.has_floppy || bus_owner("floppy-bus.0") != nullptr;
+    if (!present) return none_found();
+    device.bus = "floppy-bus.0";
+    return {};
+  }
+  if (kind == "PCI") {
+    if (type_.pci_bus.empty())
+      return bus ? fail(fmt::format("Bus '{}' not found", *bus)) : none_found();
+    device.bus = bus.value_or(std::string(type_.pci_bus));
+    return {};
+  }
+  device.bus = bus.value_or("");
+  return {};
+}
+
+Expected<void> Machine::choose_unit(Device& device, std::optional<uint64_t> unit) {
+  const bool is_floppy = device.model->kind == ModelKind::kFloppy;
+  const bool is_ide = device.model->bus == "IDE";
+  if (!is_floppy && !is_ide) return {};
+  const int units = is_floppy ? kFloppyUnits : kIdeUnits;
+  const auto in_use = [&](int number) {
+    return std::ranges::any_of(devices_, [&](const auto& other) {
+      return other->bus == device.bus && other->unit == number;
+    });
+  };
+  const std::string_view what = is_floppy ? "floppy" : "IDE";
+  if (unit) {
+    if (*unit >= static_cast<uint64_t>(units)) {
+      return fail(
+          fmt::format("Can't create {} unit {}, bus supports only {} units", what, *unit, units));
+    }
+    device.unit = static_cast<int>(*unit);
+    if (in_use(device.unit)) {
+      return fail(fmt::format("{} unit {} is in use", is_floppy ? "Floppy" : "IDE", device.unit));
+    }
+    return {};
+  }
+  device.unit = 0;
+  while (device.unit < units && in_use(device.unit)) ++device.unit;
+  if (device.unit == units) {
+    return fail(fmt::format("Can't create {} unit {}, bus supports only {} units", what,
+                            device.unit, units));
+  }
+  return {};
+}
+
+Task<Expected<void>> Machine::add_device(OptionText properties) {
+  const auto driver = properties.take("driver");
+  if (!driver) co_return fail("Parameter 'driver' is missing");
+  const DeviceModel* model = find_device_model(*driver);
+  if (model == nullptr)
+    co_return fail(fmt::format("'{}' is not a valid device model name", *driver));
+  auto made = co_await create(*model, std::move(properties), "");
+  if (!made) co_return fail(std::move(made).error());
+  co_return Expected<void>();
+}
+
+Task<Expected<Machine::Device*>> Machine::create(const DeviceModel& model, OptionText properties,
+                                                 std::string parent) {
+  auto device = std::make_unique<Device>();
+  device->model = &model;
+  BB_CO_TRY(choose_bus(*device, properties.take("bus")));
+  if (auto id = properties.take("id")) {
+    if (std::ranges::any_of(devices_, [&](const auto& other) { return other->id == *id; })) {
+      co_return fail(fmt::format("Duplicate device ID '{}'", *id));
+    }
+    device->id = std::move(*id);
+  }
+  if (!parent.empty()) {
+    device->path = fmt::format("{}/device[{}]", parent, unattached_++);
+  } else if (!device->id.empty()) {
+    device->path = "/machine/peripheral/" + device->id;
+  } else {
+    device->path = fmt::format("/machine/peripheral-anon/device[{}]", anonymous_++);
+  }
+  device->qdev = model.kind == ModelKind::kVirtioBlk ? device->path + "/virtio-backend"
+                 : device->id.empty()                ? device->path
+                                                     : device->id;
+  for (const auto& [key, value] : properties.items()) {
+    BB_CO_TRY(check_device_property(model, key, value));
+  }
+  device->properties = properties.items();
+  if (const std::string* iothread = properties.find("iothread")) {
+    device->iothread = objects_.find(*iothread);
+    if (device->iothread == nullptr) {
+      co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", *iothread));
+    }
+    if (device->iothread->type() != "iothread") {
+      co_return fail(fmt::format("Invalid parameter type for 'iothread', expected: iothread"));
+    }
+  }
+  if (model.kind == ModelKind::kVirtioScsi || model.kind == ModelKind::kScsiController) {
+    device->own_bus = device->id.empty() ? fmt::format("scsi.{}", scsi_buses_) : device->id + ".0";
+    if (device->id.empty()) ++scsi_buses_;
+  }
+  if (model.kind == ModelKind::kFloppyController) device->own_bus = "floppy-bus.0";
+  if (model.uses_block()) {
+    if (auto attached = co_await attach(*device, properties); !attached) {
+      co_await detach(*device);
+      co_return fail(std::move(attached).error());
+    }
+  }
+  if (device->iothread != nullptr) device->iothread->hold();
+  devices_.push_back(std::move(device));
+  co_return devices_.back().get();
+}
+
+Expected<void> Machine::check_iothread(const Device& device, const Node& node) const {
+  // Where a device does its I/O: virtio-scsi's disks in the controller's iothread. virtio-blk moves
+  // only when a guest's driver starts it, so here it stays in the main loop.
+  const auto context_of = [&](const Device& d) -> const UserObject* {
+    if (d.model->bus != "SCSI") return nullptr;
+    const Device* owner = bus_owner(d.bus);
+    return owner == nullptr ? nullptr : owner->iothread;
+  };
+  const UserObject* wanted = context_of(device);
+  for (const auto& other : devices_) {
+    if (other->backend == nullptr || other->backend->node() != &node) continue;
+    const UserObject* now = context_of(*other);
+    if (now == wanted) continue;
+    const Device* owner = bus_owner(device.bus);
+    if (device.model->bus == "SCSI" && now != nullptr && owner != nullptr &&
+        owner->model->kind == ModelKind::kScsiController) {
+      return fail("HBA does not support iothreads");
+    }
+    return fail("Cannot change iothread of active block backend");
+  }
+  return {};
+}
+
+Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
+  const DeviceModel& model = *device.model;
+  const bool removable = model.is_cd() || model.kind == ModelKind::kFloppy;
+  MutexGuard guard = co_await graph_.lock();
+
+  Node* node = nullptr;
+  if (const auto name = properties.take("drive")) {
+    if (Backend* found = graph_.find_backend(*name)) {
+      Drive* drive = drives_.of(*found);
+      if (drive == nullptr || drive->claimed) {
+        const bool automatic = drive != nullptr && drive->interface != DriveInterface::kNone;
+        co_return fail(fmt::format("Drive '{}' is already in use {}", *name,
+                                   automatic ? "because it has been automatically connected to "
+                                               "another device (did you need 'if=none' in the "
+                                               "drive options?)"
+                                             : "by another device"));
+      }
+      device.drive = drive;
+      device.backend = found;
+      node = found->node();
+    } else if ((node = graph_.find_node(*name)) == nullptr) {
+      const std::string_view shown =
+          model.kind == ModelKind::kVirtioBlk ? "virtio-blk-device" : model.name;
+      co_return fail(fmt::format("Property '{}.drive' can't find value '{}'", shown, *name));
+    }
+  } else if (!removable) {
+    co_return fail(model.bus == "IDE" ? "No drive specified" : "drive property not set");
+  }
+
+  auto unit = properties.take_number("unit");
+  if (!unit) co_return fail(std::move(unit).error());
+  BB_CO_TRY(choose_unit(device, *unit));
+  if (node == nullptr && !removable) co_return fail("Device needs media, but drive is empty");
+
+  const auto size = [&](std::string_view key) {
+    const std::string* text = properties.find(key);
+    return text == nullptr ? uint64_t{0} : schema::parse_size(*text).value_or(0);
+  };
+  constexpr uint64_t kDefaultBlockSize = 512;
+  const uint64_t logical =
+      size("logical_block_size") == 0 ? kDefaultBlockSize : size("logical_block_size");
+  const uint64_t physical = size("physical_block_size") == 0 ? std::max(logical, kDefaultBlockSize)
+                                                             : size("physical_block_size");
+  if (logical > physical) co_return fail("logical_block_size > physical_block_size not supported");
+  if (model.kind == ModelKind::kFloppy && (logical != 512 || physical != 512)) {
+    co_return fail("Physical and logical block size must be 512 for floppy");
+  }
+
+  if (node != nullptr) BB_CO_TRY(check_iothread(device, *node));
+  // A guest that cannot write gets a read-only disk, save where the interface knows no such thing.
+  const bool read_only =
+      model.is_cd() || (model.bus != "IDE" && node != nullptr && node->flags().read_only);
+  PermissionPair permissions{Permissions(Permission::kConsistentRead), kSharedByDevices};
+  if (!read_only) permissions.needs |= Permission::kWrite;
+  if (!removable) permissions.shares |= Permission::kResize;
+  const std::string* share = properties.find("share-rw");
+  if (share != nullptr && schema::parse_switch(*share).value_or(false))
+    permissions.shares |= Permission::kWrite;
+
+  if (device.backend == nullptr) {
+    device.own_backend = std::make_unique<Backend>(graph_, "", permissions);
+    device.own_backend->set_description(fmt::format("block device '{}'", device.qdev));
+    device.backend = device.own_backend.get();
+    if (node != nullptr) BB_CO_TRY(device.own_backend->insert(*node));
+  } else {
+    BB_CO_TRY(device.backend->set_permissions(permissions));
+    device.drive->claimed = true;
+  }
+
+  Backend& backend = *device.backend;
+  if (const std::string* cache = properties.find("write-cache");
+      cache != nullptr && *cache != "auto") {
+    backend.set_write_cache(*cache == "on");
+  }
+  for (const auto& [key, is_read, action] :
+       {std::tuple{"rerror", true, &backend.on_read_error},
+        std::tuple{"werror", false, &backend.on_write_error}}) {
+    const std::string* text = properties.find(key);
+    if (text == nullptr || *text == "auto") continue;
+    auto parsed = parse_error_action(*text, is_read);
+    if (!parsed) co_return fail(std::move(parsed).error());
+    *action = *parsed;
+  }
+  for (const auto& [key, flag] :
+       {std::pair{"account-invalid", &backend.accounting().account_invalid},
+        std::pair{"account-failed", &backend.accounting().account_failed}}) {
+    if (const std::string* text = properties.find(key); text != nullptr && *text != "auto")
+      *flag = *text == "on";
+  }
+  backend.io_status_enabled = model.kind != ModelKind::kFloppy;
+  co_return Expected<void>();
+}
+
+Task<void> Machine::detach(Device& device) {
+  if (device.backend == nullptr) co_return;
+  MutexGuard guard = co_await graph_.lock();
+  if (device.drive != nullptr) {
+    device.drive->claimed = false;
+    const Expected<void> relaxed =
+        device.backend->set_permissions({Permissions::none(), Permissions::all()});
+    BB_ASSERT(relaxed.has_value());
+  } else {
+    co_await device.backend->remove();
+    device.own_backend.reset();
+  }
+  device.backend = nullptr;
+  co_await graph_.close_unreferenced();
+}
+
+Task<Expected<void>> Machine::remove_device(std::string id) {
+  Device* device = find(id);
+  if (device == nullptr)
+    co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
+  // Disks go before their controller.
+  if (!device->own_bus.empty()) {
+    while (true) {
+      const auto child = std::ranges::find_if(devices_, [&](const auto& other) {
+        return other->bus == device->own_bus && other.get() != device;
+      });
+      if (child == devices_.end()) break;
+      auto removed = co_await remove_device((*child)->path);
+      if (!removed) co_return removed;
+    }
+  }
+  Drive* drive = device->drive;
+  co_await detach(*device);
+  if (device->iothread != nullptr) device->iothread->release();
+  EventSink& events = graph_.events();
+  if (device->model->kind == ModelKind::kVirtioBlk ||
+      device->model->kind == ModelKind::kVirtioScsi) {
+    events.emit("DEVICE_DELETED", json::Object{{"path", device->path + "/virtio-backend"}});
+  }
+  json::Object data;
+  if (!device->id.empty()) data.set("device", device->id);
+  data.set("path", device->path);
+  std::erase_if(devices_, [&](const auto& other) { return other.get() == device; });
+  events.emit("DEVICE_DELETED", std::move(data));
+  // A drive of -drive goes with the device that had it.
+  if (drive != nullptr) co_await drives_.remove(*drive);
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Machine::add_board_devices(bool defaults) {
+  if (defaults && type_.has_ide) {
+    // QEMU's default drives: a CD-ROM, a floppy, an SD card; none has a medium.
+    struct Default {
+      DriveInterface interface;
+      int bus, unit;
+      std::string_view options;
+      bool wanted;
+    };
+    const Default kDefaults[] = {
+        {DriveInterface::kIde, 1, 0, "if=ide,index=2,media=cdrom", true},
+        {DriveInterface::kFloppy, 0, 0, "if=floppy,index=0", type_.has_floppy},
+        {DriveInterface::kSd, 0, 0, "if=sd,index=0", true},
+    };
+    for (const Default& drive : kDefaults) {
+      if (!drive.wanted || drives_.at(drive.interface, drive.bus, drive.unit) != nullptr) continue;
+      std::vector<std::string> warnings;
+      auto made =
+          co_await drives_.add(*OptionText::parse(drive.options), drive.interface, "", warnings);
+      if (!made) co_return fail(std::move(made).error());
+    }
+  }
+  // The order in which a PC makes them.
+  if (type_.has_floppy) {
+    for (Drive& drive : drives_.all()) {
+      if (drive.interface != DriveInterface::kFloppy) continue;
+      BB_CO_TRY(co_await add_drive_device(drive, "floppy", "/machine/unattached"));
+    }
+  }
+  if (type_.has_ide) {
+    for (Drive& drive : drives_.all()) {
+      if (drive.interface != DriveInterface::kIde) continue;
+      BB_CO_TRY(co_await add_drive_device(drive, drive.cdrom ? "ide-cd" : "ide-hd",
+                                          "/machine/unattached"));
+    }
+  }
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Machine::add_drive_device(Drive& drive, std::string_view model,
+                                               std::string parent) {
+  OptionText properties;
+  properties.set("drive", drive.name());
+  if (drive.interface == DriveInterface::kIde)
+    properties.set("bus", fmt::format("ide.{}", drive.bus));
+  if (drive.interface != DriveInterface::kVirtio)
+    properties.set("unit", fmt::format("{}", drive.unit));
+  auto made = co_await create(*find_device_model(model), std::move(properties), std::move(parent));
+  if (!made) co_return fail(std::move(made).error());
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Machine::add_virtio_drives(std::string& location) {
+  for (Drive& drive : drives_.all()) {
+    if (drive.interface != DriveInterface::kVirtio) continue;
+    location = drive.location;
+    BB_CO_TRY(co_await add_drive_device(drive, "virtio-blk-pci", ""));
+  }
+  for (const Drive& drive : drives_.all()) {
+    location = drive.location;
+    const bool is_taken = drive.claimed || drive.interface == DriveInterface::kNone ||
+                          drive.interface == DriveInterface::kSd ||
+                          drive.interface == DriveInterface::kPflash;
+    if (is_taken) continue;
+    co_return fail(fmt::format("machine type does not support if={},bus={},unit={}",
+                               interface_name(drive.interface), drive.bus, drive.unit));
+  }
+  location.clear();
+  co_return Expected<void>();
+}
+
+Task<void> Machine::remove_all() {
+  while (!devices_.empty()) {
+    co_await detach(*devices_.back());
+    if (devices_.back()->iothread != nullptr) devices_.back()->iothread->release();
+    devices_.pop_back();
+  }
+}
+
+std::optional<DeviceFace> Machine::device_of(const Backend& backend) const {
+  for (const auto& device : devices_) {
+    if (device->backend != &backend) continue;
+    DeviceFace face;
+    face.qdev = device->qdev;
+    face.removable = device->model->is_cd() || device->model->kind == ModelKind::kFloppy;
+    face.has_tray = device->model->is_cd();
+    face.tray_open = device->tray_open;
+    face.locked = device->locked;
+    return face;
+  }
+  return std::nullopt;
+}
+
+Backend* Machine::backend_of(std::string_view qdev) const {
+  Device* device = find(qdev);
+  return device == nullptr ? nullptr : device->backend;
+}
+
+void Machine::describe(QomNode& root) {
+  QomNode& machine = root.child("machine", fmt::format("{}-machine", type_.name));
+  machine.child("unattached");
+  machine.child("peripheral-anon");
+  machine.child("peripheral");
+  for (const auto& device : devices_) {
+    const std::size_t slash = device->path.rfind('/');
+    QomNode& container = machine.child(std::string_view(device->path).substr(9, slash - 9));
+    QomNode& node = container.child(device->path.substr(slash + 1), device->model->name);
+    for (const auto& [key, value] : device->properties) {
+      node.properties.push_back(
+          {key, "str", [value]() -> Expected<json::Value> { return json::Value(value); }, nullptr});
+    }
+    if (device->backend != nullptr) {
+      std::string name = device->backend->name();
+      if (name.empty() && device->backend->node() != nullptr)
+        name = device->backend->node()->name();
+      const auto has = [&](const QomProperty& property) { return property.name == "drive"; };
+      std::erase_if(node.properties, has);
+      node.properties.push_back({"drive", "str",
+                                 [name]() -> Expected<json::Value> { return json::Value(name); },
+                                 nullptr});
+    }
+  }
+}
+
+}  // namespace blockbed

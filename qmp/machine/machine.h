@@ -1,0 +1,113 @@
+// The machine: devices as users of block nodes, and their places.
+//
+// Problem: without a guest there is still something that attaches to a drive or node with
+// permissions, has a path by which clients name it, can be plugged and unplugged, and holds a
+// medium. That is all there is of a machine here.
+//
+// Contract
+//  - add_device() is -device and device_add: it checks properties in QEMU's order and words and
+//  attaches the backend.
+//  - Devices of a machine's own (for -drive if=ide and the like, and the default drives) are made
+//  by add_board_devices() and
+//    add_virtio_drives().
+//  - Paths: /machine/peripheral/ID, /machine/peripheral-anon/device[N],
+//  /machine/unattached/device[N]; the qdev id that
+//    clients see is the id, or the path; for virtio-blk the path with /virtio-backend.
+// Threading: engine thread; the graph lock is taken inside.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/graph/backend.h"
+#include "block/graph/graph.h"
+#include "qmp/commands/device_directory.h"
+#include "qmp/commands/objects.h"
+#include "qmp/commands/option_text.h"
+#include "qmp/commands/qom.h"
+#include "qmp/machine/device_models.h"
+#include "qmp/machine/drives.h"
+
+namespace blockbed {
+
+class CommandTable;
+class HumanTable;
+
+// The machine types that are accepted. Only the buses differ.
+struct MachineType {
+  std::string_view name;
+  std::string_view alias;
+  std::string_view description;
+  DriveInterface default_interface = DriveInterface::kIde;
+  std::string_view pci_bus;
+  bool has_ide = false;
+  bool has_floppy = false;
+  bool is_default = false;
+};
+// By name or alias; null when there is none.
+const MachineType* find_machine_type(std::string_view name);
+std::string machine_help();
+
+class Machine final : public DeviceDirectory {
+ public:
+  Machine(Graph& graph, Drives& drives, ObjectStore& objects, const MachineType& type);
+  ~Machine() override;
+
+  const MachineType& type() const { return type_; }
+  Drives& drives() { return drives_; }
+
+  // `driver`, `id`, `bus` and properties, values as text.
+  Task<Expected<void>> add_device(OptionText properties);
+  Task<Expected<void>> remove_device(std::string id);
+  // The devices that come with the machine: for drives on its IDE and floppy interfaces, and
+  // (`defaults`) the empty drives that QEMU adds by itself.
+  Task<Expected<void>> add_board_devices(bool defaults);
+  // After the devices that were asked for: one for each drive with if=virtio. Then a drive that no
+  // interface takes is an error; `location` says which option made the drive.
+  Task<Expected<void>> add_virtio_drives(std::string& location);
+  Task<void> remove_all();
+
+  // --- DeviceDirectory
+  std::optional<DeviceFace> device_of(const Backend& backend) const override;
+  Backend* backend_of(std::string_view qdev) const override;
+  bool owns(const Backend& backend) const override { return device_of(backend).has_value(); }
+
+  void describe(QomNode& root);
+
+ private:
+  struct Device;
+
+  Task<Expected<Device*>> create(const DeviceModel& model, OptionText properties,
+                                 std::string parent);
+  Task<Expected<void>> add_drive_device(Drive& drive, std::string_view model, std::string parent);
+  Expected<void> choose_bus(Device& device, std::optional<std::string> bus);
+  Expected<void> choose_unit(Device& device, std::optional<uint64_t> unit);
+  Task<Expected<void>> attach(Device& device, OptionText& properties);
+  Expected<void> check_iothread(const Device& device, const Node& node) const;
+  Task<void> detach(Device& device);
+  Device* find(std::string_view id) const;
+  Device* bus_owner(std::string_view bus) const;
+
+  Graph& graph_;
+  Drives& drives_;
+  ObjectStore& objects_;
+  const MachineType& type_;
+  std::list<std::unique_ptr<Device>> devices_;
+  int anonymous_ = 0;
+  int unattached_ = 0;
+  int scsi_buses_ = 0;
+};
+
+// Values of device_add and of -device with JSON as the text that -device would have; QEMU takes
+// them just as loosely.
+Expected<OptionText> device_properties(const json::Object& arguments);
+
+// device_add, device_del, drive_add, drive_del.
+void register_machine_commands(CommandTable& commands, HumanTable& human, Machine& machine,
+                               Graph& graph, class ExportRegistry& exports);
+}  // namespace blockbed

@@ -1,0 +1,80 @@
+// Character devices of the command line: sockets, standard input and output, and sinks.
+//
+// Problem: -chardev (options) and -qmp, -monitor, -qtest (an older short form) name the same
+// things; monitors and the test socket take them over by name.
+//
+// Contract
+//  - add() binds, connects or adopts at once, so that a wrong address is an error at start-up and a
+//  listening socket is
+//    there for whoever starts the program; a server with `wait` says so on standard error and waits
+//    for its first client.
+//  - take() hands the endpoint over, once; what nobody takes is held until the end (a guest agent's
+//  channel).
+// Errors: texts of QEMU 7.2. Threading: engine thread.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "block/runtime/env.h"
+#include "qmp/commands/option_text.h"
+#include "qmp/monitor/endpoint.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed::server {
+
+enum class ChardevKind { kSocket, kStdio, kFile, kPty, kSink };
+
+struct ChardevSpec {
+  std::string id;
+  ChardevKind kind = ChardevKind::kSink;
+  // Sockets and stdio.
+  EndpointOptions endpoint;
+  // The backend's name for query-chardev: "null".
+  std::string backend;
+};
+
+// "socket,id=mon,path=/p,server=on,wait=off".
+Expected<ChardevSpec> parse_chardev(OptionText options);
+// "unix:/p,server=on", "tcp:host:1234,server,nowait", "stdio", "null", ...; no value: not a valid
+// char driver.
+std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view text);
+
+class Chardevs {
+ public:
+  explicit Chardevs(Env& env) : env_(env) {}
+  ~Chardevs();
+  Chardevs(const Chardevs&) = delete;
+  Chardevs& operator=(const Chardevs&) = delete;
+
+  // "Duplicate ID 'c' for chardev", "Failed to connect to ...".
+  Task<Expected<void>> add(ChardevSpec spec, std::string location);
+  bool has(std::string_view id) const { return devices_.contains(id); }
+  // Null for a sink. The id must be there.
+  std::unique_ptr<Endpoint> take(std::string_view id);
+  // Closes what was not taken.
+  void close();
+
+  struct Description {
+    std::string label;
+    std::string filename;
+    bool open = false;
+  };
+  std::vector<Description> descriptions() const;
+
+ private:
+  struct Device {
+    ChardevSpec spec;
+    std::unique_ptr<Endpoint> endpoint;
+    // Stays valid after take(): the monitor keeps the endpoint as long as the program runs.
+    const Endpoint* seen = nullptr;
+  };
+  Env& env_;
+  std::map<std::string, Device, std::less<>> devices_;
+  bool stdio_used_ = false;
+};
+
+}  // namespace blockbed::server

@@ -1,0 +1,149 @@
+#include "qmp/server/engine.h"
+
+#include <fmt/format.h>
+
+#include <csignal>
+
+#include "block/filters/register.h"
+#include "block/formats/register.h"
+#include "block/protocols/register.h"
+#include "qmp/commands/block_nodes.h"
+#include "qmp/commands/block_query.h"
+#include "qmp/commands/introspection.h"
+#include "qmp/monitor/monitor_commands.h"
+#include "qmp/server/messages.h"
+#include "qmp/server/register_jobs.h"
+#include "qmp/server/version.h"
+#include "schema/char.h"
+
+namespace blockbed::server {
+
+namespace {
+
+MonitorOptions monitor_options() {
+  MonitorOptions options;
+  options.package = std::string(kPackage);
+  options.standard_output = [](std::string_view text) { write_stdout(text); };
+  return options;
+}
+
+RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
+  RunStatus::Hooks hooks;
+  hooks.wind_down = [&engine] { return engine.wind_down(); };
+  hooks.end = [&ended] { ended.set(); };
+  hooks.tell_shutdown = tell_shutdown;
+  return hooks;
+}
+
+}  // namespace
+
+Engine::Engine(ProductionEnv& env, Manner manner, const MachineType* machine_type,
+               MachineIdentity identity)
+    : env_(env),
+      manner_(manner),
+      identity_(std::move(identity)),
+      commands_(manner),
+      monitor_(env, commands_, human_, monitor_options()),
+      graph_(env, monitor_, drivers_),
+      jobs_(graph_),
+      exports_(graph_),
+      nbd_(exports_),
+      objects_(env),
+      status_(monitor_, hooks_of(*this, ended_, manner == Manner::kSystem)),
+      chardevs_(env),
+      ended_(env.executor()),
+      signals_(env.executor()) {
+  register_protocols(drivers_);
+  register_formats(drivers_);
+  register_filters(drivers_);
+  if (machine_type != nullptr) {
+    drives_ = std::make_unique<Drives>(graph_);
+    machine_ = std::make_unique<Machine>(graph_, *drives_, objects_, *machine_type);
+  }
+  register_commands();
+}
+
+Engine::~Engine() = default;
+
+ExportServices Engine::export_services() {
+  return ExportServices{exports_, nbd_,
+                        [this](std::string_view id) { return objects_.type_of(id); }};
+}
+
+void Engine::register_commands() {
+  const DeviceDirectory& devices =
+      machine_ ? static_cast<const DeviceDirectory&>(*machine_) : no_devices_;
+  exports_.set_iothread_lookup(
+      [this](std::string_view id) { return objects_.type_of(id) == "iothread"; });
+  qemu_io_ = std::make_unique<QemuIoRequests>(graph_, devices, monitor_);
+
+  register_monitor_commands(commands_);
+  register_introspection_command(commands_);
+  register_run_state_commands(commands_, human_, status_, identity_);
+  register_block_query_commands(commands_, graph_, devices);
+  register_block_node_commands(commands_, graph_);
+  register_object_commands(commands_, human_, objects_);
+  register_qom_commands(commands_, qom_);
+  register_export_commands(commands_, export_services());
+  register_human_block_commands(human_, graph_, jobs_, devices, *qemu_io_);
+  register_job_families(commands_, graph_, jobs_);
+  if (machine_) register_machine_commands(commands_, human_, *machine_, graph_, exports_);
+
+  namespace c = schema::commands;
+  commands_.implement<c::QueryChardev>(
+      [this](CommandContext&, c::QueryChardev::Args) -> Expected<std::vector<schema::ChardevInfo>> {
+        std::vector<schema::ChardevInfo> infos;
+        for (const Chardevs::Description& device : chardevs_.descriptions()) {
+          schema::ChardevInfo info;
+          info.label = device.label;
+          info.filename = device.filename;
+          info.frontend_open = device.open;
+          infos.push_back(std::move(info));
+        }
+        return infos;
+      });
+
+  qom_.add_provider([this](QomNode& root) { objects_.describe(root); });
+  std::vector<std::string> types = {"iothread",       "secret",        "throttle-group",
+                                    "tls-creds-x509", "tls-creds-psk", "tls-creds-anon",
+                                    "authz-simple",   "authz-list",    "memory-backend-ram",
+                                    "rng-random",     "rng-builtin"};
+  if (machine_) {
+    types.push_back("tcg-accel");
+    for (const DeviceModel& model : device_models()) types.emplace_back(model.name);
+    qom_.add_provider([this](QomNode& root) { machine_->describe(root); });
+  }
+  qom_.add_types(std::move(types));
+}
+
+Task<void> Engine::wait_for_end() { co_await ended_.wait(); }
+
+void Engine::handle_signals(bool tell) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    env_.on_signal(signal, [this, signal, tell] {
+      if (status_.quitting() || signals_.closed()) return;
+      if (tell) report_error("", fmt::format("terminating on signal {}", signal));
+      signals_.spawn(status_.quit(schema::ShutdownCause::kHostSignal));
+    });
+  }
+}
+
+Task<void> Engine::wind_down() {
+  co_await nbd_.stop();
+  co_await exports_.remove_all();
+  co_await jobs_.shutdown();
+}
+
+Task<void> Engine::shut_down() {
+  co_await signals_.close();
+  co_await monitor_.stop();
+  chardevs_.close();
+  co_await qemu_io_->finish();
+  if (machine_) {
+    co_await machine_->remove_all();
+    co_await drives_->remove_all();
+  }
+  co_await graph_.shutdown();
+}
+
+}  // namespace blockbed::server

@@ -1,0 +1,52 @@
+#include "qmp/server/messages.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace blockbed::server {
+
+namespace {
+
+std::string& name_storage() {
+  static std::string name;
+  return name;
+}
+
+void write_all(int descriptor, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t done = ::write(descriptor, text.data(), text.size());
+    if (done < 0 && errno == EINTR) continue;
+    // Nobody listens any more: there is nobody to tell.
+    if (done <= 0) return;
+    text.remove_prefix(static_cast<std::size_t>(done));
+  }
+}
+
+void report(std::string_view location, std::string_view kind, std::string_view text) {
+  std::string line = program_name() + ": ";
+  if (!location.empty()) line.append(location).append(": ");
+  line.append(kind).append(text).append("\n");
+  write_stderr(line);
+}
+
+}  // namespace
+
+void set_program_name(std::string_view argv0) {
+  const std::size_t slash = argv0.rfind('/');
+  name_storage() = slash == std::string_view::npos ? argv0 : argv0.substr(slash + 1);
+}
+
+const std::string& program_name() { return name_storage(); }
+
+void report_error(std::string_view location, std::string_view text) { report(location, "", text); }
+void report_warning(std::string_view location, std::string_view text) {
+  report(location, "warning: ", text);
+}
+void report_info(std::string_view location, std::string_view text) {
+  report(location, "info: ", text);
+}
+void write_stdout(std::string_view text) { write_all(STDOUT_FILENO, text); }
+void write_stderr(std::string_view text) { write_all(STDERR_FILENO, text); }
+
+}  // namespace blockbed::server

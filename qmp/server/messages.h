@@ -1,0 +1,26 @@
+// What the program says to people on standard error, in QEMU's form.
+//
+// "qemu-system-x86_64: -drive file=x: Could not open 'x': ...": the base name under which the
+// program was started, the option as it was typed, the text. Threading: engine thread;
+// set_program_name once at the start.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace blockbed::server {
+
+void set_program_name(std::string_view argv0);
+const std::string& program_name();
+
+// `location` is the option as typed, or empty. Lines after the first of `text` are hints and stand
+// alone.
+void report_error(std::string_view location, std::string_view text);
+void report_warning(std::string_view location, std::string_view text);
+void report_info(std::string_view location, std::string_view text);
+// Standard output, unbuffered by us: what commands print there must be in order with everything
+// else.
+void write_stdout(std::string_view text);
+void write_stderr(std::string_view text);
+
+}  // namespace blockbed::server
