@@ -1,5 +1,5 @@
-// Each request to the file fails once, in turn, until none is left to fail: an error is told, nothing else
-// breaks.
+// Each request to the file fails once, in turn, until none is left to fail: an error is told,
+// nothing else breaks.
 #include <gtest/gtest.h>
 
 #include "block/formats/qcow2/check.h"
@@ -34,7 +34,8 @@ Task<bool> script(Env& env, Bytes& model, bool lazy) {
     }
     for (uint64_t i = offset; i < offset + length; ++i) model[i] = done ? value : kUnknown;
   };
-  for (uint64_t offset : {uint64_t{0}, 70 * cluster, 3 * cluster + 512, 140 * cluster, uint64_t{512}}) {
+  for (uint64_t offset :
+       {uint64_t{0}, 70 * cluster, 3 * cluster + 512, 140 * cluster, uint64_t{512}}) {
     Bytes data(2 * cluster, static_cast<std::byte>(++number));
     auto done = co_await image.write(offset, IoVector(data.data(), data.size()));
     account(offset, data.size(), done, static_cast<std::byte>(number));
@@ -45,7 +46,8 @@ Task<bool> script(Env& env, Bytes& model, bool lazy) {
     account(20 * cluster, data.size(), done, static_cast<std::byte>(number));
   }
   if (auto done = co_await image.flush(); !done) failed = true;
-  if (auto done = co_await image.zero(cluster, 2 * cluster, RequestFlags().with_may_unmap()); true) {
+  if (auto done = co_await image.zero(cluster, 2 * cluster, RequestFlags().with_may_unmap());
+      true) {
     account(cluster, 2 * cluster, done, std::byte{0});
   }
   if (auto done = co_await image.discard(70 * cluster, cluster); true) {
@@ -129,7 +131,9 @@ CreateOptions options(uint64_t cluster, uint32_t bits) {
 }
 
 TEST(Qcow2Faults, Writes) { fail_each(sim::kSimWrite, options(512, 16), false, EIO); }
-TEST(Qcow2Faults, WritesWithoutSpace) { fail_each(sim::kSimWrite, options(4096, 16), false, ENOSPC); }
+TEST(Qcow2Faults, WritesWithoutSpace) {
+  fail_each(sim::kSimWrite, options(4096, 16), false, ENOSPC);
+}
 TEST(Qcow2Faults, WritesWideCounts) { fail_each(sim::kSimWrite, options(512, 64), false, EIO); }
 TEST(Qcow2Faults, Reads) { fail_each(sim::kSimRead, options(512, 16), false, EIO); }
 TEST(Qcow2Faults, Flushes) { fail_each(sim::kSimFlush, options(512, 16), false, EIO); }

@@ -89,18 +89,23 @@ std::vector<Case> cases() {
       {"too many snapshots", {u32(60, 65537)}},
       {"snapshots unaligned", {u32(60, 1), u64(64, 0x200)}},
       {"extension huge", {u32(kExtension, 0x12345678), u32(kExtension + 4, 0x7fffffff)}},
-      {"extension one too long", {u32(kExtension, 0x12345678), u32(kExtension + 4, 65536 - 0x78 + 1)}},
+      {"extension one too long",
+       {u32(kExtension, 0x12345678), u32(kExtension + 4, 65536 - 0x78 + 1)}},
       {"extension longest", {u32(kExtension, 0x12345678), u32(kExtension + 4, 65536 - 0x78)}},
       {"backing format long", {u32(kExtension, 0xe2792aca), u32(kExtension + 4, 20)}},
       {"crypto without luks", {u32(kExtension, 0x0537be77), u32(kExtension + 4, 16)}},
       {"bitmaps length", {u32(kExtension, 0x23852875), u32(kExtension + 4, 8), u64(88, 1)}},
       {"no bitmaps", {{kExtension, bitmaps_extension(0, 0, 0x100, 0x40000)}, u64(88, 1)}},
-      {"bitmaps one too many", {{kExtension, bitmaps_extension(65536, 0, 0x100, 0x40000)}, u64(88, 1)}},
+      {"bitmaps one too many",
+       {{kExtension, bitmaps_extension(65536, 0, 0x100, 0x40000)}, u64(88, 1)}},
       {"bitmaps reserved", {{kExtension, bitmaps_extension(1, 1, 0x100, 0x40000)}, u64(88, 1)}},
-      {"bitmap directory huge", {{kExtension, bitmaps_extension(1, 0, uint64_t{1} << 40, 0x40000)}, u64(88, 1)}},
-      {"bitmap directory unaligned", {{kExtension, bitmaps_extension(1, 0, 32, 0x200)}, u64(88, 1)}},
+      {"bitmap directory huge",
+       {{kExtension, bitmaps_extension(1, 0, uint64_t{1} << 40, 0x40000)}, u64(88, 1)}},
+      {"bitmap directory unaligned",
+       {{kExtension, bitmaps_extension(1, 0, 32, 0x200)}, u64(88, 1)}},
       {"bitmap directory empty", {{kExtension, bitmaps_extension(1, 0, 0, 0x40000)}, u64(88, 1)}},
-      {"bitmap directory outside", {{kExtension, bitmaps_extension(1, 0, 32, uint64_t{1} << 40)}, u64(88, 1)}},
+      {"bitmap directory outside",
+       {{kExtension, bitmaps_extension(1, 0, 32, uint64_t{1} << 40)}, u64(88, 1)}},
       {"bitmaps bit without extension", {u64(88, 1)}},
       {"raw data without data file", {u64(88, 2)}},
       {"unknown autoclear bit", {u64(88, uint64_t{1} << 40)}},
@@ -125,8 +130,9 @@ TEST_F(HeaderInterop, TheSameWords) {
     std::string image = base.substr(0, c.cut);
     for (const Edit& edit : c.edits) image.replace(edit.offset, edit.bytes.size(), edit.bytes);
     std::ofstream(path("m.qcow2"), std::ios::binary) << image;
-    const ToolResult theirs = run_tool(fmt::format("cd {} && qemu-io {} -f qcow2 m.qcow2 -c 'read 0 512'",
-                                                   directory_, c.read_only ? "-r" : ""));
+    const ToolResult theirs =
+        run_tool(fmt::format("cd {} && qemu-io {} -f qcow2 m.qcow2 -c 'read 0 512'", directory_,
+                             c.read_only ? "-r" : ""));
     const std::string prefix = "qemu-io: can't open device m.qcow2: ";
     std::string expected;
     if (const auto at = theirs.output.find(prefix); at != std::string::npos) {

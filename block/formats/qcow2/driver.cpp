@@ -62,13 +62,13 @@ Task<Expected<void>> Qcow2Driver::open_data_file(OpenContext& context, const Hea
   auto edge = co_await context.open_optional_child("data-file", data_role);
   if (edge && *edge == nullptr && header.data_file_name && !header.data_file_name->empty()) {
     const std::string& name = *header.data_file_name;
-    // An image may lead to a file, not to a protocol or to options of its choice.
+    // An image may lead to a file, not to a protocol or to options of its choice: as QEMU has it,
+    // such a name is nothing but the name of a file, and hardly of one that exists. A relative one
+    // starts, as with QEMU, from where the server runs.
     if (!protocol_of(name).empty()) {
-      co_return fail("Data files named by an image may not use a protocol prefix");
+      co_return fail(fmt::format("Could not open '{}': {}", name, strerror_text(ENOENT)));
     }
-    auto full = resolve_backing_name(node(), name);
-    const std::string path = full ? *full : name;
-    edge = co_await context.open_child_by_filename("data-file", data_role, path, "");
+    edge = co_await context.open_child_by_filename("data-file", data_role, name, "");
   }
   if (!edge) co_return fail(std::move(edge).error());
   if (*edge == nullptr) co_return fail("'data-file' is required for this image");
@@ -123,7 +123,8 @@ Task<Result<void>> Qcow2Driver::write_compressed(uint64_t offset, IoVector buffe
 }
 Task<Result<void>> Qcow2Driver::flush_to_children() { return image_->flush(); }
 
-Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t length, bool) {
+Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t length,
+                                                    bool want_zero) {
   auto found = co_await image_->status(offset, length);
   if (!found) co_return io_error(found.error());
   BlockStatus status;
@@ -136,9 +137,18 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t le
     status.offset = found->host;
     status.file = (data_ ? *data_ : *file_).edge().node();
   }
-  // A data cluster may be one that was only preallocated: the file knows a hole.
-  status.ask_file = found->kind == Kind::kData && preallocated_;
+  // A data cluster may be one that was only preallocated: a file with holes knows.
+  if (found->kind == Kind::kData && want_zero) {
+    if (!holes_) holes_ = co_await has_holes();
+    status.ask_file = *holes_;
+  }
   co_return status;
+}
+
+Task<bool> Qcow2Driver::has_holes() {
+  Node& storage = *(data_ ? *data_ : *file_).edge().node();
+  auto taken = co_await storage.driver().allocated_size();
+  co_return taken && *taken && **taken < storage.length();
 }
 
 Task<Result<uint64_t>> Qcow2Driver::length() { co_return image_->length(); }
@@ -202,12 +212,6 @@ std::optional<schema::ImageInfoSpecific> Qcow2Driver::specific_info() const {
   result.type = schema::ImageInfoSpecificKind::kQcow2;
   result.u = schema::ImageInfoSpecificQCow2Wrapper{std::move(info)};
   return result;
-}
-
-bool Qcow2Driver::has_zero_init() const {
-  // Preallocated clusters are as zero as the file is.
-  if (!preallocated_) return true;
-  return (data_ ? *data_ : *file_).edge().node()->driver().has_zero_init();
 }
 
 Task<Expected<void>> Qcow2Driver::change_backing_file(std::string name, std::string format, bool) {

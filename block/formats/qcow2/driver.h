@@ -47,7 +47,7 @@ class Qcow2Driver final : public Driver {
   void refresh_limits(BlockLimits& limits) const override;
   DriverInfo info() const override;
   std::optional<schema::ImageInfoSpecific> specific_info() const override;
-  bool has_zero_init() const override;
+  bool has_zero_init() const override { return true; }
   bool has_zero_init_truncate() const override { return true; }
   bool encrypted() const override { return image_->header().crypt_method != 0; }
 
@@ -67,13 +67,15 @@ class Qcow2Driver final : public Driver {
   Task<Expected<void>> open_data_file(OpenContext& context, const Header& header);
   Task<Expected<void>> repair_if_dirty(Header& header);
   void corrupted(const Corruption& corruption);
+  Task<bool> has_holes();
 
   NodeBacking backing_;
   std::unique_ptr<EdgeStorage> file_;
   std::unique_ptr<EdgeStorage> data_;
   std::unique_ptr<Image> image_;
   std::vector<StoredBitmap> bitmaps_;
-  bool preallocated_ = false;
+  // The file takes less space than it is long: asked when it first matters.
+  std::optional<bool> holes_;
 };
 
 }  // namespace blockbed::qcow2

@@ -28,7 +28,10 @@ class EdgeStorage final : public Storage {
     return edge_.zero(offset, length, flags);
   }
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override {
-    return edge_.discard(offset, length);
+    // What was put off until the image is closed may find an external data file that nobody writes
+    // to any more.
+    if (!edge_.permissions().needs.has(Permission::kWrite)) co_return io_error(ENOTSUP);
+    co_return co_await edge_.discard(offset, length);
   }
   Task<Result<void>> flush() override { return edge_.flush(); }
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override {
