@@ -188,6 +188,36 @@ TEST(ExportRegistry, StopEndsEverything) {
   });
 }
 
+Task<void> clients_that_do_not_read(World& world) {
+  co_await world.start_with_disk();
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 3; ++i) {
+    auto client = co_await world.client("disk");
+    Bytes out;
+    for (uint64_t handle = 0; handle < 200; ++handle) {
+      out = std::move(out) + request_bytes(Request{kRequestMagic, kFlagDf, 0, handle, 0, 60'000});
+    }
+    EXPECT_TRUE(co_await client->send(std::move(out)));
+    clients.push_back(std::move(client));
+  }
+  // Until the replies stand in the way of one another.
+  uint64_t before = 0;
+  do {
+    before = world.disk.reads;
+    co_await world.env.sleep(100'000'000);
+  } while (world.disk.reads != before);
+  EXPECT_LT(world.disk.reads, 600u);
+  EXPECT_EQ(co_await world.remove("disk", true), "");
+  EXPECT_EQ(co_await world.stop(), "");
+  EXPECT_EQ(world.deleted(), Names{"disk"});
+}
+TEST(NbdServer, ClientsThatDoNotReadHoldNothingUp) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    World world(seed);
+    world.env.run(clients_that_do_not_read(world));
+  });
+}
+
 Task<void> only_so_many_clients(World& world) {
   EXPECT_EQ(co_await world.start(2), "");
   co_await world.open_node("disk");
