@@ -13,6 +13,10 @@ namespace blockbed {
 
 namespace {
 
+// An error that is ignored and does not go away is not tried again at once: it would take every
+// turn and fill the monitor with events.
+constexpr int64_t kRetryPause = 100'000'000;
+
 std::unexpected<Error> refuse(std::string_view prefix, const Error& error) {
   return fail(Error(error.error_class, fmt::format("{}: {}", prefix, error.description)));
 }
@@ -135,7 +139,6 @@ Expected<void> BackupJob::attach() {
 
 Task<void> BackupJob::clean() {
   Graph& graph = registry().graph();
-  BB_ASSERT(!engine_.in_flight() || filter_->parents().size() > 0);
   {
     DrainedSection drained = co_await drain(*options_.source);
     engine_.set_progress(nullptr);
@@ -201,6 +204,7 @@ Task<JobResult> BackupJob::leave_out_unallocated() {
 }
 
 Task<JobResult> BackupJob::copy_all() {
+  uint64_t done_at_error = UINT64_MAX;
   for (;;) {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
@@ -221,8 +225,11 @@ Task<JobResult> BackupJob::copy_all() {
     if (error_action(policy, is_read, *walk.error()) == ErrorAction::kReport) {
       co_return job_failure(*walk.error());
     }
-    // A policy that ignores an error that does not go away must not take every turn.
-    co_await env().executor().yield();
+    if (const uint64_t done = progress().done; done == done_at_error) {
+      co_await sleep(kRetryPause);
+    } else {
+      done_at_error = done;
+    }
   }
 }
 

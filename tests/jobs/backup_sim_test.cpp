@@ -203,8 +203,9 @@ class Scenario {
     if (!started_) co_return;
     for (uint64_t c = offset / kCluster; c <= (offset + length - 1) / kCluster; ++c) {
       tried_[c] = true;
-      // A discard may have done nothing, and so need not have copied anything.
-      if (done && what != 8) touched_[c] = true;
+      // A discard may have done nothing, and so need not have copied anything; and when the filter
+      // is gone, the job is over.
+      if (done && what != 8 && guest_->node() != source_) touched_[c] = true;
     }
   }
 
