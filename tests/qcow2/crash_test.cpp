@@ -17,6 +17,7 @@ namespace blockbed::qcow2::test {
 namespace {
 
 constexpr uint64_t kUnit = 512;
+constexpr uint64_t kFilled = 1'000'000;
 
 // What each sector of the disk may hold after a crash: every write is one number that fills its
 // sectors.
@@ -90,6 +91,11 @@ struct Workload {
   int operations = 24;
   int parallel = 3;
   bool grow = false;
+  // The longest write, in clusters.
+  uint64_t longest = 3;
+  std::size_t pieces = 4;
+  // Written before the crashes begin.
+  uint64_t filled = 0;
 };
 
 class Run {
@@ -100,13 +106,25 @@ class Run {
   Task<void> prepare() {
     auto made = co_await create_image(env_, "disk", workload_.create);
     EXPECT_TRUE(made) << made.error().description;
+    if (workload_.filled == 0) co_return;
+    auto opened = co_await open_image(env_, "disk", writable_options());
+    EXPECT_TRUE(opened);
+    if (!opened) co_return;
+    std::vector<std::byte> data(workload_.filled);
+    fill(data, kFilled);
+    EXPECT_TRUE(co_await (*opened)->image->write(0, IoVector(data.data(), data.size())));
+    EXPECT_TRUE(co_await (*opened)->close());
+    for (History::Write* write : history_.begin(0, workload_.filled, kFilled, 0)) {
+      write->end = history_.tick();
+    }
+    history_.flushed(history_.tick(), 0);
   }
 
   Task<void> work() {
     MetadataOptions options = writable_options();
     options.lazy_refcounts = workload_.lazy;
-    options.l2_pieces = 4;
-    options.refcount_pieces = 4;
+    options.l2_pieces = workload_.pieces;
+    options.refcount_pieces = workload_.pieces;
     options.discard_request = true;
     auto opened = co_await open_image(env_, "disk", options);
     EXPECT_TRUE(opened);
@@ -138,7 +156,8 @@ class Run {
     const uint64_t cluster = image.geometry().cluster_size;
     const uint64_t size = image.length();
     uint64_t offset = r.next() % (size / kUnit) * kUnit;
-    uint64_t length = std::min(size - offset, (r.next() % (3 * cluster / kUnit) + 1) * kUnit);
+    uint64_t length =
+        std::min(size - offset, (r.next() % (workload_.longest * cluster / kUnit) + 1) * kUnit);
     const uint64_t now = env_.storage().operations();
     std::vector<History::Write*> writes;
     Result<void> done;
@@ -305,13 +324,29 @@ TEST(Qcow2Crash, OneBitCounts) {
   });
 }
 
-// 64 counts a block and 64 blocks a table: both grow within the workload.
-TEST(Qcow2Crash, WideCountsGrow) {
-  sim::for_each_seed(6, [](uint64_t seed) {
+// 64 counts a block: blocks are added all the time.
+TEST(Qcow2Crash, BlocksAreAdded) {
+  sim::for_each_seed(10, [](uint64_t seed) {
     Workload w = small(512);
     w.create.refcount_bits = 64;
     w.create.size = 400 * 512;
     w.operations = 40;
+    w.longest = 16;
+    w.pieces = 32;
+    visit(seed, w, 2);
+  });
+}
+
+// And 64 blocks a table: the table is full within the workload.
+TEST(Qcow2Crash, RefcountTableGrows) {
+  sim::for_each_seed(4, [](uint64_t seed) {
+    Workload w = small(512);
+    w.create.refcount_bits = 64;
+    w.create.size = 5000 * 512;
+    w.filled = 3930 * 512;
+    w.operations = 30;
+    w.longest = 40;
+    w.pieces = 16;
     visit(seed, w, 1);
   });
 }
@@ -336,8 +371,6 @@ TEST(Qcow2Crash, LazyCounts) {
 TEST(Qcow2Crash, GrowingDisk) {
   sim::for_each_seed(6, [](uint64_t seed) {
     Workload w = small(512);
-    // An L1 table of one cluster holds 64 tables of 64 entries.
-    w.create.size = uint64_t{64} * 64 * 512 - 48 * 512;
     w.create.size = 96 * 512;
     w.grow = true;
     visit(seed, w, 2);

@@ -214,6 +214,14 @@ std::optional<schema::ImageInfoSpecific> Qcow2Driver::specific_info() const {
   return result;
 }
 
+bool Qcow2Driver::has_zero_init() const {
+  // Clusters that were preallocated are as zero as what the file is made of; a table is a sign of
+  // them.
+  const ResidentTable& l1 = image_->metadata().l1();
+  if (l1.size() == 0 || l1[0] == 0) return true;
+  return (data_ ? *data_ : *file_).edge().node()->driver().has_zero_init();
+}
+
 Task<Expected<void>> Qcow2Driver::change_backing_file(std::string name, std::string format, bool) {
   Metadata& metadata = image_->metadata();
   if (image_->geometry().raw_external_data && !name.empty()) {

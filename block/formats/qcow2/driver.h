@@ -47,7 +47,7 @@ class Qcow2Driver final : public Driver {
   void refresh_limits(BlockLimits& limits) const override;
   DriverInfo info() const override;
   std::optional<schema::ImageInfoSpecific> specific_info() const override;
-  bool has_zero_init() const override { return true; }
+  bool has_zero_init() const override;
   bool has_zero_init_truncate() const override { return true; }
   bool encrypted() const override { return image_->header().crypt_method != 0; }
 
