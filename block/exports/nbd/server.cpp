@@ -38,14 +38,19 @@ struct ListenFailure {
       if (!only_of(address.port, kDigits))
         return unresolved("Servname not supported for ai_socktype");
       if (!numeric_host) return unresolved("Name or service not known");
+      // The family that was asked for is not the address's own.
       const bool v6 = address.host.contains(':');
-      if ((v6 && address.ipv6 == false) ||
-          (!v6 && !address.host.empty() && address.ipv4 == false)) {
+      const bool only_v4 = address.ipv6 == false || (address.ipv4 == true && address.ipv6 != true);
+      const bool only_v6 = address.ipv4 == false || (address.ipv6 == true && address.ipv4 != true);
+      if (!address.host.empty() && (v6 ? only_v4 : only_v6)) {
         return unresolved("Address family for hostname not supported");
       }
     }
     if (error.number() == EAFNOSUPPORT)
       return unresolved("Address family for hostname not supported");
+    if (error.number() == EADDRINUSE) {
+      return fmt::format("Failed to find an available port: {}", strerror_text(error));
+    }
     return fmt::format("Failed to bind socket: {}", strerror_text(error));
   }
   std::string operator()(const DescriptorAddress&) const {
