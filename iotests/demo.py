@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -145,12 +146,12 @@ class NumberedWriter(threading.Thread):
         self.socket, self.disks = socket, disks
         self.sent = self.acknowledged = 0
         self.failure: Exception | None = None
-        self._stop = threading.Event()
+        self._ending = threading.Event()
 
     def run(self) -> None:
         try:
             clients = [Nbd(self.socket, disk.name) for disk in self.disks]
-            while not self._stop.is_set():
+            while not self._ending.is_set():
                 number = self.sent + 1
                 disk, slot = (number - 1) % len(self.disks), (number - 1) // len(self.disks)
                 journal = self.disks[disk].journal
@@ -166,7 +167,7 @@ class NumberedWriter(threading.Thread):
             self.failure = error
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ending.set()
         self.join()
         if self.failure is not None:
             raise SystemExit(f"the numbered writer failed: {self.failure}")
@@ -177,14 +178,14 @@ def start_fio(socket: Path, disk: Disk, directory: Path) -> subprocess.Popen:
     return subprocess.Popen(
         ["fio", "--name=load", "--ioengine=nbd", f"--uri=nbd+unix:///{disk.name}?socket={socket}", "--rw=randwrite",
          "--bs=4k", "--iodepth=4", f"--offset={offset}", f"--size={length}", "--time_based=1", "--runtime=600",
-         "--rate_iops=4000", "--randrepeat=0", "--output-format=json", f"--output={directory / (disk.name + '.fio')}"],
+         "--rate_iops=4000", "--randrepeat=0", "--thread=1", "--output-format=json", f"--output={directory / (disk.name + '.fio')}"],
         cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )
 
 
 def stop_fio(process: subprocess.Popen, disk: Disk, directory: Path) -> int:
     """Ends fio; the number of writes that it had acknowledged."""
-    process.terminate()
+    process.send_signal(signal.SIGINT)
     error = process.communicate()[1].decode()
     report = (directory / (disk.name + ".fio")).read_text()
     with contextlib.suppress(ValueError):
