@@ -18,8 +18,34 @@ std::string shown(std::string_view name) {
   return std::string(name.substr(0, kShownName)) + "...";
 }
 
-// Reads an option's data; a read beyond the end makes everything after it fail.
-class DataReader {
+void put_text(std::byte* out, std::string_view text) {
+  if (!text.empty()) std::memcpy(out, text.data(), text.size());
+}
+
+// Adds what one query names. Whole namespaces can only be listed.
+void add_matching_contexts(std::string_view query, bool listing, const ExportFacts& facts,
+                           MetaContexts& out) {
+  if (query == kBaseAllocation || (listing && query == "base:")) {
+    out.base_allocation = true;
+  } else if (listing && query == "qemu:") {
+    out.allocation_depth = facts.allocation_depth;
+    out.bitmaps.assign(out.bitmaps.size(), true);
+  } else if (query == kAllocationDepth) {
+    out.allocation_depth = facts.allocation_depth;
+  } else if (listing && query == kDirtyBitmapPrefix) {
+    out.bitmaps.assign(out.bitmaps.size(), true);
+  } else if (query.starts_with(kDirtyBitmapPrefix)) {
+    const auto found = std::ranges::find(facts.bitmaps, query.substr(kDirtyBitmapPrefix.size()));
+    if (found != facts.bitmaps.end()) {
+      out.bitmaps[static_cast<std::size_t>(found - facts.bitmaps.begin())] = true;
+    }
+  }
+}
+
+}  // namespace
+
+// Reads an option's data from front to back.
+class Negotiation::DataReader {
  public:
   explicit DataReader(std::span<const std::byte> data) : data_(data) {}
 
@@ -41,12 +67,6 @@ class DataReader {
  private:
   std::span<const std::byte> data_;
 };
-
-void put_text(std::byte* out, std::string_view text) {
-  if (!text.empty()) std::memcpy(out, text.data(), text.size());
-}
-
-}  // namespace
 
 std::size_t MetaContexts::count() const {
   return static_cast<std::size_t>(base_allocation) + static_cast<std::size_t>(allocation_depth) +
@@ -209,6 +229,11 @@ void Negotiation::refuse_length() {
          fmt::format("option '{}' has unexpected length", option_name(option_.option)));
 }
 
+void Negotiation::refuse_inconsistent() {
+  refuse(OptionReply::kErrInvalid,
+         fmt::format("Inconsistent lengths in option {}", option_name(option_.option)));
+}
+
 void Negotiation::refuse_unknown_export(std::string_view name) {
   refuse(OptionReply::kErrUnknown, fmt::format("export '{}' not present", shown(name)));
 }
@@ -244,29 +269,38 @@ void Negotiation::list() {
   acknowledge();
 }
 
+// The name that an option begins with; none when it was refused for it.
+std::optional<std::string_view> Negotiation::take_name(DataReader& reader) {
+  const auto length = reader.integer<uint32_t>();
+  if (!length) {
+    refuse_inconsistent();
+    return std::nullopt;
+  }
+  if (*length > kMaxString) {
+    refuse(OptionReply::kErrInvalid, fmt::format("Invalid name length: {}", *length));
+    return std::nullopt;
+  }
+  const auto name = reader.bytes(*length);
+  if (!name) {
+    refuse_inconsistent();
+  } else if (name->contains('\0')) {
+    refuse(OptionReply::kErrInvalid,
+           fmt::format("Unexpected embedded NUL in option {}", option_name(option_.option)));
+    return std::nullopt;
+  }
+  return name;
+}
+
 void Negotiation::info_or_go() {
   DataReader reader(data_);
-  const std::string_view option = option_name(option_.option);
-  const auto inconsistent = [&] {
-    refuse(OptionReply::kErrInvalid, fmt::format("Inconsistent lengths in option {}", option));
-  };
-  const auto name_length = reader.integer<uint32_t>();
-  if (!name_length) return inconsistent();
-  if (*name_length > kMaxString) {
-    return refuse(OptionReply::kErrInvalid, fmt::format("Invalid name length: {}", *name_length));
-  }
-  const auto name = reader.bytes(*name_length);
-  if (!name) return inconsistent();
-  if (name->contains('\0')) {
-    return refuse(OptionReply::kErrInvalid,
-                  fmt::format("Unexpected embedded NUL in option {}", option));
-  }
+  const std::optional<std::string_view> name = take_name(reader);
+  if (!name) return;
   const auto requests = reader.integer<uint16_t>();
-  if (!requests) return inconsistent();
+  if (!requests) return refuse_inconsistent();
   bool wants_name = false, wants_block_size = false;
   for (uint16_t i = 0; i < *requests; ++i) {
     const auto info = reader.integer<uint16_t>();
-    if (!info) return inconsistent();
+    if (!info) return refuse_inconsistent();
     if (*info == static_cast<uint16_t>(Info::kName)) wants_name = true;
     if (*info == static_cast<uint16_t>(Info::kBlockSize)) wants_block_size = true;
   }
@@ -306,63 +340,28 @@ void Negotiation::info_or_go() {
   if (go) select(*std::move(facts));
 }
 
-// True when the query named something of this export.
-bool Negotiation::add_matching_context(std::string_view query, bool listing,
-                                       const ExportFacts& facts, MetaContexts& out) const {
-  if (query == kBaseAllocation || (listing && query == "base:")) return out.base_allocation = true;
-  if (listing && query == "qemu:") {
-    out.allocation_depth = facts.allocation_depth;
-    out.bitmaps.assign(out.bitmaps.size(), true);
-    return true;
-  }
-  if (query == kAllocationDepth) return facts.allocation_depth && (out.allocation_depth = true);
-  if (!query.starts_with(kDirtyBitmapPrefix)) return false;
-  const std::string_view bitmap = query.substr(kDirtyBitmapPrefix.size());
-  if (bitmap.empty() && listing) {
-    out.bitmaps.assign(out.bitmaps.size(), true);
-    return true;
-  }
-  for (std::size_t i = 0; i < facts.bitmaps.size(); ++i) {
-    if (facts.bitmaps[i] == bitmap) return out.bitmaps[i] = true, true;
-  }
-  return false;
-}
-
 void Negotiation::list_or_set_meta_context() {
   DataReader reader(data_);
-  const std::string_view option = option_name(option_.option);
   const bool listing = static_cast<Option>(option_.option) == Option::kListMetaContext;
-  const auto inconsistent = [&] {
-    refuse(OptionReply::kErrInvalid, fmt::format("Inconsistent lengths in option {}", option));
-  };
-  const auto name_length = reader.integer<uint32_t>();
-  if (!name_length) return inconsistent();
-  if (*name_length > kMaxString) {
-    return refuse(OptionReply::kErrInvalid, fmt::format("Invalid name length: {}", *name_length));
-  }
-  const auto name = reader.bytes(*name_length);
-  if (!name) return inconsistent();
-  if (name->contains('\0')) {
-    return refuse(OptionReply::kErrInvalid,
-                  fmt::format("Unexpected embedded NUL in option {}", option));
-  }
+  const std::optional<std::string_view> name = take_name(reader);
+  if (!name) return;
   const std::optional<ExportFacts> facts = catalog_.find(*name);
   if (!facts) return refuse_unknown_export(*name);
 
   const auto queries = reader.integer<uint32_t>();
-  if (!queries) return inconsistent();
+  if (!queries) return refuse_inconsistent();
   MetaContexts found;
   found.bitmaps.assign(facts->bitmaps.size(), false);
   if (listing && *queries == 0) {
     found.base_allocation = true;
-    add_matching_context("qemu:", listing, *facts, found);
+    add_matching_contexts("qemu:", listing, *facts, found);
   }
   for (uint32_t i = 0; i < *queries; ++i) {
     const auto length = reader.integer<uint32_t>();
-    if (!length) return inconsistent();
+    if (!length) return refuse_inconsistent();
     const auto query = reader.bytes(*length);
-    if (!query) return inconsistent();
-    add_matching_context(*query, listing, *facts, found);
+    if (!query) return refuse_inconsistent();
+    add_matching_contexts(*query, listing, *facts, found);
   }
   if (reader.left() > 0) return refuse_length();
 

@@ -104,6 +104,7 @@ class Negotiation {
   const MetaContexts& contexts() const { return contexts_; }
 
  private:
+  class DataReader;
   enum class State { kClientFlags, kOptionHeader, kOptionData, kSkip };
 
   void take_client_flags();
@@ -116,8 +117,7 @@ class Negotiation {
   void list();
   void info_or_go();
   void list_or_set_meta_context();
-  bool add_matching_context(std::string_view query, bool listing, const ExportFacts& facts,
-                            MetaContexts& out) const;
+  std::optional<std::string_view> take_name(DataReader& reader);
   void select(ExportFacts facts);
   uint16_t offered_flags(const ExportFacts& facts) const;
 
@@ -126,6 +126,7 @@ class Negotiation {
   void acknowledge() { reply(OptionReply::kAck, 0); }
   void refuse(OptionReply type, std::string_view text);
   void refuse_length();
+  void refuse_inconsistent();
   void refuse_unknown_export(std::string_view name);
 
   const ExportCatalog& catalog_;
