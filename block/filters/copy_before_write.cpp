@@ -168,6 +168,7 @@ PermissionPair CopyBeforeWrite::child_permissions(const Edge* edge, ChildRoles r
   return result;
 }
 
+std::string CopyBeforeWrite::exact_filename() const { return source_.node()->filename(); }
 DriverInfo CopyBeforeWrite::info() const { return source_.node()->driver().info(); }
 bool CopyBeforeWrite::has_zero_init() const { return source_.node()->driver().has_zero_init(); }
 bool CopyBeforeWrite::can_write_compressed() const {

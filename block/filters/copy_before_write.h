@@ -68,6 +68,8 @@ class CopyBeforeWrite final : public Driver {
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
                                    bool writable) const override;
   DriverInfo info() const override;
+  // The filter goes by the name of the disk, and takes no space of its own.
+  std::string exact_filename() const override;
   bool has_zero_init() const override;
 
   bool drained_poll() const override { return timed_copies_.inside() > 0; }

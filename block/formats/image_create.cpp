@@ -142,13 +142,26 @@ Task<Expected<void>> create_qcow2_image(Graph& graph,
   co_return result;
 }
 
+namespace {
+
+// As an option of a command line would have to be written.
+std::string with_doubled_commas(std::string_view text) {
+  std::string result;
+  for (const char c : text) result.append(c == ',' ? 2 : 1, c);
+  return result;
+}
+
+}  // namespace
+
 std::string formatting_line(const ImageFileRequest& request) {
   std::string line = fmt::format("Formatting '{}', fmt={} ", request.filename, request.format);
   if (request.format != "qcow2") return line + fmt::format("size={}", request.size);
   const qcow2::CreateOptions defaults;
   line += fmt::format("cluster_size={} extended_l2=off compression_type=zlib size={}",
                       defaults.cluster_size, request.size);
-  if (!request.backing_file.empty()) line += fmt::format(" backing_file={}", request.backing_file);
+  if (!request.backing_file.empty()) {
+    line += fmt::format(" backing_file={}", with_doubled_commas(request.backing_file));
+  }
   if (!request.backing_format.empty()) {
     line += fmt::format(" backing_fmt={}", request.backing_format);
   }

@@ -32,6 +32,11 @@ Task<DrainedSection> drain(Node& node) {
   return drain(std::move(nodes));
 }
 
-Task<DrainedSection> drain_all(Graph& graph) { return drain(graph.nodes()); }
+Task<DrainedSection> drain_all(Graph& graph) {
+  // Oldest first: the order in which jobs show that they stand still.
+  std::vector<Node*> nodes = graph.nodes();
+  std::ranges::reverse(nodes);
+  return drain(std::move(nodes));
+}
 
 }  // namespace blockbed

@@ -43,10 +43,11 @@ void GraphChange::link(Edge& edge, Node* node) {
   if (old == node) return;
   if (node != nullptr) recheck(*node);
   if (old != nullptr) recheck(*old);
+  // First the new one: a parent that moves between two drained nodes does not wake in between.
   const auto move = [&edge](Node* to) {
-    if (edge.node_ != nullptr) edge.node_->remove_parent(edge);
-    edge.node_ = to;
+    Node* from = std::exchange(edge.node_, to);
     if (to != nullptr) to->add_parent(edge);
+    if (from != nullptr) from->remove_parent(edge);
   };
   move(node);
   on_undo([move, old] { move(old); });

@@ -132,7 +132,7 @@ void Node::add_parent(Edge& edge) {
 void Node::remove_parent(Edge& edge) {
   std::erase(parents_, &edge);
   graph_.note_unreferenced(*this);
-  if (edge.quiesced_ > 0) {
+  if (quiesce_count_ > 0) {
     --edge.quiesced_;
     edge.parent().drained_end(edge);
   }

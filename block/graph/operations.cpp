@@ -29,7 +29,7 @@ Expected<void> NodeOperations::check(Operation operation) const {
     const Node* parent = edge->parent().as_node();
     if (parent == nullptr || !edge->roles().has(ChildRole::kCow)) continue;
     return fail(fmt::format("Node '{}' is busy: node is used as backing hd of '{}'",
-                            shown_name(node_), shown_name(*parent)));
+                            shown_name(node_), parent->name()));
   }
   return {};
 }

@@ -12,10 +12,6 @@ namespace blockbed {
 
 namespace {
 
-// Turns of the executor that a command gives a job before it answers. A job that is kicked needs
-// one to wake, and one for each task of its own that has to notice.
-constexpr int kSettleTurns = 8;
-
 bool ascii_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 bool well_formed_id(std::string_view id) {
@@ -193,10 +189,21 @@ Expected<void> JobRegistry::dismiss(Job& job) {
   return {};
 }
 
+bool JobRegistry::settled(const Job& job) {
+  return !job.busy() && (job.run_ended_ || !job.started_ || job.pause_count_ > 0);
+}
+
 Task<void> JobRegistry::settle(std::shared_ptr<Job> job) {
+  std::vector<std::shared_ptr<Job>> one{std::move(job)};
+  return settle(std::move(one));
+}
+
+Task<void> JobRegistry::settle(std::vector<std::shared_ptr<Job>> jobs) {
   for (int turn = 0; turn < kSettleTurns; ++turn) {
-    while (job->ending_) co_await job->ended_.wait();
-    if (!job->busy() && (job->run_ended_ || !job->started_ || job->pause_count_ > 0)) co_return;
+    for (const std::shared_ptr<Job>& job : jobs) {
+      while (job->ending_) co_await job->ended_.wait();
+    }
+    if (std::ranges::all_of(jobs, [](const auto& job) { return settled(*job); })) co_return;
     co_await graph_.executor().yield();
   }
 }

@@ -33,6 +33,10 @@ class Graph;
 
 class JobRegistry {
  public:
+  // Turns of the executor that a command gives a job before it answers. A job that is kicked needs
+  // one to wake, and one for each task of its own that has to notice.
+  static constexpr int kSettleTurns = 8;
+
   explicit JobRegistry(Graph& graph);
   ~JobRegistry();
 
@@ -60,11 +64,13 @@ class JobRegistry {
   Expected<void> dismiss(Job& job);
 
   Task<void> settle(std::shared_ptr<Job> job);
+  Task<void> settle(std::vector<std::shared_ptr<Job>> jobs);
 
   // Cancels every job by force, waits for their ends and forgets them; then no job may be added.
   Task<void> shutdown();
 
  private:
+  static bool settled(const Job& job);
   Task<void> run_job(std::shared_ptr<Job> job);
   // The following hold the graph lock.
   Task<void> run_ended(Job& job);

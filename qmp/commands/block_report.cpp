@@ -67,6 +67,10 @@ Task<std::optional<uint64_t>> allocated_bytes(Node& node) {
   auto own = co_await node.driver().allocated_size();
   if (!own) co_return std::nullopt;
   if (*own) co_return **own;
+  // What else hangs on a filter is not the disk's.
+  if (const Edge* filtered = node.filtered_edge()) {
+    co_return co_await allocated_bytes(*filtered->node());
+  }
   uint64_t sum = 0;
   bool asked = false;
   for (const auto& edge : node.children()) {

@@ -111,7 +111,7 @@ Task<Expected<void>> run_transaction(CommandContext& command, Graph& graph, JobR
   context.lock = co_await graph.lock();
   Expected<void> result = co_await run_all(context, actions);
   context.lock.unlock();
-  for (const std::shared_ptr<Job>& job : context.started) co_await jobs.settle(job);
+  co_await jobs.settle(std::move(context.started));
   co_return result;
 }
 
