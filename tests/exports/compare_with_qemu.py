@@ -276,7 +276,7 @@ def start_example(server: str, folder: Path) -> tuple[subprocess.Popen, Path]:
     return process, path
 
 
-def start_qemu(program: str, folder: Path) -> tuple[subprocess.Popen, Path]:
+def start_qemu(program: str, folder: Path) -> tuple[int, Path]:
     path = folder / "qemu.sock"
     pidfile = folder / "qemu.pid"
     arguments = [program, "--nbd-server", f"addr.type=unix,addr.path={path}", "--pidfile", str(pidfile)]
@@ -285,7 +285,7 @@ def start_qemu(program: str, folder: Path) -> tuple[subprocess.Popen, Path]:
     arguments += ["--export", "nbd,id=ro,node-name=null0,name=ro"]
     arguments += ["--export", "nbd,id=rw,node-name=null1,name=rw,writable=on,description=some text"]
     arguments += ["--export", "nbd,id=depth,node-name=null2,name=depth,writable=on,allocation-depth=on"]
-    # With --daemonize the first process ends when the server is ready.
+    # With --daemonize the first process ends when the server is ready; what is left is known by its pidfile.
     subprocess.run([*arguments, "--daemonize"], check=True, stderr=subprocess.DEVNULL, timeout=PATIENCE)
     return int(pidfile.read_text()), path
 
