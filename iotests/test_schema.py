@@ -12,12 +12,37 @@ CASES = collections.defaultdict(list)
 for case in negative_cases():
     CASES[case.command].append(case)
 
+# Commands that the schema describes and Blockbed does not have yet: they say so, and are listed nowhere. A name goes
+# from here when the command comes, or its test fails.
+UNIMPLEMENTED = set("""
+    add-fd balloon block-commit block-dirty-bitmap-add block-dirty-bitmap-clear block-dirty-bitmap-disable
+    block-dirty-bitmap-enable block-dirty-bitmap-merge block-dirty-bitmap-remove block-latency-histogram-set
+    block-set-write-threshold block-stream block_set_io_throttle blockdev-change-medium blockdev-close-tray
+    blockdev-insert-medium blockdev-mirror blockdev-open-tray blockdev-remove-medium blockdev-reopen
+    blockdev-snapshot-delete-internal-sync blockdev-snapshot-internal-sync change-backing-file chardev-add
+    chardev-change chardev-remove chardev-send-break device-list-properties drive-mirror eject inject-nmi
+    migrate migrate-continue migrate-incoming migrate-pause migrate-recover migrate-set-capabilities
+    migrate-set-parameters migrate-start-postcopy migrate_cancel query-balloon query-chardev-backends
+    query-command-line-options query-cpu-definitions query-cpus-fast query-current-machine query-fdsets
+    query-hotpluggable-cpus query-machines query-memory-size-summary query-migrate query-migrate-capabilities
+    query-migrate-parameters query-pr-managers query-yank remove-fd ringbuf-read ringbuf-write send-key
+    set-action snapshot-delete snapshot-load snapshot-save system_wakeup watchdog-set-action x-blockdev-amend
+    x-blockdev-change x-blockdev-set-iothread x-debug-block-dirty-bitmap-sha256 yank
+""".split())
+
+
+def is_missing(kind, command):
+    return kind == "blockbed" and command in UNIMPLEMENTED
+
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_wrong_arguments(server, command):
     """Each argument missing, ill-typed, out of range or unknown: the words of QEMU, and nothing happens."""
     if server.manner not in COMMANDS[command].programs:
         assert server.error(command) == f"CommandNotFound: The command {command} has not been found"
+        return
+    if is_missing(server.kind, command):
+        assert server.error(command) == f"The command {command} is not implemented by Blockbed"
         return
     wrong = []
     for case in CASES[command]:
@@ -79,9 +104,12 @@ def schemas(target, qemu):
 
 
 @pytest.mark.parametrize("name", sorted(name for name in COMMANDS if "block" in name or "job" in name or "nbd" in name))
-def test_schema_of_a_command(schemas, name):
+def test_schema_of_a_command(schemas, target, name):
     """query-qmp-schema describes the block commands as QEMU's does: members, optional or not, enums, variants."""
     ours, theirs = schemas
+    if is_missing(target.kind, name):
+        assert name not in ours
+        return
     if name not in theirs:
         pytest.skip("QEMU has no such command in this manner")
     assert shape(ours, ours[name]["arg-type"]) == shape(theirs, theirs[name]["arg-type"])
@@ -94,7 +122,10 @@ def test_commands_are_those_of_the_schema(server):
     listed = {entry["name"] for entry in server.execute("query-commands")}
     described = {name for name, entity in entities(server).items() if entity["meta-type"] == "command"}
     assert listed == described
-    expected = {name for name, command in COMMANDS.items() if server.manner in command.programs}
+    expected = {
+        name for name, command in COMMANDS.items()
+        if server.manner in command.programs and not is_missing(server.kind, name)
+    }  # fmt: skip
     assert expected <= listed
 
 

@@ -52,8 +52,14 @@ class _Normaliser:
         if isinstance(value, list):
             return [self.value(item) for item in value]
         if isinstance(value, dict):
-            return {name: self.value(item, name) for name, item in value.items()}
+            named = {name: self._bitmaps(item) if name == "dirty-bitmaps" else item for name, item in value.items()}
+            return {name: self.value(item, name) for name, item in named.items() if item != [] or name != "dirty-bitmaps"}
         return value
+
+    @staticmethod
+    def _bitmaps(bitmaps: list[dict]) -> list[dict]:
+        """A bitmap without a name belongs to a job or filter; how many those keep is their own affair."""
+        return [bitmap for bitmap in bitmaps if "name" in bitmap]
 
 
 def normalise(value: Any, directory: Path) -> Any:
