@@ -175,21 +175,37 @@ Task<Result<void>> BlockCopy::copy(Extent claim, bool& error_is_read) {
 Task<Result<void>> BlockCopy::copy_data(Extent claim, bool& error_is_read) {
   // Only a cluster that is larger than a chunk takes more than one turn.
   const uint64_t piece_size = compress_ ? claim.end - claim.begin : kDataChunk;
-  Buffer buffer(std::min(piece_size, claim.end - claim.begin));
+  Buffer buffer = take_buffer(std::min(piece_size, claim.end - claim.begin));
   RequestFlags flags;
   flags.serialising = serialising_;
   flags.compressed = compress_;
   for (uint64_t at = claim.begin; at < claim.end;) {
-    const uint64_t piece = std::min<uint64_t>(buffer.size(), claim.end - at);
+    const uint64_t piece = std::min(std::min(piece_size, claim.end - claim.begin), claim.end - at);
     Result<void> moved = co_await source_.read(at, buffer.io(0, piece));
+    error_is_read = !moved;
+    if (moved) moved = co_await target_.write(at, buffer.io(0, piece), flags);
     if (!moved) {
-      error_is_read = true;
+      give_back(std::move(buffer));
       co_return moved;
     }
-    BB_CO_TRY(co_await target_.write(at, buffer.io(0, piece), flags));
     at += piece;
   }
+  give_back(std::move(buffer));
   co_return Result<void>();
+}
+
+Buffer BlockCopy::take_buffer(std::size_t size) {
+  if (spare_.empty() || spare_.back().size() < size) return Buffer(size);
+  Buffer buffer = std::move(spare_.back());
+  spare_.pop_back();
+  return buffer;
+}
+
+void BlockCopy::give_back(Buffer buffer) {
+  // Only whole chunks are worth keeping, and only while a walk will want them again.
+  if (walking_ && buffer.size() == kDataChunk && spare_.size() < kMaxRunBytes / kDataChunk) {
+    spare_.push_back(std::move(buffer));
+  }
 }
 
 Task<Result<void>> BlockCopy::copy_before(uint64_t offset, uint64_t length) {
@@ -246,6 +262,7 @@ Task<void> BlockCopy::run(Run& run) {
       std::clamp<uint64_t>(kMaxRunBytes / chunk, 1, static_cast<uint64_t>(run.max_workers)));
   uint64_t at = 0;
   int chunks = 0;
+  walking_ = true;
   while (!run.stop_ && !run.error_) {
     const uint64_t cluster = bitmap_.next_set(cluster_of(at), bitmap_.size());
     if (cluster == bitmap_.size()) {
@@ -290,6 +307,8 @@ Task<void> BlockCopy::run(Run& run) {
     if (++chunks % kChunksPerTurn == 0) co_await env_.executor().yield();
   }
   while (run.active_ > 0) co_await run.wake_.wait();
+  walking_ = false;
+  spare_.clear();
 }
 
 }  // namespace blockbed

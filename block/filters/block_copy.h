@@ -31,6 +31,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "block/filters/copy_bitmap.h"
 #include "block/filters/progress.h"
@@ -151,6 +152,8 @@ class BlockCopy {
   Task<void> copy_for_run(Extent claim, Run& run);
   InFlight* find_in_flight(uint64_t begin, uint64_t end) const;
   uint64_t data_chunk(uint64_t wish) const;
+  Buffer take_buffer(std::size_t size);
+  void give_back(Buffer buffer);
   Task<void> wait_for_rate(Run& run, int64_t delay);
 
   uint64_t cluster_of(uint64_t offset) const { return offset / cluster_size_; }
@@ -171,8 +174,12 @@ class BlockCopy {
   bool compress_ = false;
   bool skip_unallocated_ = false;
   bool serialising_ = false;
+  bool walking_ = false;
   InFlight* in_flight_head_ = nullptr;
   Extent known_;
+  // Chunks of memory between two copies of a walk: fresh ones would cost a page fault for every
+  // page.
+  std::vector<Buffer> spare_;
   Gate workers_;
 };
 
