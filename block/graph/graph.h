@@ -232,6 +232,11 @@ class Graph {
   // The last one makes the node wait for close_unreferenced().
   void drop_reference(Node& node);
   void note_unreferenced(Node& node);
+  Task<Expected<NodeRef>> open_storage(json::Object& options, const NodeFlags& flags,
+                                       const OpenRequest& request);
+  Task<Expected<NodeRef>> make_node(json::Object options, const DriverEntry& entry,
+                                    const schema::BlockdevOptions& typed, const NodeFlags& flags,
+                                    const OpenRequest& request);
   Task<Expected<void>> open_driver(OpenContext& context, const DriverEntry& entry,
                                    const schema::BlockdevOptions& typed,
                                    const OpenRequest& request);

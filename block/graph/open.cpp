@@ -81,9 +81,8 @@ Expected<NodeFlags> flags_from(const json::Object& options,
 
 // What a child gets when its own options say nothing: a layer below takes care of what the layer
 // above promises.
-InheritedOptions inherited_by(const Node& parent, ChildRoles roles) {
+InheritedOptions inherited_from(const NodeFlags& above, ChildRoles roles) {
   InheritedOptions result;
-  const NodeFlags& above = parent.flags();
   result.flags.cache_direct = above.cache_direct;
   result.flags.cache_no_flush = above.cache_no_flush;
   result.flags.force_share = above.force_share;
@@ -134,7 +133,7 @@ Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRo
   }
   Graph::OpenRequest request;
   request.options = option->as_object();
-  request.inherited = inherited_by(node_, roles);
+  request.inherited = inherited_from(node_.flags(), roles);
   request.implicit = implicit_;
   request.depth = depth_ + 1;
   auto child = co_await graph_.open(std::move(request));
@@ -149,7 +148,7 @@ Task<Expected<Edge*>> OpenContext::open_child_by_filename(std::string name, Chil
   Graph::OpenRequest request;
   request.filename = std::move(filename);
   if (!format.empty()) request.options.set("driver", std::move(format));
-  request.inherited = inherited_by(node_, roles);
+  request.inherited = inherited_from(node_.flags(), roles);
   request.implicit = true;
   request.depth = depth_ + 1;
   // A data file is storage: no format of its own is looked for.
@@ -194,11 +193,11 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
     co_return fail(
         fmt::format("Images name each other to a depth of more than {}", kMaxImplicitDepth));
   }
-  NodeRef probed_storage;
+  NodeRef storage;
   if (request.filename) {
-    auto storage = co_await resolve_filename(request);
-    if (!storage) co_return fail(std::move(storage).error());
-    probed_storage = std::move(*storage);
+    auto probed = co_await resolve_filename(request);
+    if (!probed) co_return fail(std::move(probed).error());
+    storage = std::move(*probed);
   }
 
   auto typed =
@@ -206,13 +205,43 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
           ? schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(request.options)))
           : schema::from_json<schema::BlockdevOptions>(json::Value(std::move(request.options)));
   if (!typed) co_return fail(std::move(typed).error());
-  const json::Object options = to_json(*typed).as_object();
+  json::Object options = to_json(*typed).as_object();
   const std::string driver_name = options.find("driver")->as_string();
   const DriverEntry* entry = drivers_.find(driver_name);
   if (entry == nullptr) co_return fail(fmt::format("Unknown driver '{}'", driver_name));
 
   auto flags = flags_from(options, request.inherited);
   if (!flags) co_return fail(std::move(flags).error());
+  if (!entry->is_protocol) {
+    auto opened = co_await open_storage(options, *flags, request);
+    if (!opened) co_return fail(std::move(opened).error());
+    if (*opened) storage = std::move(*opened);
+  }
+  auto node = co_await make_node(std::move(options), *entry, *typed, *flags, request);
+  // The storage is now held by its parent, or by nobody.
+  storage = NodeRef();
+  if (!node) co_await close_unreferenced();
+  co_return node;
+}
+
+Task<Expected<NodeRef>> Graph::open_storage(json::Object& options, const NodeFlags& flags,
+                                            const OpenRequest& request) {
+  // Storage is there before what stands on it: generated names and the order of reports show it.
+  const json::Value* file = options.find("file");
+  if (file == nullptr || !file->is_object()) co_return NodeRef();
+  OpenRequest storage;
+  storage.options = file->as_object();
+  storage.inherited = inherited_from(flags, kImageRoles);
+  storage.implicit = request.implicit;
+  storage.depth = request.depth + 1;
+  auto opened = co_await open(std::move(storage));
+  if (opened) options.set("file", (*opened)->name());
+  co_return opened;
+}
+
+Task<Expected<NodeRef>> Graph::make_node(json::Object options, const DriverEntry& entry,
+                                         const schema::BlockdevOptions& typed,
+                                         const NodeFlags& flags, const OpenRequest& request) {
   std::string name;
   if (const json::Value* given = options.find("node-name")) {
     name = given->as_string();
@@ -227,19 +256,12 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   Node& node = **place;
   by_name_.emplace(name, &node);
   node.named_by_user_ = named_by_user;
-  node.flags_ = *flags;
+  node.flags_ = flags;
   node.probed_ = request.probed;
   NodeRef reference(node);
 
   OpenContext context(*this, node, options, request.implicit, request.depth);
-  Expected<void> opened = co_await open_driver(context, *entry, *typed, request);
-  // The storage that was opened for probing is now held by its parent, or by nobody.
-  probed_storage = NodeRef();
-  if (!opened) {
-    reference = NodeRef();
-    co_await close_unreferenced();
-    co_return fail(std::move(opened).error());
-  }
+  BB_CO_TRY(co_await open_driver(context, entry, typed, request));
   node.given_options_ = without_children(node, options);
   co_return reference;
 }
