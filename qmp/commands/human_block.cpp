@@ -139,8 +139,7 @@ void info_block_jobs(HumanContext& context, JobRegistry& jobs) {
                                  ? fmt::format("Streaming device {}", job->id())
                                  : fmt::format("Type {}, device {}", job->type(), job->id());
     context.print(fmt::format("{}: Completed {} of {} bytes, speed limit {} bytes/s\n", head,
-                              job->progress().done, job->progress().total(),
-                              block_job.speed()));
+                              job->progress().done, job->progress().total(), block_job.speed()));
   }
   if (!any) context.print("No active jobs\n");
 }
@@ -172,10 +171,11 @@ std::string human_size(uint64_t bytes) {
   return fmt::format("{:.3g} {}B", value, kUnits[unit]);
 }
 
-QemuIoRequests::QemuIoRequests(Graph& graph, const DeviceDirectory& devices, Monitor& monitor)
+QemuIoRequests::QemuIoRequests(Graph& graph, const DeviceDirectory& devices, Monitor& monitor,
+                               qemu_io::Runner::Print warn)
     : graph_(graph),
       devices_(devices),
-      runner_(graph, [&monitor](std::string_view text) { monitor.print(text); }) {}
+      runner_(graph, [&monitor](std::string_view text) { monitor.print(text); }, std::move(warn)) {}
 
 QemuIoRequests::~QemuIoRequests() = default;
 

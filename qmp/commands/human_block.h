@@ -22,7 +22,8 @@ class Monitor;
 // through.
 class QemuIoRequests {
  public:
-  QemuIoRequests(Graph& graph, const DeviceDirectory& devices, Monitor& monitor);
+  QemuIoRequests(Graph& graph, const DeviceDirectory& devices, Monitor& monitor,
+                 qemu_io::Runner::Print warn);
   ~QemuIoRequests();
 
   // One command line for a device, a node, or (by_qdev) a device of the machine.

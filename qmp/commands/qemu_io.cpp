@@ -137,8 +137,8 @@ const Runner::Entry* Runner::find(std::string_view name) {
   return nullptr;
 }
 
-Runner::Runner(Graph& graph, Print print)
-    : graph_(graph), print_(std::move(print)), gate_(graph.executor()) {}
+Runner::Runner(Graph& graph, Print print, Print warn)
+    : graph_(graph), print_(std::move(print)), warn_(std::move(warn)), gate_(graph.executor()) {}
 Runner::~Runner() = default;
 
 Task<void> Runner::finish() { co_await gate_.wait_idle(); }
@@ -148,7 +148,7 @@ Task<void> Runner::run(Backend& backend, std::string line, std::string& complain
   if (parts.empty()) co_return;
   const Entry* entry = find(parts.front());
   if (entry == nullptr) {
-    print_(fmt::format("command \"{}\" not found\n", parts.front()));
+    warn_(fmt::format("command \"{}\" not found\n", parts.front()));
     co_return;
   }
   const int count = static_cast<int>(parts.size()) - 1;
@@ -158,8 +158,8 @@ Task<void> Runner::run(Backend& backend, std::string line, std::string& complain
         : entry->at_least == entry->at_most
             ? fmt::format("{}", entry->at_least)
             : fmt::format("between {} and {}", entry->at_least, entry->at_most);
-    print_(fmt::format("bad argument count {} to {}, expected {} arguments\n", count, parts.front(),
-                       expected));
+    warn_(fmt::format("bad argument count {} to {}, expected {} arguments\n", count, parts.front(),
+                      expected));
     co_return;
   }
   if (backend.node() != nullptr) {
@@ -175,7 +175,7 @@ Task<void> Runner::run(Backend& backend, std::string line, std::string& complain
   std::string complaint;
   auto arguments = parse_arguments(parts, entry->letters, complaint);
   if (!arguments) {
-    complaints += complaint;
+    warn_(complaint);
     print_(usage(entry->name, entry->arguments, entry->help));
     co_return;
   }
@@ -327,7 +327,7 @@ Task<void> Runner::read_vector(Call& call) {
 Task<bool> Runner::fill_from_file(Buffer& buffer, const std::string& path) {
   auto file = co_await graph_.env().open_file(path, FileOpenOptions());
   if (!file) {
-    print_(fmt::format("{}: {}\n", path, strerror_text(file.error())));
+    warn_(fmt::format("{}: {}\n", path, strerror_text(file.error())));
     co_return false;
   }
   auto info = co_await (*file)->info();
@@ -340,11 +340,11 @@ Task<bool> Runner::fill_from_file(Buffer& buffer, const std::string& path) {
   }
   (void)co_await (*file)->close();
   if (!got) {
-    print_(fmt::format("{}: {}\n", path, strerror_text(got.error())));
+    warn_(fmt::format("{}: {}\n", path, strerror_text(got.error())));
     co_return false;
   }
   if (length == 0) {
-    print_(fmt::format("{}: file is empty\n", path));
+    warn_(fmt::format("{}: file is empty\n", path));
     co_return false;
   }
   for (std::size_t at = length; at < buffer.size(); at += length) {
@@ -666,7 +666,9 @@ Task<void> Runner::info(Call& call) {
   print_(
       fmt::format("vm state offset: {}\n", size_text(static_cast<double>(facts->vm_state_offset))));
   if (auto specific = node->driver().specific_info()) {
-    print_("Format specific information:\n" + format_specific_text(to_json(*specific), 1));
+    print_("Format specific information:\n");
+    // QEMU prints this part where the monitor is.
+    call.complaints += format_specific_text(to_json(*specific), 1);
   }
 }
 

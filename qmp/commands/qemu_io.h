@@ -33,8 +33,8 @@ class Runner {
  public:
   using Print = std::function<void(std::string_view)>;
 
-  // `print` outlives the runner.
-  Runner(Graph& graph, Print print);
+  // `warn` takes complaints about the command line, which QEMU writes to standard error.
+  Runner(Graph& graph, Print print, Print warn);
   ~Runner();
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
@@ -78,6 +78,7 @@ class Runner {
 
   Graph& graph_;
   Print print_;
+  Print warn_;
   Gate gate_;
 };
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "block/graph/filename.h"
+#include "block/runtime/env.h"
 #include "qmp/commands/throttle_limits.h"
 #include "qmp/schema/scalar_text.h"
 
@@ -349,6 +351,70 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   co_return &drives_.back();
 }
 
+// -drive may leave out drivers that blockdev-add insists on: storage with a file name is a file,
+// and the format of what lies on it is found by looking.
+Task<void> Drives::complete_options(json::Object& node, bool is_storage) {
+  for (const std::string_view child : {"file", "backing"}) {
+    json::Value* value = node.find(child);
+    if (value != nullptr && value->is_object())
+      co_await complete_options(value->as_object(), child == "file");
+  }
+  if (node.contains("driver")) co_return;
+  const json::Value* name = node.find("filename");
+  if (is_storage && name != nullptr && name->is_string()) {
+    node.set("driver", "file");
+    co_return;
+  }
+  const json::Value* file = node.find("file");
+  if (file == nullptr || !file->is_object()) co_return;
+  const json::Value* path = file->as_object().find("filename");
+  const json::Value* driver = file->as_object().find("driver");
+  if (path == nullptr || !path->is_string() || driver == nullptr || *driver != json::Value("file"))
+    co_return;
+  node.set("driver", co_await probe(path->as_string()));
+}
+
+Task<std::string> Drives::probe(const std::string& path) {
+  constexpr uint64_t kHead = 512;
+  Buffer head = Buffer::zeroed(kHead);
+  uint64_t length = 0;
+  if (auto file = co_await graph_.env().open_file(path, FileOpenOptions()); file) {
+    auto info = co_await (*file)->info();
+    length = info ? std::min(info->size, kHead) : 0;
+    if (length > 0 && !co_await (*file)->read(0, head.io(0, length))) length = 0;
+    (void)co_await (*file)->close();
+  }
+  const ProbeInput input{head.span().first(length), path};
+  std::string best = "raw";
+  int best_score = 0;
+  for (const DriverEntry& entry : graph_.drivers().entries()) {
+    const int score = entry.probe == nullptr ? 0 : entry.probe(input);
+    if (score <= best_score) continue;
+    best_score = score;
+    best = entry.name;
+  }
+  co_return best;
+}
+
+// Where a file name given beside the drivers goes: to the storage below all of them.
+void Drives::place_filename(json::Object& options, std::string filename) {
+  json::Object* node = &options;
+  while (true) {
+    const json::Value* driver = node->find("driver");
+    const DriverEntry* entry =
+        driver == nullptr ? nullptr : graph_.drivers().find(driver->as_string());
+    if (entry != nullptr && entry->is_protocol) break;
+    json::Value* file = node->find("file");
+    if (file == nullptr || !file->is_object()) {
+      node->set("file", json::Object());
+      file = node->find("file");
+    }
+    node = &file->as_object();
+    if (!node->contains("driver")) node->set("driver", "file");
+  }
+  node->set("filename", std::move(filename));
+}
+
 Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string> file,
                                          OptionText options) {
   auto tree = options.tree();
@@ -357,7 +423,37 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   request.options = std::move(*tree);
   request.keyval = true;
   request.filename = std::move(file);
+  // How requests reach the host is the file's affair, wherever the option was written.
   const json::Value* driver = request.options.find("driver");
+  const DriverEntry* entry =
+      driver == nullptr ? nullptr : graph_.drivers().find(driver->as_string());
+  std::optional<std::string> aio;
+  if (request.options.contains("aio") && (entry == nullptr || !entry->is_protocol)) {
+    aio = request.options.take("aio").as_string();
+    if (*aio != "threads" && *aio != "native" && *aio != "io_uring")
+      co_return fail("invalid aio option");
+  }
+  // Names with a protocol in front, and devices, are the graph's to understand.
+  const bool is_plain_path = request.filename && protocol_of(*request.filename).empty() &&
+                             !request.filename->starts_with("/dev/");
+  if (is_plain_path && (driver == nullptr || entry != nullptr)) {
+    place_filename(request.options, *std::exchange(request.filename, std::nullopt));
+  }
+  co_await complete_options(request.options, false);
+  if (aio) {
+    json::Object* storage = &request.options;
+    while (json::Value* file = storage->find("file")) {
+      if (!file->is_object()) break;
+      storage = &file->as_object();
+    }
+    const json::Value* below = storage->find("driver");
+    if (below != nullptr &&
+        (*below == json::Value("file") || *below == json::Value("host_device")) &&
+        !storage->contains("aio")) {
+      storage->set("aio", *aio);
+    }
+  }
+  driver = request.options.find("driver");
   if (!request.filename && driver == nullptr && !request.options.contains("file")) {
     co_return fail("Must specify either driver or file");
   }

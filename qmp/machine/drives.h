@@ -74,6 +74,10 @@ class Drives {
   Task<Expected<void>> open_medium(Drive& drive, std::optional<std::string> file,
                                    OptionText options);
 
+  Task<void> complete_options(json::Object& node, bool is_storage);
+  Task<std::string> probe(const std::string& path);
+  void place_filename(json::Object& options, std::string filename);
+
   Graph& graph_;
   std::list<Drive> drives_;
 };

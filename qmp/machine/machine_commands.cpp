@@ -16,6 +16,12 @@ namespace {
 namespace c = schema::commands;
 using Human = Task<Expected<void>>;
 
+// As QEMU shows a failure that is not the command's own: without "Error: ", with the hint.
+void print_error(HumanContext& context, const Error& error) {
+  context.print(error.description + "\n");
+  if (!error.hint.empty()) context.print(error.hint + "\n");
+}
+
 Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArguments arguments) {
   if (arguments.flag("n")) {
     auto options = OptionText::parse(arguments.text("opts"));
@@ -23,13 +29,13 @@ Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArgu
     auto tree = options->tree();
     if (!tree) co_return fail(std::move(tree).error());
     if (auto added = co_await add_blockdev(graph, std::move(*tree), true); !added) {
-      context.print(added.error().description + "\n");
+      print_error(context, added.error());
     }
     co_return Expected<void>();
   }
   auto options = OptionText::parse(arguments.text("opts"));
   if (!options) {
-    context.print(options.error().description + "\n");
+    print_error(context, options.error());
     co_return Expected<void>();
   }
   std::vector<std::string> warnings;
@@ -37,7 +43,7 @@ Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArgu
                                              "", warnings);
   for (const std::string& warning : warnings) context.print("warning: " + warning + "\n");
   if (!drive) {
-    context.print(drive.error().description + "\n");
+    print_error(context, drive.error());
   } else if ((*drive)->interface != DriveInterface::kNone) {
     context.print(
         fmt::format("Can't hot-add drive to type {}\n", static_cast<int>((*drive)->interface)));
@@ -52,7 +58,7 @@ Human drive_del(HumanContext& context, Machine& machine, Graph& graph, ExportReg
                 std::string id) {
   if (graph.find_node(id) != nullptr) {
     if (auto deleted = co_await delete_blockdev(graph, id); !deleted) {
-      context.print(deleted.error().description + "\n");
+      print_error(context, deleted.error());
     }
     co_return Expected<void>();
   }

@@ -123,7 +123,7 @@ Task<int> serve(Engine& engine, const DaemonOptions& options, std::unique_ptr<Da
   for (const OptionUse& use : options.actions) {
     auto done = co_await act(engine, use);
     if (done) continue;
-    report_error(use.location, done.error().description);
+    report_error(use.location, full_text(done.error()));
     status = 1;
     break;
   }
@@ -132,7 +132,7 @@ Task<int> serve(Engine& engine, const DaemonOptions& options, std::unique_ptr<Da
     if (made) {
       pidfile = std::move(*made);
     } else {
-      report_error("", made.error().description);
+      report_error("", full_text(made.error()));
       status = 1;
     }
   }
@@ -174,7 +174,7 @@ int run_daemon(const std::vector<std::string>& arguments) {
   if (options->daemonize) {
     auto forked = Daemon::daemonize();
     if (!forked) {
-      report_error("", forked.error().description);
+      report_error("", full_text(forked.error()));
       return 1;
     }
     daemon = std::move(*forked);

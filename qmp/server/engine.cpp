@@ -75,7 +75,8 @@ void Engine::register_commands() {
       machine_ ? static_cast<const DeviceDirectory&>(*machine_) : no_devices_;
   exports_.set_iothread_lookup(
       [this](std::string_view id) { return objects_.type_of(id) == "iothread"; });
-  qemu_io_ = std::make_unique<QemuIoRequests>(graph_, devices, monitor_);
+  qemu_io_ = std::make_unique<QemuIoRequests>(graph_, devices, monitor_,
+                                              [](std::string_view text) { write_stderr(text); });
 
   register_monitor_commands(commands_);
   register_introspection_command(commands_);

@@ -40,6 +40,10 @@ void set_program_name(std::string_view argv0) {
 const std::string& program_name() { return name_storage(); }
 
 void report_error(std::string_view location, std::string_view text) { report(location, "", text); }
+std::string full_text(const Error& error) {
+  return error.hint.empty() ? error.description : error.description + "\n" + error.hint;
+}
+
 void report_warning(std::string_view location, std::string_view text) {
   report(location, "warning: ", text);
 }

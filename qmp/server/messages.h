@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "qmp/schema/error.h"
+
 namespace blockbed::server {
 
 void set_program_name(std::string_view argv0);
@@ -16,6 +18,8 @@ const std::string& program_name();
 // `location` is the option as typed, or empty. Lines after the first of `text` are hints and stand
 // alone.
 void report_error(std::string_view location, std::string_view text);
+// An error with the hint that people get and programs do not.
+std::string full_text(const Error& error);
 void report_warning(std::string_view location, std::string_view text);
 void report_info(std::string_view location, std::string_view text);
 // Standard output, unbuffered by us: what commands print there must be in order with everything

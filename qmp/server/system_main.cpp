@@ -49,7 +49,7 @@ std::expected<MachinePlan, StartFailure> plan_machine(const SystemOptions& optio
   std::string accelerators;
   if (options.machine) {
     auto parsed = OptionText::parse(options.machine->value, "type");
-    if (!parsed) return failure(options.machine->location, parsed.error().description);
+    if (!parsed) return failure(options.machine->location, full_text(parsed.error()));
     print_warnings(options.machine->location, parsed->warnings());
     if (const auto name = parsed->take("type")) {
       plan.type = find_machine_type(*name);
@@ -120,7 +120,7 @@ Task<StartResult> add_drives(Engine& engine, const SystemOptions& options) {
     auto [text, default_interface] = drive_text(use, engine.machine().type().default_interface);
     if (use.name == "drive") {
       auto parsed = OptionText::parse(use.value);
-      if (!parsed) co_return failure(use.location, parsed.error().description);
+      if (!parsed) co_return failure(use.location, full_text(parsed.error()));
       print_warnings(use.location, parsed->warnings());
       text = std::move(*parsed);
     }
@@ -129,32 +129,32 @@ Task<StartResult> add_drives(Engine& engine, const SystemOptions& options) {
     auto drive =
         co_await engine.drives().add(std::move(text), default_interface, use.location, warnings);
     print_warnings(use.location, warnings);
-    if (!drive) co_return failure(use.location, drive.error().description);
+    if (!drive) co_return failure(use.location, full_text(drive.error()));
   }
   co_return StartResult();
 }
 
 Task<StartResult> add_devices(Engine& engine, const SystemOptions& options) {
   if (auto made = co_await engine.machine().add_board_devices(!options.no_defaults); !made) {
-    co_return failure("", made.error().description);
+    co_return failure("", full_text(made.error()));
   }
   for (const OptionUse& use : options.devices) {
     Expected<OptionText> properties;
     if (use.value.starts_with('{')) {
       auto parsed = parse_tree_option(use.value, "");
-      if (!parsed) co_return failure(use.location, parsed.error().description);
+      if (!parsed) co_return failure(use.location, full_text(parsed.error()));
       properties = device_properties(parsed->tree);
     } else {
       properties = OptionText::parse(use.value, "driver");
       if (properties) print_warnings(use.location, properties->warnings());
     }
-    if (!properties) co_return failure(use.location, properties.error().description);
+    if (!properties) co_return failure(use.location, full_text(properties.error()));
     auto added = co_await engine.machine().add_device(std::move(*properties));
-    if (!added) co_return failure(use.location, added.error().description);
+    if (!added) co_return failure(use.location, full_text(added.error()));
   }
   std::string location;
   if (auto made = co_await engine.machine().add_virtio_drives(location); !made) {
-    co_return failure(location, made.error().description);
+    co_return failure(location, full_text(made.error()));
   }
   co_return StartResult();
 }
@@ -168,11 +168,11 @@ Task<std::expected<std::vector<MonitorPlan>, StartFailure>> plan_monitors(
     MonitorPlan plan;
     if (use.name == "mon") {
       auto parsed = OptionText::parse(use.value, "chardev");
-      if (!parsed) co_return failure(use.location, parsed.error().description);
+      if (!parsed) co_return failure(use.location, full_text(parsed.error()));
       print_warnings(use.location, parsed->warnings());
       const std::string mode = parsed->text("mode", "readline");
       auto pretty = parsed->take_switch("pretty", false);
-      if (!pretty) co_return failure(use.location, pretty.error().description);
+      if (!pretty) co_return failure(use.location, full_text(pretty.error()));
       if (mode == "control") {
         plan.mode = *pretty ? MonitorMode::kControlPretty : MonitorMode::kControl;
       } else if (mode != "readline") {
@@ -194,10 +194,10 @@ Task<std::expected<std::vector<MonitorPlan>, StartFailure>> plan_monitors(
           report_error(use.location, fmt::format("'{}' is not a valid char driver", use.value));
           co_return failure(use.location, fmt::format("parse error: {}", use.value));
         }
-        if (!*spec) co_return failure(use.location, spec->error().description);
+        if (!*spec) co_return failure(use.location, full_text(spec->error()));
         (*spec)->id = plan.chardev;
         auto added = co_await engine.chardevs().add(std::move(**spec), use.location);
-        if (!added) co_return failure(use.location, added.error().description);
+        if (!added) co_return failure(use.location, full_text(added.error()));
       }
     }
     if (!engine.chardevs().has(plan.chardev)) {
@@ -223,10 +223,10 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
       report_error("", fmt::format("'{}' is not a valid char driver", text));
       co_return failure("", fmt::format("Failed to initialize device for qtest: \"{}\"", text));
     }
-    if (!*spec) co_return failure(options.qtest->location, spec->error().description);
+    if (!*spec) co_return failure(options.qtest->location, full_text(spec->error()));
     (*spec)->id = id;
     auto added = co_await engine.chardevs().add(std::move(**spec), options.qtest->location);
-    if (!added) co_return failure(options.qtest->location, added.error().description);
+    if (!added) co_return failure(options.qtest->location, full_text(added.error()));
   }
   co_return std::make_unique<QtestServer>(engine.env().executor(), engine.chardevs().take(id));
 }
@@ -234,17 +234,17 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
 Task<StartResult> open_backends(Engine& engine, const SystemOptions& options) {
   for (const OptionUse& use : options.objects) {
     if (auto added = co_await add_object_option(engine, use.value); !added) {
-      co_return failure(use.location, added.error().description);
+      co_return failure(use.location, full_text(added.error()));
     }
   }
   for (const OptionUse& use : options.chardevs) {
     if (auto added = co_await add_chardev_option(engine, use.value, use.location); !added) {
-      co_return failure(use.location, added.error().description);
+      co_return failure(use.location, full_text(added.error()));
     }
   }
   for (const OptionUse& use : options.blockdevs) {
     if (auto added = co_await add_blockdev_option(engine, use.value); !added) {
-      co_return failure(use.location, added.error().description);
+      co_return failure(use.location, full_text(added.error()));
     }
   }
   co_return co_await add_drives(engine, options);
@@ -271,9 +271,17 @@ Task<int> serve(Engine& engine, const SystemOptions& options, Daemon* daemon) {
       started = std::unexpected(std::move(planned).error());
     }
   }
+  const auto serve_monitors = [&](bool human) {
+    for (const MonitorPlan& plan : monitors) {
+      if ((plan.mode == MonitorMode::kHuman) != human) continue;
+      if (auto endpoint = engine.chardevs().take(plan.chardev))
+        engine.monitor().serve(std::move(endpoint), plan.mode);
+    }
+  };
   if (started) {
+    // Clients are greeted before devices are made; nothing is executed until all is there.
+    serve_monitors(false);
     started = co_await add_devices(engine, options);
-    // QEMU's human monitor has said its first words when devices are made.
     if (!started) {
       for (const MonitorPlan& plan : monitors) {
         if (plan.mode != MonitorMode::kHuman) continue;
@@ -290,23 +298,23 @@ Task<int> serve(Engine& engine, const SystemOptions& options, Daemon* daemon) {
     engine.handle_signals(true);
     if (daemon != nullptr) daemon->ready();
     if (qtest) qtest->start();
-    for (const MonitorPlan& plan : monitors) {
-      if (auto endpoint = engine.chardevs().take(plan.chardev))
-        engine.monitor().serve(std::move(endpoint), plan.mode);
-    }
+    serve_monitors(true);
     engine.monitor().start();
     co_await engine.wait_for_end();
   } else {
+    status = 1;
+    co_await engine.wind_down();
+  }
+  if (qtest) co_await qtest->stop();
+  co_await engine.shut_down();
+  if (!started) {
+    // QEMU's human monitor has said its first words when devices are made.
     if (human_on_stdio) {
       write_stdout(
           fmt::format("QEMU {} monitor - type 'help' for more information\n(qemu) ", kQemuVersion));
     }
     report_error(started.error().location, started.error().text);
-    co_await engine.wind_down();
-    status = 1;
   }
-  if (qtest) co_await qtest->stop();
-  co_await engine.shut_down();
   co_return status;
 }
 
@@ -334,7 +342,7 @@ int run_system(const std::vector<std::string>& arguments) {
   if (options->daemonize) {
     auto forked = Daemon::daemonize();
     if (!forked) {
-      report_error("", forked.error().description);
+      report_error("", full_text(forked.error()));
       return 1;
     }
     daemon = std::move(*forked);
@@ -343,7 +351,7 @@ int run_system(const std::vector<std::string>& arguments) {
   if (options->pidfile) {
     auto made = PidFile::create(options->pidfile->value);
     if (!made) {
-      report_error("", made.error().description);
+      report_error("", full_text(made.error()));
       return 1;
     }
     pidfile = std::move(*made);

@@ -53,7 +53,7 @@ def normalise(text: str, directory: Path) -> str:
     text = re.sub(r'"package": "[^"]*"', '"package": ""', text)
     text = re.sub(r"disk size: .*", "disk size: X", text)
     text = re.sub(r"/machine/unattached/device\[\d+\]", "/machine/unattached/device[N]", text)
-    return re.sub(r"\([^()]*/sec and [^()]* ops/sec\)", "(RATE)", text)
+    return re.sub(r"\([^()]*/sec and [^()]* ops/sec\)", "(RATE)", re.sub(r"\b00\.\d\d sec", "00.00 sec", text))
 
 
 def run(program: Path | str, args: list[str], directory: Path, commands: list, manner: str) -> str:
