@@ -99,6 +99,11 @@ InheritedOptions inherited_from(const NodeFlags& above, ChildRoles roles) {
   return result;
 }
 
+Error backing_failure(Error error) {
+  error.description.insert(0, "Could not open backing file: ");
+  return error;
+}
+
 // Options that are the node's own: without its children's definitions.
 json::Object without_children(const Node& node, const json::Object& options) {
   json::Object own;
@@ -228,6 +233,11 @@ Task<Expected<NodeRef>> Graph::open_storage(json::Object& options, const NodeFla
                                             const OpenRequest& request) {
   // Storage is there before what stands on it: generated names and the order of reports show it.
   const json::Value* file = options.find("file");
+  if (file != nullptr && file->is_string()) {
+    auto found = find_device_or_node(file->as_string(), file->as_string());
+    if (!found) co_return fail(std::move(found).error());
+    co_return NodeRef(**found);
+  }
   if (file == nullptr || !file->is_object()) co_return NodeRef();
   OpenRequest storage;
   storage.options = file->as_object();
@@ -311,7 +321,7 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
 
   if (context.has_child_option("backing")) {
     auto edge = co_await context.open_optional_child("backing", kCowRole);
-    if (!edge) co_return fail(std::move(edge).error());
+    if (!edge) co_return fail(backing_failure(edge.error()));
     co_return Expected<void>();
   }
   if (stored.empty()) co_return Expected<void>();

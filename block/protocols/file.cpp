@@ -34,6 +34,10 @@ Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
                                                          bool device) {
   const auto& file_options = std::get<schema::BlockdevOptionsFile>(options.u);
   const std::string filename = without_prefix(file_options.filename);
+  if (filename.empty()) {
+    co_return fail(
+        fmt::format("The '{}' block driver requires a file name", device ? "host_device" : "file"));
+  }
   FileOpenOptions open_options;
   open_options.direct = context.flags().cache_direct;
   open_options.aio = aio_of(file_options);
@@ -44,10 +48,11 @@ Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
   }
 
   auto file = co_await context.env().open_file(filename, open_options);
+  std::optional<Errno> write_refused;
   if (!file && open_options.write && context.flags().auto_read_only) {
     const int number = file.error().number();
     if (number == EACCES || number == EPERM || number == EROFS) {
-      BB_CO_TRY(context.apply_auto_read_only({}));
+      write_refused = file.error();
       open_options.write = false;
       file = co_await context.env().open_file(filename, open_options);
     }
@@ -69,12 +74,16 @@ Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
   }
   const bool locking = !file_options.locking || *file_options.locking != schema::OnOffAuto::kOff;
   co_return std::make_unique<FileDriver>(context.node(), device, filename, std::move(*file),
-                                         locking);
+                                         locking, write_refused);
 }
 
 FileDriver::FileDriver(Node& node, bool device, std::string filename, std::unique_ptr<File> file,
-                       bool locking)
-    : Driver(node), device_(device), filename_(std::move(filename)), file_(std::move(file)) {
+                       bool locking, std::optional<Errno> write_refused)
+    : Driver(node),
+      device_(device),
+      filename_(std::move(filename)),
+      file_(std::move(file)),
+      write_refused_(write_refused) {
   if (locking) locks_.emplace(*file_, filename_);
 }
 
@@ -86,11 +95,30 @@ Task<void> FileDriver::close() {
 }
 
 Task<Result<void>> FileDriver::read(uint64_t offset, IoVector buffers, RequestFlags) {
+  if (!buffers.aligned_to(file_->alignment())) [[unlikely]] {
+    return read_by_bounce(offset, std::move(buffers));
+  }
   return file_->read(offset, std::move(buffers));
 }
 
+Task<Result<void>> FileDriver::read_by_bounce(uint64_t offset, IoVector buffers) {
+  Buffer bounce(buffers.size());
+  BB_CO_TRY(co_await file_->read(offset, bounce.io()));
+  buffers.copy_from(bounce.data());
+  co_return Result<void>();
+}
+
 Task<Result<void>> FileDriver::write(uint64_t offset, IoVector buffers, RequestFlags) {
+  if (!buffers.aligned_to(file_->alignment())) [[unlikely]] {
+    return write_by_bounce(offset, std::move(buffers));
+  }
   return file_->write(offset, std::move(buffers));
+}
+
+Task<Result<void>> FileDriver::write_by_bounce(uint64_t offset, IoVector buffers) {
+  Buffer bounce(buffers.size());
+  buffers.copy_to(bounce.data());
+  co_return co_await file_->write(offset, bounce.io());
 }
 
 Task<Result<void>> FileDriver::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
@@ -190,6 +218,11 @@ Permissions FileDriver::shared(Permissions shares) const {
 }
 
 Expected<void> FileDriver::prepare_permissions(Permissions needs, Permissions shares) {
+  const bool writes = needs.has(Permission::kWrite) || needs.has(Permission::kWriteUnchanged) ||
+                      needs.has(Permission::kResize);
+  if (writes && write_refused_) {
+    return fail(fmt::format("Could not open '{}': {}", filename_, strerror_text(*write_refused_)));
+  }
   if (!locks_) return {};
   return locks_->prepare(needs, shared(shares));
 }

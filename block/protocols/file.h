@@ -28,7 +28,7 @@ class FileDriver final : public Driver {
                                                       bool device);
 
   FileDriver(Node& node, bool device, std::string filename, std::unique_ptr<File> file,
-             bool locking);
+             bool locking, std::optional<Errno> write_refused);
   ~FileDriver() override;
 
   std::string_view name() const override { return device_ ? "host_device" : "file"; }
@@ -73,12 +73,18 @@ class FileDriver final : public Driver {
   const DiscardStatistics& discard_statistics() const { return discards_; }
 
  private:
+  // O_DIRECT wants aligned memory, which the callers' buffers need not be.
+  Task<Result<void>> read_by_bounce(uint64_t offset, IoVector buffers);
+  Task<Result<void>> write_by_bounce(uint64_t offset, IoVector buffers);
   // The permissions that others may have as this node sees it.
   Permissions shared(Permissions shares) const;
 
   bool device_;
   std::string filename_;
   std::unique_ptr<File> file_;
+  // With auto-read-only: why it could only be opened for reading. Told to the first who wants to
+  // write.
+  std::optional<Errno> write_refused_;
   std::optional<ImageLocks> locks_;
   DiscardStatistics discards_;
 };

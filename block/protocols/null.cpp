@@ -57,11 +57,9 @@ Task<Result<void>> NullDriver::flush_to_disk() {
 Task<Result<BlockStatus>> NullDriver::block_status(uint64_t offset, uint64_t length, bool) {
   BlockStatus status;
   status.length = length;
-  status.allocated = true;
   status.offset = offset;
   status.file = &node();
   status.zero = read_zeroes_;
-  status.data = !read_zeroes_;
   co_return status;
 }
 

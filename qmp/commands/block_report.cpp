@@ -90,7 +90,8 @@ Task<schema::ImageInfo> image_info(Node& node) {
   info.filename = node.filename();
   info.format = driver.name();
   (void)co_await node.refresh_length();
-  info.virtual_size = static_cast<int64_t>(node.length());
+  // QEMU counts in sectors: a length in between is reported as the next one.
+  info.virtual_size = static_cast<int64_t>((node.length() + 511) / 512 * 512);
   if (auto allocated = co_await allocated_bytes(node))
     info.actual_size = static_cast<int64_t>(*allocated);
   if (driver.encrypted()) info.encrypted = true;

@@ -156,8 +156,13 @@ TEST_F(FileDriverTest, AutoReadOnlyOpensWhatCannotBeWritten) {
   const bool writable_refused = !server.open(path);
   if (self == 0) ASSERT_EQ(seteuid(self), 0);
   ASSERT_TRUE(node) << node.error().description;
-  EXPECT_TRUE((*node)->flags().read_only);
+  EXPECT_FALSE((*node)->flags().read_only);
   EXPECT_TRUE(writable_refused);
+  Backend writer(server.graph, "", kWriter);
+  auto inserted = writer.insert(**node);
+  ASSERT_FALSE(inserted);
+  EXPECT_EQ(inserted.error().description,
+            "Could not open '" + path.string() + "': Permission denied");
 }
 
 TEST_F(FileDriverTest, CreateEmptiesAndSizes) {
