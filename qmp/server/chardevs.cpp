@@ -134,8 +134,8 @@ std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view t
   const std::string_view tail =
       comma == std::string_view::npos ? std::string_view() : text.substr(comma);
   if (text.starts_with("unix:")) {
-    rest = text.substr(5, comma == std::string_view::npos ? comma : comma - 5);
-    options = fmt::format("path={}{}", rest, tail);
+    // "unix:/p,server=on" and "unix:path=/p,server=on"
+    options = text.substr(5);
   } else if (text.starts_with("tcp:")) {
     rest = text.substr(4, comma == std::string_view::npos ? comma : comma - 4);
     const std::size_t colon = rest.rfind(':');
@@ -148,7 +148,7 @@ std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view t
   } else {
     return std::nullopt;
   }
-  auto parsed = OptionText::parse(options);
+  auto parsed = OptionText::parse(options, text.starts_with("unix:") ? "path" : "");
   if (!parsed) return std::unexpected(parsed.error());
   return parse_socket(*std::move(parsed));
 }
