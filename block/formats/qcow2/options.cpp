@@ -136,7 +136,8 @@ Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& opti
   if (l2_pieces > INT32_MAX) return fail("L2 cache size too big");
   const uint64_t refcount_clusters = std::max(bytes->refcount / cluster, kMinRefcountClusters);
   if (refcount_clusters > INT32_MAX) return fail("Refcount cache size too big");
-  result.l2_pieces = l2_pieces;
+  // A cache that covers the disk has room for all of it changed, and for what must stay clean.
+  result.l2_pieces = l2_pieces + 2 * TableCache::kAlwaysClean;
   const uint64_t refcount_piece = std::min<uint64_t>(kRefcountPieceBytes, cluster);
   result.refcount_pieces = refcount_clusters * (cluster / refcount_piece);
 

@@ -19,6 +19,7 @@
 // chance. Units: bytes. Errors: errno of the file. Threading: engine thread only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -42,13 +43,15 @@ class TableCache {
 
   // At least two pieces: one may be dirty, one is for everybody else.
   static constexpr std::size_t kMinPieces = 2;
+  static constexpr std::size_t kAlwaysClean = 8;
 
   TableCache(Executor& executor, Storage& file, uint32_t piece_bytes, std::size_t capacity);
 
   uint32_t piece_bytes() const { return piece_bytes_; }
   std::size_t capacity() const { return capacity_; }
   std::size_t dirty_count() const { return dirty_; }
-  std::size_t max_dirty() const { return capacity_ / 2; }
+  // The rest is for those who only read.
+  std::size_t max_dirty() const { return capacity_ - std::min(capacity_ / 2, kAlwaysClean); }
   std::size_t loaded_pieces() const { return pieces_.size(); }
 
   // Null when it is not here, or still being loaded.
