@@ -48,8 +48,8 @@ PAGES = [page for page in sorted(DOCS.glob("*.md")) if FENCE.search(page.read_te
 @pytest.mark.differs("the pages show Blockbed: block-job-complete ends a sync=none backup", server="qemu")
 @pytest.mark.manners("daemon")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_conversations_of_a_page(page, new_server):
-    server = new_server(negotiate=False)
+def test_the_conversations_of_a_page(page, start):
+    server = start(negotiate=False)
     for direction, value in conversation(page):
         if direction == "->":
             server.qmp.send_raw(json.dumps(value) + "\n")

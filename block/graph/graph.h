@@ -85,8 +85,8 @@ class OpenContext {
   Task<Expected<Edge*>> open_child(std::string name, ChildRoles roles);
   // The same, null when the option is absent or JSON null.
   Task<Expected<Edge*>> open_optional_child(std::string name, ChildRoles roles);
-  // True when the options mention the child at all (also as null).
-  bool has_child_option(std::string_view name) const;
+  // What the options say of the child: a definition, a name, null; a null pointer when nothing.
+  const json::Value* child_option(std::string_view name) const;
   // Attaches another child by a reference that the driver made (external data file named by the
   // image).
   Task<Expected<Edge*>> open_child_by_filename(std::string name, ChildRoles roles,

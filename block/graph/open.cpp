@@ -117,7 +117,9 @@ json::Object without_children(const Node& node, const json::Object& options) {
 
 Env& OpenContext::env() const { return graph_.env(); }
 
-bool OpenContext::has_child_option(std::string_view name) const { return options_.contains(name); }
+const json::Value* OpenContext::child_option(std::string_view name) const {
+  return options_.find(name);
+}
 
 Task<Expected<Edge*>> OpenContext::open_child(std::string name, ChildRoles roles) {
   auto edge = co_await open_optional_child(name, roles);
@@ -303,6 +305,24 @@ Task<Expected<void>> Graph::open_driver(OpenContext& context, const DriverEntry&
   co_return Expected<void>();
 }
 
+namespace {
+
+// A definition of the backing file that names none is completed by the name in the image's header;
+// a driver that takes no such name refuses.
+Expected<void> check_header_name_fits(const Graph& graph, const OpenContext& context,
+                                      const std::string& header_name) {
+  const json::Value* option = context.child_option("backing");
+  if (header_name.empty() || !option->is_object()) return {};
+  const json::Object& definition = option->as_object();
+  if (definition.contains("filename") || definition.contains("file")) return {};
+  const DriverEntry* entry = graph.drivers().find(definition.find("driver")->as_string());
+  if (entry == nullptr || entry->parse_filename == nullptr) return {};
+  auto parsed = entry->parse_filename(header_name);
+  return parsed ? Expected<void>() : fail(backing_failure(std::move(parsed).error()));
+}
+
+}  // namespace
+
 Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest& request) {
   Node& node = context.node();
   const std::string stored = node.driver_->backing_file_name();
@@ -312,14 +332,15 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
     // A name that cannot be resolved matters only when it is needed.
     if (full) {
       resolved = std::move(*full);
-    } else if (!context.has_child_option("backing") && !request.no_backing) {
+    } else if (context.child_option("backing") == nullptr && !request.no_backing) {
       co_return fail(std::move(full).error());
     }
   }
   node.header_backing_file_ = resolved;
   if (request.no_backing) co_return Expected<void>();
 
-  if (context.has_child_option("backing")) {
+  if (context.child_option("backing") != nullptr) {
+    BB_CO_TRY(check_header_name_fits(*this, context, resolved));
     auto edge = co_await context.open_optional_child("backing", kCowRole);
     if (!edge) co_return fail(backing_failure(edge.error()));
     co_return Expected<void>();

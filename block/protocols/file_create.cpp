@@ -35,6 +35,9 @@ Task<Expected<void>> fill_file(File& file, const std::string& filename, uint64_t
   if (auto emptied = co_await file.truncate(0, FilePreallocation::kOff); !emptied) {
     co_return fail(fmt::format("Could not resize file: {}", strerror_text(emptied.error())));
   }
+  if (size > static_cast<uint64_t>(INT64_MAX)) {
+    co_return fail(fmt::format("Could not resize file: {}", strerror_text(EINVAL)));
+  }
   if (auto sized = co_await file.truncate(size, preallocation); !sized) {
     co_return fail(fmt::format("Could not resize file: {}", strerror_text(sized.error())));
   }

@@ -30,7 +30,10 @@ void register_protocols(DriverRegistry& registry) {
     null.name = name;
     null.is_protocol = true;
     null.protocol_names = {name};
-    null.parse_filename = [](std::string_view) -> Expected<json::Object> { return json::Object(); };
+    null.parse_filename = [](std::string_view filename) -> Expected<json::Object> {
+      if (filename == "null-co://" || filename == "null-aio://") return json::Object();
+      return fail("The only allowed filename for this driver is 'null-co://'");
+    };
     null.open = [name](OpenContext& context, const schema::BlockdevOptions& options) {
       return NullDriver::open(context, options, name);
     };

@@ -18,12 +18,6 @@ namespace {
 
 namespace c = schema::commands;
 
-bool used_by_a_root(const Node& node) {
-  return std::ranges::any_of(node.parents(), [](Edge* edge) {
-    return dynamic_cast<Backend*>(&edge->parent()) != nullptr;
-  });
-}
-
 bool owned_by_monitor(const Graph& graph, const Node& node) {
   return std::ranges::any_of(graph.monitor_nodes(), [&](const Node* n) { return n == &node; });
 }
@@ -78,7 +72,9 @@ class OverlayAction : public Action {
   }
 
   Expected<void> put_over(Graph& graph, NodeRef overlay) {
-    if (used_by_a_root(*overlay)) return fail("The overlay is already in use");
+    if (cumulative_permissions(*overlay).needs.has(Permission::kConsistentRead)) {
+      return fail("The overlay is already in use");
+    }
     BB_TRY(overlay->operations().check(Operation::kExternalSnapshot));
     if (overlay->cow_edge() != nullptr) return fail("The overlay already has a backing image");
     if (!overlay->driver().supports_backing()) {

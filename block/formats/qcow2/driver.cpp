@@ -54,7 +54,7 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
 Task<Expected<void>> Qcow2Driver::open_data_file(OpenContext& context, const Header& header) {
   const ChildRoles data_role = ChildRole::kData;
   if (!header.external_data()) {
-    if (context.has_child_option("data-file")) {
+    if (context.child_option("data-file") != nullptr) {
       co_return fail("'data-file' can only be set for images with an external data file");
     }
     co_return Expected<void>();
