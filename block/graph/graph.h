@@ -167,6 +167,8 @@ class Graph {
     bool no_backing = false;
     // Values are strings as a command line gives them.
     bool keyval = false;
+    // With keyval: names made of the options show these strings, not what they were read as.
+    bool keep_text = false;
     // The name means storage: no format is probed.
     bool protocol_only = false;
     // The driver was found by looking at the image.

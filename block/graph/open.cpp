@@ -207,6 +207,8 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
     storage = std::move(*probed);
   }
 
+  json::Object given;
+  if (request.keep_text) given = request.options;
   auto typed =
       request.keyval
           ? schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(request.options)))
@@ -219,6 +221,7 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
 
   auto flags = flags_from(options, request.inherited);
   if (!flags) co_return fail(std::move(flags).error());
+  if (request.keep_text) request.options = std::move(given);
   if (!entry->is_protocol) {
     auto opened = co_await open_storage(options, *flags, request);
     if (!opened) co_return fail(std::move(opened).error());
@@ -242,7 +245,9 @@ Task<Expected<NodeRef>> Graph::open_storage(json::Object& options, const NodeFla
   }
   if (file == nullptr || !file->is_object()) co_return NodeRef();
   OpenRequest storage;
-  storage.options = file->as_object();
+  const json::Value* text = request.keep_text ? request.options.find("file") : nullptr;
+  storage.keep_text = storage.keyval = text != nullptr;
+  storage.options = (text != nullptr ? text : file)->as_object();
   storage.inherited = inherited_from(flags, kImageRoles);
   storage.implicit = request.implicit;
   storage.depth = request.depth + 1;
@@ -274,7 +279,7 @@ Task<Expected<NodeRef>> Graph::make_node(json::Object options, const DriverEntry
 
   OpenContext context(*this, node, options, request.implicit, request.depth);
   BB_CO_TRY(co_await open_driver(context, entry, typed, request));
-  node.given_options_ = without_children(node, options);
+  node.given_options_ = without_children(node, request.keep_text ? request.options : options);
   co_return reference;
 }
 
@@ -418,6 +423,7 @@ Task<Expected<NodeRef>> Graph::probe_format(OpenRequest& request, std::string fi
   const json::Value* file = request.options.find("file");
   storage_request.options = file->as_object();
   storage_request.keyval = request.keyval;
+  storage_request.keep_text = request.keep_text;
   storage_request.implicit = request.implicit;
   storage_request.depth = request.depth + 1;
   auto flags = flags_from(request.options, request.inherited);

@@ -49,13 +49,14 @@ Task<Expected<void>> resize(Graph& graph, c::BlockResize::Args arguments) {
 
 }  // namespace
 
-Task<Expected<void>> add_blockdev(Graph& graph, json::Object options, bool keyval) {
+Task<Expected<void>> add_blockdev(Graph& graph, json::Object options, bool keyval, bool keep_text) {
   MutexGuard guard = co_await graph.lock();
   const json::Value* name = options.find("node-name");
   if (name == nullptr) co_return fail("'node-name' must be specified for the root node");
   Graph::OpenRequest request;
   request.options = std::move(options);
   request.keyval = keyval;
+  request.keep_text = keep_text;
   auto node = co_await graph.open(std::move(request));
   if (!node) {
     co_await graph.close_unreferenced();

@@ -11,8 +11,10 @@
 namespace blockbed {
 
 // What blockdev-add and --blockdev do: open, and give the node to the monitor. `keyval`: values are
-// strings, as a command line gives them.
-Task<Expected<void>> add_blockdev(Graph& graph, json::Object options, bool keyval);
+// strings, as a command line gives them; `keep_text`: and names made of them show them so
+// (drive_add).
+Task<Expected<void>> add_blockdev(Graph& graph, json::Object options, bool keyval,
+                                  bool keep_text = false);
 Task<Expected<void>> delete_blockdev(Graph& graph, std::string node_name);
 
 void register_block_node_commands(CommandTable& commands, Graph& graph);

@@ -130,7 +130,7 @@ void register_run_state_commands(CommandTable& commands, HumanTable& human, RunS
   human.add({.name = "quit|q",
              .arguments = {},
              .parameters = "",
-             .help = "end the program",
+             .help = "quit the emulator",
              .run = [&status](HumanContext& context, HumanArguments) -> Human {
                context.end_session();
                co_await status.quit(ShutdownCause::kHostQmpQuit);

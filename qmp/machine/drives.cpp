@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "block/formats/raw.h"
 #include "block/graph/filename.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/throttle_limits.h"
@@ -117,7 +118,7 @@ std::string driver_at(const json::Object& options, std::string_view path, bool& 
 }
 
 // -drive names what blockdev-add calls unexpected or missing in older words.
-Error in_drive_words(Error error, const json::Object& options) {
+Error in_drive_words(Error error, const json::Object& options, const DriverRegistry& drivers) {
   std::string& text = error.description;
   static constexpr std::string_view kBegin = "Parameter '";
   if (!text.starts_with(kBegin)) return error;
@@ -129,7 +130,8 @@ Error in_drive_words(Error error, const json::Object& options) {
   bool is_top = true;
   const std::string driver = driver_at(options, path, is_top);
   if (rest == " is unexpected") {
-    text = is_top
+    const DriverEntry* entry = drivers.find(driver);
+    text = entry == nullptr || !entry->is_protocol
                ? fmt::format("Block format '{}' does not support the option '{}'", driver, option)
                : fmt::format("Block protocol '{}' doesn't support the option '{}'", driver, option);
   } else if (rest == " is missing" && option == "filename") {
@@ -422,6 +424,7 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   Graph::OpenRequest request;
   request.options = std::move(*tree);
   request.keyval = true;
+  request.keep_text = true;
   request.filename = std::move(file);
   // How requests reach the host is the file's affair, wherever the option was written.
   const json::Value* driver = request.options.find("driver");
@@ -439,7 +442,9 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   if (is_plain_path && (driver == nullptr || entry != nullptr)) {
     place_filename(request.options, *std::exchange(request.filename, std::nullopt));
   }
+  const bool says_format = request.options.contains("driver");
   co_await complete_options(request.options, false);
+  request.probed = !says_format && request.options.contains("driver");
   if (aio) {
     json::Object* storage = &request.options;
     while (json::Value* file = storage->find("file")) {
@@ -459,7 +464,11 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   }
   const json::Object given = request.options;
   auto node = co_await graph_.open(std::move(request));
-  if (!node) co_return fail(in_drive_words(std::move(node).error(), given));
+  if (!node) co_return fail(in_drive_words(std::move(node).error(), given, graph_.drivers()));
+  const Node& opened = **node;
+  if (opened.probed() && !opened.flags().read_only && opened.driver().name() == RawDriver::kName) {
+    warn_(RawDriver::probing_warning(opened.child("file")->node()->filename()));
+  }
   co_return drive.backend->insert(**node);
 }
 

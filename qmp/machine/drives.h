@@ -12,6 +12,7 @@
 // Threading: engine thread; the graph lock is taken by add() and remove().
 #pragma once
 
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -45,7 +46,9 @@ struct Drive {
 
 class Drives {
  public:
-  explicit Drives(Graph& graph) : graph_(graph) {}
+  // Lines for the terminal of who started the program, whoever adds the drive.
+  using Warn = std::function<void(std::string_view)>;
+  Drives(Graph& graph, Warn warn) : graph_(graph), warn_(std::move(warn)) {}
   ~Drives();
   Drives(const Drives&) = delete;
   Drives& operator=(const Drives&) = delete;
@@ -79,6 +82,7 @@ class Drives {
   void place_filename(json::Object& options, std::string filename);
 
   Graph& graph_;
+  Warn warn_;
   std::list<Drive> drives_;
 };
 

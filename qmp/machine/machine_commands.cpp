@@ -28,7 +28,11 @@ Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArgu
     if (!options) co_return fail(std::move(options).error());
     auto tree = options->tree();
     if (!tree) co_return fail(std::move(tree).error());
-    if (auto added = co_await add_blockdev(graph, std::move(*tree), true); !added) {
+    if (!tree->contains("node-name")) {
+      context.print("'node-name' needs to be specified\n");
+      co_return Expected<void>();
+    }
+    if (auto added = co_await add_blockdev(graph, std::move(*tree), true, true); !added) {
       print_error(context, added.error());
     }
     co_return Expected<void>();

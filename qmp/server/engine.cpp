@@ -57,7 +57,7 @@ Engine::Engine(ProductionEnv& env, Manner manner, const MachineType* machine_typ
   register_formats(drivers_);
   register_filters(drivers_);
   if (machine_type != nullptr) {
-    drives_ = std::make_unique<Drives>(graph_);
+    drives_ = std::make_unique<Drives>(graph_, [](std::string_view text) { write_stderr(text); });
     machine_ = std::make_unique<Machine>(graph_, *drives_, objects_, *machine_type);
   }
   register_commands();
