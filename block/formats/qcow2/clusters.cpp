@@ -7,7 +7,7 @@
 
 namespace blockbed::qcow2 {
 
-Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster) {
+Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster, bool increase) {
   const uint64_t block_index = cluster >> g_.refcount_block_bits;
   const uint64_t block = refcount_table_[block_index] & kRefcountTableOffsetMask;
   if ((block & g_.cluster_mask()) != 0) {
@@ -19,7 +19,9 @@ Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster) {
   }
   const uint64_t index = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
   const uint64_t byte = (index << g_.refcount_order) >> 3;
-  co_return co_await refcount_cache_.load(block + align_down(byte, g_.refcount_piece_bytes));
+  const uint64_t offset = block + align_down(byte, g_.refcount_piece_bytes);
+  if (increase) co_return co_await refcount_cache_.load_for_change(offset);
+  co_return co_await refcount_cache_.load(offset);
 }
 
 namespace {
@@ -58,7 +60,7 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
       result = co_await refcount_cache_.write_dirty();
       if (!result) break;
     }
-    auto piece = co_await refcount_piece(cluster);
+    auto piece = co_await refcount_piece(cluster, delta > 0);
     if (!piece) {
       result = io_error(piece.error());
       break;
@@ -191,6 +193,7 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
   if (const uint32_t hit = overlap(host, g_.cluster_size); hit != 0) {
     co_return io_error(co_await report_overlap(hit, host, g_.cluster_size));
   }
+  BB_CO_TRY(co_await refcount_table_.place(file_, index));
   const bool counts_itself = cluster >> g_.refcount_block_bits == index;
   if (!counts_itself) BB_CO_TRY(co_await change_counts(cluster, 1, 1));
   // Written whole before anything refers to it; only then does it become a block.

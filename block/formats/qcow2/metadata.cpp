@@ -105,16 +105,20 @@ Task<Result<Metadata::Piece*>> Metadata::writable_piece(uint64_t guest) {
   if (hit != 0) [[unlikely]] {
     co_return io_error(co_await report_overlap(hit, table, g_.cluster_size));
   }
-  co_return co_await l2_cache_.load(table + g_.piece_in_table(guest));
+  co_return co_await l2_cache_.load_for_change(table + g_.piece_in_table(guest));
 }
 
 Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t old_table) {
+  BB_CO_TRY(co_await l1_.place(file_, g_.l1_index(guest)));
   auto allocation = co_await allocate(1, "L2 table");
   if (!allocation) co_return io_error(allocation.error());
   const uint64_t table = allocation->host;
   const uint64_t in_table = g_.piece_in_table(guest);
 
+  // Something is written in any case: the file must reach as far as what is referred to, and a disk
+  // that is full must refuse now and not when entries of this table wait to be written.
   Buffer content;
+  uint64_t content_at = table;
   if (old_table != 0) {
     content = Buffer(g_.cluster_size);
     for (uint64_t at = 0; at < g_.cluster_size; at += g_.l2_piece_bytes) {
@@ -127,12 +131,13 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
     }
   } else if (!allocation->fresh) {
     content = Buffer::zeroed(g_.cluster_size);
+  } else {
+    content = Buffer::zeroed(g_.l2_piece_bytes);
+    content_at = table + in_table;
   }
-  if (!content.empty()) {
-    if (auto written = co_await file_.write(table, content.io()); !written) {
-      (void)co_await give_back(table, g_.cluster_size);
-      co_return io_error(written.error());
-    }
+  if (auto written = co_await file_.write(content_at, content.io()); !written) {
+    (void)co_await give_back(table, g_.cluster_size);
+    co_return io_error(written.error());
   }
   // Pieces left from an earlier life of the cluster.
   l2_cache_.drop(table, g_.cluster_size);
@@ -144,9 +149,7 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
   } else {
     std::memset(piece->data(), 0, g_.l2_piece_bytes);
   }
-  // A table that was not written whole is at least begun before anything refers to it: the file
-  // must reach as far.
-  if (content.empty()) l2_cache_.mark_dirty(*piece);
+  piece->placed = true;
   overlap_map_.add(overlap::kActiveL2, table, g_.cluster_size);
   l1_.set(g_.l1_index(guest), table | kEntryCopied);
   unsynced_references_ = true;

@@ -35,6 +35,18 @@ Task<Result<void>> ResidentTable::write_dirty(Storage& file) {
   co_return Result<void>();
 }
 
+Task<Result<void>> ResidentTable::place(Storage& file, uint64_t index) {
+  const uint64_t sector = index / kEntriesPerSector;
+  if (dirty_.contains(static_cast<uint32_t>(sector))) co_return Result<void>();
+  const uint64_t begin = sector * kEntriesPerSector;
+  const uint64_t end = std::min<uint64_t>(begin + kEntriesPerSector, entries_.size());
+  for (uint64_t i = begin; i < end; ++i) {
+    if (entries_[i] != 0) co_return Result<void>();
+  }
+  const Buffer zeroes = Buffer::zeroed(kSectorSize);
+  co_return co_await file.write(offset_ + sector * kSectorSize, zeroes.io());
+}
+
 Buffer ResidentTable::to_file(const std::vector<uint64_t>& entries, uint64_t bytes) {
   Buffer buffer = Buffer::zeroed(bytes);
   for (std::size_t i = 0; i < entries.size(); ++i) store_be64(buffer.data() + i * 8, entries[i]);

@@ -2,8 +2,10 @@
 //
 // Contract: entries are in host byte order; set() marks the sector of an entry dirty; write_dirty()
 // writes dirty sectors only, so that each write is whole at the granularity at which disks are
-// whole. Bounds: the header's checks bound the size (kMaxL1Bytes, kMaxRefcountTableBytes). Units:
-// bytes; indices of 8-byte entries. Errors: errno. Threading: engine thread only.
+// whole. place() comes before a set() that must be kept: a sector of nothing but zeroes may be a
+// hole of the file, and is written as it is, which a full disk refuses (ENOSPC). Bounds: the
+// header's checks bound the size (kMaxL1Bytes, kMaxRefcountTableBytes). Units: bytes; indices of
+// 8-byte entries. Errors: errno. Threading: engine thread only.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +27,7 @@ class ResidentTable {
   const std::vector<uint64_t>& entries() const { return entries_; }
   bool dirty() const { return !dirty_.empty(); }
 
+  Task<Result<void>> place(Storage& file, uint64_t index);
   void set(uint64_t index, uint64_t value) {
     entries_[index] = value;
     dirty_.insert(static_cast<uint32_t>(index / kEntriesPerSector));

@@ -98,6 +98,7 @@ TableCache::Piece* TableCache::take(uint64_t offset) {
   piece.dirty = false;
   piece.used = true;
   piece.loading = false;
+  piece.placed = false;
   if ((indexed_ + 1) * 2 > slots_.size()) {
     rehash(slots_.size() * 2);
   } else {
@@ -139,6 +140,21 @@ Task<Result<TableCache::Piece*>> TableCache::load(uint64_t offset) {
   }
 }
 
+Task<Result<TableCache::Piece*>> TableCache::load_for_change(uint64_t offset) {
+  auto piece = co_await load(offset);
+  if (!piece || (*piece)->placed) co_return piece;
+  if ((*piece)->dirty || !all_zero((*piece)->data(), piece_bytes_)) {
+    (*piece)->placed = true;
+    co_return piece;
+  }
+  const Buffer zeroes = Buffer::zeroed(piece_bytes_);
+  BB_CO_TRY(co_await file_.write(offset, zeroes.io()));
+  // Others may have taken its memory meanwhile.
+  piece = co_await load(offset);
+  if (piece) (*piece)->placed = true;
+  co_return piece;
+}
+
 Task<TableCache::Piece*> TableCache::add_empty(uint64_t offset) {
   for (;;) {
     Piece* piece = lookup(offset);
@@ -168,6 +184,7 @@ Task<Result<void>> TableCache::write_dirty() {
     BB_CO_TRY(co_await file_.write(offset, std::move(buffers)));
     for (std::size_t i = first; i < end; ++i) {
       pieces_[order[i]].dirty = false;
+      pieces_[order[i]].placed = true;
       --dirty_;
     }
     changed_.wake_all();

@@ -12,6 +12,10 @@
 //  keeps
 //    dirty_count() below max_dirty() before it marks one more (Metadata::make_room): so a load
 //    always finds a clean piece to replace, or one being loaded to wait for.
+//  - load_for_change() is load() for who is about to put the first bits into a piece: one that is
+//  all
+//    zeroes may be a hole of the file, so it is written as it is before it counts as a place where
+//    a change can be kept. A full disk is told then (ENOSPC), and not when the change is due.
 //  - write_dirty() writes every dirty piece, those that lie side by side in one request; a piece
 //  stays
 //    dirty when its write fails. No piece is changed meanwhile (metadata lock).
@@ -36,6 +40,8 @@ class TableCache {
     bool dirty = false;
     bool used = false;
     bool loading = false;
+    // The file has room for it.
+    bool placed = false;
 
     std::byte* data() { return buffer.data(); }
     const std::byte* data() const { return buffer.data(); }
@@ -62,6 +68,7 @@ class TableCache {
     return piece;
   }
   Task<Result<Piece*>> load(uint64_t offset);
+  Task<Result<Piece*>> load_for_change(uint64_t offset);
   // A piece whose contents the caller fills at once; nothing is read. It is clean.
   Task<Piece*> add_empty(uint64_t offset);
 
