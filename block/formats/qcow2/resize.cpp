@@ -68,12 +68,10 @@ Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
 Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   const Geometry& g = geometry();
   const uint64_t old_length = this->length();
-  auto entries = l1_entries_needed(g, length);
-  if (!entries) co_return fail(std::move(entries).error());
   Result<void> done;
   {
     MutexGuard lock = co_await metadata_.lock();
-    done = co_await metadata_.grow_l1(*entries);
+    done = co_await metadata_.grow_l1(g.l1_entries(length));
   }
   if (!done) {
     co_return fail(fmt::format("Failed to grow the L1 table: {}", strerror_text(done.error())));
