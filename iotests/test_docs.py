@@ -2,13 +2,14 @@
 
 A fence marked `qmp` holds lines `-> VALUE` to send and `<- VALUE` that must come back. What comes back must have all
 members that the page shows (it may have more: ids, timestamps); the string "..." stands for any value. Replies are
-matched in order; events may be preceded by other events. All fences of one page are one conversation.
+matched in order, and so are events, which may be preceded by others. All fences of one page are one conversation.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,25 @@ def agrees(value: object, shown: object) -> bool:
     return value == shown
 
 
-def next_message(qmp: Qmp, shown: dict) -> dict:
-    """The next message of the kind that the page shows, passing over events that it leaves out."""
-    while True:
-        message = qmp.recv()
-        if "event" not in message or ("event" in shown and agrees(message, shown)):
-            return message
+class Conversation:
+    """Replies and events apart: an event that a command causes may come before or after its reply."""
+
+    def __init__(self, qmp: Qmp):
+        self.qmp = qmp
+        self.replies: deque[dict] = deque()
+        self.events: deque[dict] = deque()
+
+    def expect(self, shown: dict) -> None:
+        queue = self.events if "event" in shown else self.replies
+        while True:
+            while not queue:
+                message = self.qmp.recv()
+                (self.events if "event" in message else self.replies).append(message)
+            message = queue.popleft()
+            # Events that the page leaves out are passed over; every reply is shown.
+            if agrees(message, shown):
+                return
+            assert queue is self.events, f"the page shows {shown}, but there came {message}"
 
 
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if FENCE.search(page.read_text())]
@@ -50,12 +64,11 @@ PAGES = [page for page in sorted(DOCS.glob("*.md")) if FENCE.search(page.read_te
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_conversations_of_a_page(page, start):
     server = start(negotiate=False)
+    talk = Conversation(server.qmp)
     for direction, value in conversation(page):
         if direction == "->":
             server.qmp.send_raw(json.dumps(value) + "\n")
-            continue
-        if "QMP" in value:
-            message = server.qmp.greeting or server.qmp.recv()
+        elif "QMP" in value:
+            assert agrees(server.qmp.greeting or server.qmp.recv(), value)
         else:
-            message = next_message(server.qmp, value)
-        assert agrees(message, value), f"{page.name} shows {value}, but there came {message}"
+            talk.expect(value)

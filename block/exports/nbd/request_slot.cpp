@@ -100,6 +100,8 @@ void RequestSlot::finish_pieces() {
   put(heads_.data() + pieces_.back().head_offset + 4, static_cast<uint16_t>(kChunkDone));
   for (const Piece& piece : pieces_) {
     reply_.append(heads_.data() + piece.head_offset, piece.head_length);
+    // A read of nothing but holes has no payload to point into.
+    if (piece.data_length == 0) continue;
     reply_.append(buffer_.data() + kHeadroom + piece.data_offset, piece.data_length);
   }
 }
