@@ -1,5 +1,6 @@
-// Opens the input as a qcow2 image and reads it: the whole of a small image, or the beginning, the end and some places
-// of a large one, with block status. Whatever the bytes say, the answer is data or an error, in bounded time and memory.
+// Opens the input as a qcow2 image and reads it: the whole of a small image, or the beginning, the
+// end and some places of a large one, with block status. Whatever the bytes say, the answer is data
+// or an error, in bounded time and memory.
 #include <algorithm>
 
 #include "block/formats/register.h"

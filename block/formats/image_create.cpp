@@ -29,7 +29,8 @@ class Target {
       if (!found) co_return fail(std::move(found).error());
       node_ = NodeRef(**found);
     } else {
-      auto opened = co_await graph_.open(*std::get<schema::Box<schema::BlockdevOptions>>(reference.u));
+      auto opened =
+          co_await graph_.open(*std::get<schema::Box<schema::BlockdevOptions>>(reference.u));
       if (!opened) co_return fail(std::move(opened).error());
       node_ = std::move(*opened);
     }
@@ -77,16 +78,15 @@ Preallocation preallocation_of(std::optional<schema::PreallocMode> mode) {
 Expected<qcow2::CreateOptions> options_of(const schema::BlockdevCreateOptionsQcow2& o) {
   qcow2::CreateOptions result;
   result.size = o.size;
-  result.version = o.version.value_or(schema::BlockdevQcow2Version::kV3) ==
-                           schema::BlockdevQcow2Version::kV2
-                       ? 2
-                       : 3;
+  result.version =
+      o.version.value_or(schema::BlockdevQcow2Version::kV3) == schema::BlockdevQcow2Version::kV2
+          ? 2
+          : 3;
   result.cluster_size = o.cluster_size.value_or(result.cluster_size);
   const int64_t refcount_bits = o.refcount_bits.value_or(16);
   // What is no width at all is refused with the others, not wrapped into one.
-  result.refcount_bits = refcount_bits < 1 || refcount_bits > 64
-                             ? 65
-                             : static_cast<uint32_t>(refcount_bits);
+  result.refcount_bits =
+      refcount_bits < 1 || refcount_bits > 64 ? 65 : static_cast<uint32_t>(refcount_bits);
   result.extended_l2 = o.extended_l2.value_or(false);
   result.lazy_refcounts = o.lazy_refcounts.value_or(false);
   if (o.compression_type == schema::Qcow2CompressionType::kZstd) {
@@ -113,8 +113,8 @@ Task<Expected<void>> write_qcow2(Graph& graph, Target& file, Target* data,
                                         data != nullptr ? &*data_storage : nullptr, options);
   if (created) {
     if (auto flushed = co_await file_storage.flush(); !flushed) {
-      created = fail(
-          fmt::format("Could not write qcow2 header: {}", strerror_text(flushed.error())));
+      created =
+          fail(fmt::format("Could not write qcow2 header: {}", strerror_text(flushed.error())));
     }
   }
   co_return created;
@@ -180,8 +180,7 @@ Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
         fmt::format("Format driver '{}' does not support image creation", request.format));
   }
   if (!qcow2_format && !request.backing_file.empty()) {
-    co_return fail(
-        fmt::format("Backing file not supported for file format '{}'", request.format));
+    co_return fail(fmt::format("Backing file not supported for file format '{}'", request.format));
   }
   if (!request.backing_file.empty() && request.backing_file == request.filename) {
     co_return fail("Error: Trying to create an image with the same filename as the backing file");

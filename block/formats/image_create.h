@@ -1,12 +1,15 @@
-// Making images on the host or on nodes: blockdev-create for formats, and the older way by file name.
+// Making images on the host or on nodes: blockdev-create for formats, and the older way by file
+// name.
 //
 // Problem: blockdev-create has typed options and a node to write on; drive-backup, drive-mirror and
 // external snapshots (mode=absolute-paths) have a file name, a format and a size.
 //
 // Contract
-//  - Both take the graph lock themselves for opening and closing nodes, and not for writing: the caller
+//  - Both take the graph lock themselves for opening and closing nodes, and not for writing: the
+//  caller
 //    does not hold it.
-//  - create_image_file announces the line that QEMU prints on standard output ("Formatting 'f', fmt=...")
+//  - create_image_file announces the line that QEMU prints on standard output ("Formatting 'f',
+//  fmt=...")
 //    before it begins; printing is the caller's.
 //  - A file that could not be made into an image stays behind, as with QEMU.
 // Units: bytes. Errors: texts of QEMU. Threading: engine thread only.

@@ -19,6 +19,8 @@
 
 namespace blockbed {
 
+void close_descriptor(int descriptor) { ::close(descriptor); }
+
 namespace {
 
 constexpr int kLastStandardDescriptor = 2;

@@ -50,6 +50,9 @@ struct DescriptorAddress {
 
 using SocketAddress = std::variant<UnixAddress, InetAddress, DescriptorAddress>;
 
+// Closes a descriptor that take_descriptors() handed over and nobody wants.
+void close_descriptor(int descriptor);
+
 class Stream {
  public:
   virtual ~Stream() = default;

@@ -1,7 +1,5 @@
 #include "block/sim/sim_network.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -37,7 +35,7 @@ struct SimPipe {
   explicit SimPipe(Executor& executor) : arrivals(executor), room(executor) {}
   ~SimPipe() {
     for (const Segment& segment : segments) {
-      for (const int descriptor : segment.descriptors) ::close(descriptor);
+      for (const int descriptor : segment.descriptors) close_descriptor(descriptor);
     }
   }
 
@@ -77,8 +75,8 @@ class SimStream final : public Stream {
     end();
     incoming().reader_gone = true;
     incoming().room.wake_all();
-    for (const int descriptor : received_) ::close(descriptor);
-    for (const int descriptor : attached_) ::close(descriptor);
+    for (const int descriptor : received_) close_descriptor(descriptor);
+    for (const int descriptor : attached_) close_descriptor(descriptor);
   }
 
   Task<Result<std::size_t>> read_some(std::span<std::byte> into) override {

@@ -10,9 +10,9 @@
 
 #include <string_view>
 
+#include "qmp/schema/codec.h"
 #include "qmp/schema/error.h"
 #include "qmp/schema/json.h"
-#include "qmp/schema/codec.h"
 
 namespace blockbed::schema {
 

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "block/runtime/gate.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "tests/exports/export_fixture.h"
 
 namespace blockbed::nbd {

@@ -9,7 +9,7 @@
 
 #include "block/exports/nbd/transmission.h"
 #include "block/runtime/gate.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "tests/exports/export_fixture.h"
 
 namespace blockbed::nbd {

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "block/graph/drain.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "tests/jobs/golden_disk.h"
 #include "tests/jobs/jobs_fixture.h"
 #include "tests/jobs/layer_driver.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "qmp/monitor/human_arguments.h"
 #include "qmp/monitor/human_command.h"
 #include "qmp/monitor/line_editor.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/output_queue.h"
 #include "qmp/monitor/qmp_session.h"

@@ -8,7 +8,7 @@
 #include "block/formats/qcow2/check.h"
 #include "block/runtime/gate.h"
 #include "block/sim/crash_points.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
 #include "block/sim/sim_storage.h"
 #include "tests/qcow2/image_fixture.h"

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "block/runtime/gate.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
 
 // On the simulator: whatever order it chooses, the locks must keep theirs.

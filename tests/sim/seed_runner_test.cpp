@@ -1,4 +1,4 @@
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

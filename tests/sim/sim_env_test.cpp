@@ -7,7 +7,7 @@
 
 #include "block/runtime/gate.h"
 #include "block/runtime/sync.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "block/sim/sim_storage.h"
 
 namespace blockbed::sim {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "block/runtime/gate.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
 
 namespace blockbed::sim {

@@ -9,7 +9,7 @@
 
 #include "block/runtime/gate.h"
 #include "block/sim/crash_points.h"
-#include "block/sim/seed_runner.h"
+#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
 
 namespace blockbed::sim {
