@@ -5,8 +5,8 @@
 #include <gtest/gtest.h>
 
 #include "block/runtime/gate.h"
-#include "tests/support/seed_runner.h"
 #include "tests/exports/export_fixture.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::nbd {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "block/exports/nbd/transmission.h"
 #include "block/runtime/gate.h"
-#include "tests/support/seed_runner.h"
 #include "tests/exports/export_fixture.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::nbd {
 namespace {

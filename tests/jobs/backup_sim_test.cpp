@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include "block/graph/drain.h"
-#include "tests/support/seed_runner.h"
 #include "tests/jobs/golden_disk.h"
 #include "tests/jobs/jobs_fixture.h"
 #include "tests/jobs/layer_driver.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed {
 namespace {

@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "tests/support/seed_runner.h"
 #include "qmp/monitor/human_arguments.h"
 #include "qmp/monitor/human_command.h"
 #include "qmp/monitor/line_editor.h"
 #include "tests/monitor/client_fixture.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::test {
 namespace {

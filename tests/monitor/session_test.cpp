@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "tests/support/seed_runner.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/output_queue.h"
 #include "qmp/monitor/qmp_session.h"
 #include "schema/control.h"
 #include "tests/monitor/client_fixture.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::test {
 namespace {

@@ -8,10 +8,10 @@
 #include "block/formats/qcow2/check.h"
 #include "block/runtime/gate.h"
 #include "block/sim/crash_points.h"
-#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
 #include "block/sim/sim_storage.h"
 #include "tests/qcow2/image_fixture.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::qcow2::test {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "block/runtime/gate.h"
-#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
+#include "tests/support/seed_runner.h"
 
 // On the simulator: whatever order it chooses, the locks must keep theirs.
 namespace blockbed {

@@ -7,8 +7,8 @@
 
 #include "block/runtime/gate.h"
 #include "block/runtime/sync.h"
-#include "tests/support/seed_runner.h"
 #include "block/sim/sim_storage.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::sim {
 namespace {

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "block/runtime/gate.h"
-#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::sim {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "block/runtime/gate.h"
 #include "block/sim/crash_points.h"
-#include "tests/support/seed_runner.h"
 #include "block/sim/sim_env.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::sim {
 namespace {

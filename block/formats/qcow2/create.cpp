@@ -24,6 +24,8 @@ class NoBacking final : public Backing {
 
 constexpr uint64_t kMinClusterSize = uint64_t{1} << kMinClusterBits;
 constexpr uint64_t kMaxClusterSize = uint64_t{1} << kMaxClusterBits;
+// What QEMU lets any disk have: 2^63 - 1 in steps of its largest alignment.
+constexpr uint64_t kMaxSize = INT64_MAX - ((uint64_t{1} << 30) - 1);
 constexpr uint64_t kMinExtendedClusterSize = uint64_t{1} << kMinExtendedClusterBits;
 
 Header new_header(const CreateOptions& o) {
@@ -41,6 +43,13 @@ Header new_header(const CreateOptions& o) {
   if (o.data_file) h.incompatible_features |= incompatible::kDataFile;
   if (o.data_file_raw) h.autoclear_features |= autoclear::kRawData;
   return h;
+}
+
+// Nobody else stands between a size that a client chose and the image that is made.
+Expected<void> check_size(uint64_t size) {
+  if (size > static_cast<uint64_t>(INT64_MAX)) return fail("Image size cannot be negative");
+  if (size > kMaxSize) return fail(fmt::format("offset({}) exceeds maximum({})", size, kMaxSize));
+  return {};
 }
 
 }  // namespace
@@ -142,7 +151,11 @@ Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOption
   if (result) {
     TruncateOptions grow;
     grow.preallocation = options.preallocation;
-    result = co_await image.truncate(options.size, grow);
+    result = check_size(options.size);
+    if (result) result = co_await image.truncate(options.size, grow);
+    if (!result) {
+      result = fail(fmt::format("Could not resize image: {}", result.error().description));
+    }
   }
   if (result) {
     Header final_header = image.header();
