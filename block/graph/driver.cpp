@@ -116,6 +116,10 @@ Expected<std::string> Driver::directory() const {
       fmt::format("Cannot generate a base directory with the extended option '{}'", name()));
 }
 
+Task<Result<void>> Driver::make_empty() { co_return io_error(ENOTSUP); }
+Task<Expected<void>> Driver::prepare_writing() { co_return Expected<void>(); }
+Task<Expected<void>> Driver::finish_writing() { co_return Expected<void>(); }
+
 Task<Expected<void>> Driver::reopen_prepare(ReopenState&) {
   co_return fail(fmt::format("Block format '{}' used by node '{}' does not support reopening files",
                              name(), node_.name()));

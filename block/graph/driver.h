@@ -82,6 +82,9 @@ class Driver {
   virtual Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags);
   // ENOTSUP: nothing happens, which is success.
   virtual Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  // Forgets all that this layer holds, so that the backing file shows everywhere. Called drained.
+  // ENOTSUP: the format cannot, and nothing happened.
+  virtual Task<Result<void>> make_empty();
   // Whole clusters; ENOTSUP: the format cannot compress. length 0 in `buffers` ends a compressed
   // stream.
   virtual Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers);
@@ -161,6 +164,13 @@ class Driver {
   // Background work still going on inside a drained section.
   virtual bool drained_poll() const { return false; }
   virtual Task<void> close() = 0;
+
+  // The node was opened for reading and is about to be written to, or was and is to be left for
+  // reading again: what that takes besides permissions. Called drained, before the node becomes
+  // writable and before it ceases to be. A failure, or a change that then does not happen, leaves a
+  // node that reads as before.
+  virtual Task<Expected<void>> prepare_writing();
+  virtual Task<Expected<void>> finish_writing();
 
   // Reopen with other options: prepare may do I/O and fails with a text; then exactly one of commit
   // and abort.

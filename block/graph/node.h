@@ -117,6 +117,8 @@ class Node final : public EdgeParent {
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags = {});
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags = {});
   Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  // See Driver::make_empty; the node is drained.
+  Task<Result<void>> make_empty();
   Task<Result<void>> flush();
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero = true);
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);

@@ -367,6 +367,15 @@ Task<Result<void>> Node::discard(uint64_t offset, uint64_t length) {
   co_return result;
 }
 
+Task<Result<void>> Node::make_empty() {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  if (!writable()) co_return io_error(EPERM);
+  BB_ASSERT(quiesced());
+  auto done = co_await driver_->make_empty();
+  ++write_generation_;
+  co_return done;
+}
+
 Task<Result<void>> Node::flush() {
   if (!is_open()) co_return io_error(ENOMEDIUM);
   if (!writable()) co_return Result<void>();

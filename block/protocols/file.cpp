@@ -1,6 +1,7 @@
 #include "block/protocols/file.h"
 
 #include <fmt/format.h>
+#include "block/graph/graph_change.h"
 
 #include "block/runtime/env.h"
 #include "schema/block_core.h"
@@ -74,20 +75,52 @@ Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
   }
   const bool locking = !file_options.locking || *file_options.locking != schema::OnOffAuto::kOff;
   co_return std::make_unique<FileDriver>(context.node(), device, filename, std::move(*file),
-                                         locking, write_refused);
+                                         open_options, locking, write_refused);
 }
 
 FileDriver::FileDriver(Node& node, bool device, std::string filename, std::unique_ptr<File> file,
-                       bool locking, std::optional<Errno> write_refused)
+                       FileOpenOptions opened_with, bool locking,
+                       std::optional<Errno> write_refused)
     : Driver(node),
       device_(device),
       filename_(std::move(filename)),
       file_(std::move(file)),
+      opened_with_(opened_with),
       write_refused_(write_refused) {
   if (locking) locks_.emplace(*file_, filename_);
 }
 
 FileDriver::~FileDriver() = default;
+
+Task<Expected<void>> FileDriver::prepare_writing() {
+  // A file that could not be written when it was opened is refused with its permissions.
+  if (opened_with_.write || write_refused_) co_return Expected<void>();
+  FileOpenOptions options = opened_with_;
+  options.write = true;
+  auto file = co_await node().env().open_file(filename_, options);
+  if (!file) {
+    co_return fail(fmt::format("Could not open '{}': {}", filename_, strerror_text(file.error())));
+  }
+  if (locks_) {
+    // Locks belong to an open file, and two of them of one program stand in each other's way like
+    // those of strangers. What a reader holds may be held twice; what comes next may not, so the
+    // old file lets go once the new one has the same.
+    const PermissionPair now = cumulative_permissions(node());
+    ImageLocks locks(**file, filename_);
+    if (auto taken = locks.prepare(now.needs, shared(now.shares)); !taken) {
+      (void)co_await (*file)->close();
+      co_return taken;
+    }
+    locks.commit(now.needs, shared(now.shares));
+    locks_->commit(Permissions::none(), Permissions::all());
+    locks_.emplace(locks);
+  }
+  std::swap(file_, *file);
+  opened_with_ = options;
+  // Nothing was written through it.
+  (void)co_await (*file)->close();
+  co_return Expected<void>();
+}
 
 Task<void> FileDriver::close() {
   // Its errors were those of writes and flushes before.

@@ -28,7 +28,7 @@ class FileDriver final : public Driver {
                                                       bool device);
 
   FileDriver(Node& node, bool device, std::string filename, std::unique_ptr<File> file,
-             bool locking, std::optional<Errno> write_refused);
+             FileOpenOptions opened_with, bool locking, std::optional<Errno> write_refused);
   ~FileDriver() override;
 
   std::string_view name() const override { return device_ ? "host_device" : "file"; }
@@ -60,6 +60,9 @@ class FileDriver final : public Driver {
   std::string exact_filename() const override { return filename_; }
   void gather_filename_options(json::Object& options) const override;
 
+  // The file is opened again when it was opened for reading only; afterwards it stays open for
+  // both.
+  Task<Expected<void>> prepare_writing() override;
   Task<void> close() override;
 
   // The file itself, for copies inside the kernel.
@@ -82,6 +85,7 @@ class FileDriver final : public Driver {
   bool device_;
   std::string filename_;
   std::unique_ptr<File> file_;
+  FileOpenOptions opened_with_;
   // With auto-read-only: why it could only be opened for reading. Told to the first who wants to
   // write.
   std::optional<Errno> write_refused_;

@@ -34,6 +34,7 @@ class Qcow2Driver final : public Driver {
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
+  Task<Result<void>> make_empty() override;
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> flush_to_children() override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
@@ -58,6 +59,8 @@ class Qcow2Driver final : public Driver {
   Task<Expected<void>> change_backing_file(std::string name, std::string format,
                                            bool require) override;
 
+  Task<Expected<void>> prepare_writing() override;
+  Task<Expected<void>> finish_writing() override;
   Task<void> close() override;
 
   Image& image() { return *image_; }
@@ -66,6 +69,8 @@ class Qcow2Driver final : public Driver {
   Task<Expected<void>> start(OpenContext& context, const schema::BlockdevOptions& options);
   Task<Expected<void>> open_data_file(OpenContext& context, const Header& header);
   Task<Expected<void>> repair_if_dirty(Header& header);
+  // Another Image in place of the one there is, from what the file says now.
+  Task<Expected<void>> load_again(bool writable);
   void corrupted(const Corruption& corruption);
   Task<bool> has_holes();
 

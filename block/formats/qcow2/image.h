@@ -56,6 +56,9 @@ class Image {
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags);
   // ENOTSUP: not possible here, which callers treat as done nothing.
   Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  // Gives all clusters of the disk back, so that the backing file shows through. Snapshots keep
+  // theirs.
+  Task<Result<void>> make_empty();
   // Whole clusters, or up to the end of the disk.
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers);
   // To the file; durable after the file was flushed.

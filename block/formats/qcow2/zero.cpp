@@ -111,6 +111,14 @@ Task<Result<void>> Image::discard(uint64_t offset, uint64_t length) {
   co_return co_await change_clusters(begin, end, Change::kDiscard);
 }
 
+Task<Result<void>> Image::make_empty() {
+  if (metadata_.failed()) co_return io_error(ENOMEDIUM);
+  Metadata::RequestGuard guard(metadata_);
+  if (!writing_) BB_CO_TRY(co_await begin_writing());
+  const uint64_t end = align_up(this->length(), geometry().cluster_size);
+  co_return co_await change_clusters(0, end, Change::kRemove);
+}
+
 std::optional<L2Entry> Image::changed_entry(L2Entry old, const ClusterState& state,
                                             Change change) const {
   const Geometry& g = geometry();
