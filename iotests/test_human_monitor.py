@@ -229,6 +229,35 @@ def test_commit_all(server, images):
         assert top.allocated() == 0
 
 
+def test_commit_twice(server, images):
+    """A shorter backing file grows; it is writable again for the next time, and for reading only in between."""
+    base = images.create("base.raw", "raw", SIZE)
+    top = images.create("top.qcow2", size=2 * SIZE, backing=base).fill((0, 2 * SIZE, 1))
+    server.hmp(f"drive_add 0 if=none,id=d,file={top.path}")
+    for pattern in (2, 3):
+        printed(server, f"write -P {pattern} 1M 64k", "d")
+        assert server.hmp("commit d") == ""
+        assert printed(server, f"read -P {pattern} 1M 64k", "d") == report("read", 65536, "64 KiB", SIZE)
+        (inserted,) = (entry["inserted"] for entry in server.query_block())
+        assert inserted["image"]["backing-image"]["virtual-size"] == 2 * SIZE
+        assert {node["file"]: node["ro"] for node in server.query_named_block_nodes(flat=True)}[str(base.path)] is True
+    server.stop()
+    base.read(0, "1M", 1)
+    base.read("1M", "64k", 3)
+    top.check()
+
+
+def test_commit_of_a_layer_for_reading(server, images):
+    base = images.create("base.qcow2", size=SIZE).fill((0, SIZE, 1))
+    top = images.create("top.qcow2", size=None, backing=base).fill((0, "64k", 2))
+    server.hmp(f"drive_add 0 if=none,id=d,file={top.path},readonly=on")
+    assert server.hmp("commit d") == "Block node is read-only\n'commit' error for 'd': Operation not permitted\n"
+    server.hmp("drive_add 0 if=none,id=empty")
+    assert server.hmp("commit empty") == "Device 'empty' has no medium\n"
+    server.stop()
+    base.read(0, "64k", 1)
+
+
 def test_commit_without_backing(server, images):
     server.hmp(f"drive_add 0 if=none,id=d,file={images.create('x.qcow2').path}")
     assert server.hmp("commit d") == "'commit' error for 'd': Operation not supported\n"

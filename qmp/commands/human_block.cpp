@@ -8,6 +8,7 @@
 #include "block/graph/backend.h"
 #include "block/jobs/block_job.h"
 #include "qmp/commands/block_report.h"
+#include "qmp/commands/human_commit.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/monitor.h"
 
@@ -220,6 +221,7 @@ void register_human_block_commands(HumanTable& human, Graph& graph, JobRegistry&
                context.print(complaints);
                co_return done;
              }});
+  register_human_commit(human, graph);
   human.add({.name = "block_resize",
              .arguments = {{"device", HumanKind::kBlockDevice}, {"size", HumanKind::kSize}},
              .parameters = "device size",

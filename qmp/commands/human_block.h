@@ -1,5 +1,5 @@
 // The human monitor's block commands: qemu-io, info block, info block-jobs, info blockstats,
-// block_resize.
+// block_resize; commit is in human_commit.h.
 //
 // Contract: what is printed is what QEMU 7.2 prints, to the blanks. qemu-io's reports go to the
 // server's standard output (Monitor::print), not into the answer. Threading: engine thread.
