@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "block/runtime/production_env.h"
 #include "qmp/schema/reader.h"
 #include "qmp/server/daemon_options.h"
 #include "qmp/server/engine.h"
@@ -117,8 +118,8 @@ Task<Expected<void>> act(Engine& engine, const OptionUse& use) {
   co_return co_await add_nbd_server(engine, use.value);
 }
 
-Task<int> serve(Engine& engine, const DaemonOptions& options, std::unique_ptr<Daemon> daemon,
-                std::unique_ptr<PidFile>& pidfile) {
+Task<int> serve(ProductionEnv& env, Engine& engine, const DaemonOptions& options,
+                std::unique_ptr<Daemon> daemon, std::unique_ptr<PidFile>& pidfile) {
   int status = 0;
   for (const OptionUse& use : options.actions) {
     auto done = co_await act(engine, use);
@@ -137,7 +138,7 @@ Task<int> serve(Engine& engine, const DaemonOptions& options, std::unique_ptr<Da
     }
   }
   if (status == 0) {
-    engine.handle_signals(false);
+    engine.handle_signals(env, false);
     if (daemon) daemon->ready();
     engine.monitor().start();
     co_await engine.wait_for_end();
@@ -182,7 +183,7 @@ int run_daemon(const std::vector<std::string>& arguments) {
   std::unique_ptr<PidFile> pidfile;
   ProductionEnv env;
   Engine engine(env, Manner::kDaemon, nullptr, {});
-  return env.run_until_complete(serve(engine, *options, std::move(daemon), pidfile));
+  return env.run_until_complete(serve(env, engine, *options, std::move(daemon), pidfile));
 }
 
 }  // namespace blockbed::server

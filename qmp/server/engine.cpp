@@ -7,6 +7,7 @@
 #include "block/filters/register.h"
 #include "block/formats/register.h"
 #include "block/protocols/register.h"
+#include "block/runtime/production_env.h"
 #include "qmp/commands/block_nodes.h"
 #include "qmp/commands/block_query.h"
 #include "qmp/commands/introspection.h"
@@ -37,8 +38,7 @@ RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
 
 }  // namespace
 
-Engine::Engine(ProductionEnv& env, Manner manner, const MachineType* machine_type,
-               MachineIdentity identity)
+Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, MachineIdentity identity)
     : env_(env),
       manner_(manner),
       identity_(std::move(identity)),
@@ -119,9 +119,9 @@ void Engine::register_commands() {
 
 Task<void> Engine::wait_for_end() { co_await ended_.wait(); }
 
-void Engine::handle_signals(bool tell) {
+void Engine::handle_signals(ProductionEnv& env, bool tell) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    env_.on_signal(signal, [this, signal, tell] {
+    env.on_signal(signal, [this, signal, tell] {
       if (status_.quitting() || signals_.closed()) return;
       if (tell) report_error("", fmt::format("terminating on signal {}", signal));
       signals_.spawn(status_.quit(schema::ShutdownCause::kHostSignal));

@@ -20,7 +20,6 @@
 #include "block/exports/nbd/server.h"
 #include "block/graph/graph.h"
 #include "block/jobs/job_registry.h"
-#include "block/runtime/production_env.h"
 #include "block/runtime/sync.h"
 #include "qmp/commands/export_commands.h"
 #include "qmp/commands/human_block.h"
@@ -33,18 +32,21 @@
 #include "qmp/monitor/monitor.h"
 #include "qmp/server/chardevs.h"
 
+namespace blockbed {
+class ProductionEnv;
+}
+
 namespace blockbed::server {
 
 class Engine {
  public:
   // `machine_type` is null for the storage daemon.
-  Engine(ProductionEnv& env, Manner manner, const MachineType* machine_type,
-         MachineIdentity identity);
+  Engine(Env& env, Manner manner, const MachineType* machine_type, MachineIdentity identity);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  ProductionEnv& env() { return env_; }
+  Env& env() { return env_; }
   Graph& graph() { return graph_; }
   ObjectStore& objects() { return objects_; }
   Monitor& monitor() { return monitor_; }
@@ -58,7 +60,7 @@ class Engine {
   // Waits until `quit` or a signal has ended the program's work.
   Task<void> wait_for_end();
   // SIGINT, SIGTERM and SIGHUP quit in order.
-  void handle_signals(bool tell);
+  void handle_signals(ProductionEnv& env, bool tell);
 
   Task<void> wind_down();
   Task<void> shut_down();
@@ -66,7 +68,7 @@ class Engine {
  private:
   void register_commands();
 
-  ProductionEnv& env_;
+  Env& env_;
   const Manner manner_;
   MachineIdentity identity_;
   CommandTable commands_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "block/runtime/production_env.h"
 #include "qmp/server/engine.h"
 #include "qmp/server/listings.h"
 #include "qmp/server/messages.h"
@@ -250,7 +251,7 @@ Task<StartResult> open_backends(Engine& engine, const SystemOptions& options) {
   co_return co_await add_drives(engine, options);
 }
 
-Task<int> serve(Engine& engine, const SystemOptions& options, Daemon* daemon) {
+Task<int> serve(ProductionEnv& env, Engine& engine, const SystemOptions& options, Daemon* daemon) {
   std::unique_ptr<QtestServer> qtest;
   bool human_on_stdio = false;
   StartResult started = co_await open_backends(engine, options);
@@ -295,7 +296,7 @@ Task<int> serve(Engine& engine, const SystemOptions& options, Daemon* daemon) {
   int status = 0;
   if (started) {
     if (!options.start_paused) engine.status().start();
-    engine.handle_signals(true);
+    engine.handle_signals(env, true);
     if (daemon != nullptr) daemon->ready();
     if (qtest) qtest->start();
     serve_monitors(true);
@@ -358,7 +359,7 @@ int run_system(const std::vector<std::string>& arguments) {
   }
   ProductionEnv env;
   Engine engine(env, Manner::kSystem, plan->type, std::move(plan->identity));
-  return env.run_until_complete(serve(engine, *options, daemon.get()));
+  return env.run_until_complete(serve(env, engine, *options, daemon.get()));
 }
 
 }  // namespace blockbed::server
