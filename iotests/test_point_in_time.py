@@ -44,7 +44,7 @@ def test_full_backup_of_a_disk_that_is_written(server, images, source_format, ta
     with server.export("src", writable=True) as nbd, history.writer({"src": nbd}, seed=seed) as guest:
         guest.wait_writes(20)
         with history.instant() as instant:
-            server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1 << 20)
+            server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1 << 16)
         guest.wait_writes(50)
         server.block_job_set_speed(device="job", speed=0)
         wait_all(server, "job")
@@ -114,7 +114,7 @@ def test_many_guests_on_one_disk(server, images, seed):
         for guest in guests:
             guest.wait_writes(10)
         with history.instant() as instant:
-            server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1 << 20)
+            server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1 << 16)
         for guest in guests:
             guest.wait_writes(20)
         server.block_job_set_speed(device="job", speed=0)
@@ -188,7 +188,7 @@ def test_cluster_sizes(server, images, source_cluster, target_cluster):
     with server.export("src", writable=True) as nbd, history.writer({"src": nbd}, seed=source_cluster) as guest:
         guest.wait_writes(10)
         with history.instant() as instant:
-            server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1 << 20)
+            server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1 << 16)
         guest.wait_writes(30)
         server.block_job_set_speed(device="job", speed=0)
         wait_all(server, "job")
