@@ -73,7 +73,7 @@ uint64_t Backend::length() const { return node() == nullptr ? 0 : node()->length
 
 Result<void> Backend::check(uint64_t offset, uint64_t length) const {
   if (node() == nullptr) return io_error(ENOMEDIUM);
-  if (length > kMaxRequestBytes && length > kMaxLength) return io_error(EIO);
+  if (length > kMaxLength) return io_error(EIO);
   if (!allow_write_beyond_end_ &&
       (offset > node()->length() || length > node()->length() - offset)) {
     return io_error(EIO);

@@ -72,8 +72,7 @@ class OpenContext {
   Graph& graph() const { return graph_; }
   Env& env() const;
   Node& node() const { return node_; }
-  // The node's flags as asked for; a driver may turn read_only on when auto_read_only allows
-  // (set_read_only).
+  // The node's flags as asked for.
   const NodeFlags& flags() const { return node_.flags(); }
   // True when the image was named by another image, not by the user (wall against hostile images:
   // DESIGN.md "Bounds").
@@ -91,9 +90,6 @@ class OpenContext {
   // image).
   Task<Expected<Edge*>> open_child_by_filename(std::string name, ChildRoles roles,
                                                std::string filename, std::string format);
-  // For protocols and filters that find out that they can only read: true when read-only is now in
-  // force, Error text `why` when the user insisted on writing.
-  Expected<void> apply_auto_read_only(std::string why);
 
  private:
   friend class Graph;

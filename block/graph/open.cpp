@@ -182,13 +182,6 @@ Expected<Edge*> OpenContext::attach(std::string name, ChildRoles roles, NodeRef 
   return edge;
 }
 
-Expected<void> OpenContext::apply_auto_read_only(std::string why) {
-  if (node_.flags_.read_only) return {};
-  if (!node_.flags_.auto_read_only) return fail(std::move(why));
-  node_.flags_.read_only = true;
-  return {};
-}
-
 Task<Expected<NodeRef>> Graph::open(const schema::BlockdevOptions& options) {
   OpenRequest request;
   request.options = to_json(options).as_object();
