@@ -1,5 +1,6 @@
 #include "block/runtime/event_loop.h"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -179,10 +180,9 @@ void EventLoop::block() {
     reactor_->wake_watch->wake_when_readable();
   }
   if (!alarms_.empty()) reactor_->set_alarm(alarms_.earliest());
-  asleep_.store(true);
-  // A completion that came before the line above did not wake us.
-  if (completions_.load() == nullptr) reactor_->context.run_one();
-  asleep_.store(false, std::memory_order_relaxed);
+  const int64_t start = now();
+  if (poll_window_.length() == 0 || !poll_until(start + poll_window_.length())) sleep();
+  poll_window_.waited(now() - start);
   DescriptorWatch::State& watch = *reactor_->wake_watch->state_;
   if (!watch.sides[DescriptorWatch::kRead].outstanding) {
     uint64_t count;
@@ -191,6 +191,23 @@ void EventLoop::block() {
   }
   take_completions();
   if (!alarms_.empty()) expire_alarms();
+}
+
+bool EventLoop::poll_until(int64_t end) {
+  do {
+    if (completions_.load(std::memory_order_relaxed) != nullptr) return true;
+    if (reactor_->context.poll_one() > 0) return true;
+    // Whom we wait for may need this processor.
+    ::sched_yield();
+  } while (now() < end);
+  return false;
+}
+
+void EventLoop::sleep() {
+  asleep_.store(true);
+  // A completion that came before the line above did not wake us.
+  if (completions_.load() == nullptr) reactor_->context.run_one();
+  asleep_.store(false, std::memory_order_relaxed);
 }
 
 void EventLoop::complete(Completion& completion) {

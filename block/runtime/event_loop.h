@@ -9,6 +9,10 @@
 //    kTurn of them, or when none is left, the loop looks at the rest of the world: completions of
 //    workers, alarms that are due, the hook's completions, descriptors. It blocks only when all of
 //    these have nothing.
+//  - A wait is spent looking, not sleeping, as long as the waits of late were short (PollWindow):
+//  to be
+//    woken costs more than what a client that answers at once takes to do so. A loop whose waits
+//    are long sleeps at once.
 //  - An Alarm, a Completion and what a wait needs live in the frame of the coroutine that waits:
 //    nothing is allocated for them.
 //  - DescriptorWatch never reads or writes; who waits tries its system call first, waits after
@@ -21,6 +25,7 @@
 // without locks, since only this thread touches it; workers reach us through one eventfd.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <coroutine>
 #include <cstddef>
@@ -32,6 +37,27 @@
 #include "block/runtime/executor.h"
 
 namespace blockbed {
+
+// PollWindow: for how long the next wait looks before it sleeps, learned from how long waits took.
+// It doubles while waits end within kLongest but outlast it, and closes with the first longer wait.
+// (The rule of QEMU's poll-max-ns, poll-grow and poll-shrink.)
+class PollWindow {
+ public:
+  static constexpr int64_t kShortest = 4'000;
+  static constexpr int64_t kLongest = 50'000;
+
+  int64_t length() const { return length_; }
+  void waited(int64_t time) {
+    if (time > kLongest) {
+      length_ = 0;
+    } else if (time > length_) {
+      length_ = std::clamp(2 * length_, kShortest, kLongest);
+    }
+  }
+
+ private:
+  int64_t length_ = 0;
+};
 
 class EventLoop final : public Executor {
  public:
@@ -89,6 +115,9 @@ class EventLoop final : public Executor {
   bool take_completions();
   void expire_alarms();
   void block();
+  // False when nothing has come until `end`.
+  bool poll_until(int64_t end);
+  void sleep();
 
   std::vector<std::coroutine_handle<>> ready_;
   std::size_t ready_first_ = 0;
@@ -100,6 +129,7 @@ class EventLoop final : public Executor {
   std::atomic<Completion*> completions_ = nullptr;
   std::atomic<bool> asleep_ = false;
   int wake_descriptor_ = -1;
+  PollWindow poll_window_;
 
   std::unique_ptr<Reactor> reactor_;
 };
