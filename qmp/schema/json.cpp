@@ -68,6 +68,20 @@ bool operator==(const Object& a, const Object& b) {
   return true;
 }
 
+Object::Object(const Object&) = default;
+Object::Object(Object&&) noexcept = default;
+Object& Object::operator=(const Object&) = default;
+Object& Object::operator=(Object&&) noexcept = default;
+Object::~Object() = default;
+
+Value::Value(const Value&) = default;
+Value::Value(Value&&) noexcept = default;
+Value& Value::operator=(const Value&) = default;
+Value& Value::operator=(Value&&) noexcept = default;
+Value::~Value() = default;
+
+bool operator==(const Value& a, const Value& b) { return a.data_ == b.data_; }
+
 uint64_t Value::as_uint64() const {
   if (const auto* u = std::get_if<uint64_t>(&data_)) return *u;
   const auto* i = std::get_if<int64_t>(&data_);

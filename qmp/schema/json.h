@@ -36,6 +36,12 @@ class Object {
 
   Object() = default;
   Object(std::initializer_list<Member> members);
+  // Out of line, here and in Value: every file that sees this header would compile them again.
+  Object(const Object&);
+  Object(Object&&) noexcept;
+  Object& operator=(const Object&);
+  Object& operator=(Object&&) noexcept;
+  ~Object();
 
   // Null when the key is absent.
   const Value* find(std::string_view key) const;
@@ -87,6 +93,11 @@ class Value {
   Value(const char* s) : data_(std::string(s)) {}
   Value(Array a) : data_(std::move(a)) {}
   Value(Object o) : data_(std::move(o)) {}
+  Value(const Value&);
+  Value(Value&&) noexcept;
+  Value& operator=(const Value&);
+  Value& operator=(Value&&) noexcept;
+  ~Value();
 
   bool is_null() const { return std::holds_alternative<Null>(data_); }
   bool is_bool() const { return std::holds_alternative<bool>(data_); }
@@ -114,7 +125,7 @@ class Value {
   // Forms for code that must handle each one.
   const auto& data() const { return data_; }
 
-  friend bool operator==(const Value& a, const Value& b) { return a.data_ == b.data_; }
+  friend bool operator==(const Value& a, const Value& b);
 
  private:
   void set_unsigned(uint64_t v) {
