@@ -175,7 +175,7 @@ class Node final : public EdgeParent {
 
   Task<Result<void>> read_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
   Task<Result<void>> write_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
-  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers);
+  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers, RequestFlags flags);
   Task<Result<void>> zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags);
   // After a write, zero or discard: generation, high-water mark, length.
   void written(uint64_t offset, uint64_t length, bool succeeded);

@@ -191,7 +191,7 @@ Task<Result<void>> Node::write(uint64_t offset, IoVector buffers, RequestFlags f
   const uint64_t length = buffers.size();
   BB_CO_TRY(check_request(offset, length));
   if (!writable()) co_return io_error(EPERM);
-  if (flags.compressed) co_return co_await write_compressed(offset, std::move(buffers));
+  if (flags.compressed) co_return co_await write_compressed(offset, std::move(buffers), flags);
   if (length == 0) co_return Result<void>();
 
   RequestScope request(*this, TrackedRequest::Kind::kWrite, offset, length);
@@ -240,9 +240,10 @@ Task<Result<void>> Node::write_aligned(uint64_t offset, IoVector buffers, Reques
   co_return result;
 }
 
-Task<Result<void>> Node::write_compressed(uint64_t offset, IoVector buffers) {
+Task<Result<void>> Node::write_compressed(uint64_t offset, IoVector buffers, RequestFlags flags) {
   const uint64_t length = buffers.size();
   RequestScope request(*this, TrackedRequest::Kind::kWrite, offset, length);
+  if (flags.serialising) request.serialise(limits_.request_alignment);
   if (request.must_wait()) co_await request.wait_for_overlapping();
   Result<void> result = co_await driver_->write_compressed(offset, std::move(buffers));
   written(offset, length, result.has_value());

@@ -177,6 +177,39 @@ TEST_F(NodeTest, UnalignedWritesToOneBlockDoNotLoseEachOther) {
     EXPECT_EQ(disk.bytes[i], std::byte{static_cast<unsigned char>(i + 1)}) << i;
 }
 
+// A copy that must not overtake a reader of its target.
+TEST_F(NodeTest, ASerialisingRequestWaitsForWhatItOverlaps) {
+  open_disk();
+  for (const bool compressed : {false, true}) {
+    Event hold(env.executor());
+    disk.hold = &hold;
+    disk.reads = disk.writes = 0;
+    Gate gate(env.executor());
+    const auto read_one = [](NodeTest& test) -> Task<void> {
+      Buffer buffer(4096);
+      EXPECT_TRUE((co_await test.backend->read(0, buffer.io())).has_value());
+    };
+    const auto write_one = [](NodeTest& test, uint64_t offset, RequestFlags flags) -> Task<void> {
+      Buffer buffer(4096);
+      EXPECT_TRUE((co_await test.backend->write(offset, buffer.io(), flags)).has_value());
+    };
+    const auto look = [](NodeTest& test, Event& held) -> Task<void> {
+      for (int i = 0; i < 10; ++i) co_await test.env.executor().yield();
+      EXPECT_EQ(test.disk.reads, 1u);
+      EXPECT_EQ(test.disk.writes, 1u);  // the one beside it
+      held.set();
+    };
+    const RequestFlags flags = RequestFlags().with_serialising().with_compressed(compressed);
+    gate.spawn(read_one(*this));
+    gate.spawn(write_one(*this, 0, flags));
+    gate.spawn(write_one(*this, 65536, flags));
+    gate.spawn(look(*this, hold));
+    env.run_until_complete(gate.close());
+    EXPECT_EQ(disk.writes, 2u);
+  }
+  EXPECT_EQ(disk.compressed_writes, 2u);
+}
+
 TEST_F(NodeTest, DrainWaitsForWhatIsInFlightAndHoldsBackTheRest) {
   Node& node = open_disk();
   Event hold(env.executor());

@@ -28,6 +28,7 @@ struct MemoryDisk {
   Event* hold = nullptr;
 
   uint64_t reads = 0, writes = 0, zeroes = 0, flushes = 0, discards = 0;
+  uint64_t compressed_writes = 0;
   uint64_t largest_request = 0;
 };
 
@@ -55,6 +56,10 @@ class MemoryDriver final : public Driver {
     if (const int error = std::exchange(disk_.next_write_error, 0)) co_return io_error(error);
     buffers.copy_to(disk_.bytes.data() + offset);
     co_return Result<void>();
+  }
+  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override {
+    ++disk_.compressed_writes;
+    return write(offset, std::move(buffers), {});
   }
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags) override {
     if (!disk_.zero_supported) co_return io_error(ENOTSUP);
