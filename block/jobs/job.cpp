@@ -57,7 +57,8 @@ Expected<void> Job::check_verb(JobVerb verb) const {
 Expected<void> Job::user_pause() {
   BB_TRY(check_verb(JobVerb::kPause));
   if (user_paused_) return fail("Job is already paused");
-  pause_for_user();
+  // One that is on its way out does not stop any more: its transaction waits for it.
+  if (!cancelled_) pause_for_user();
   return {};
 }
 

@@ -163,13 +163,15 @@ Task<void> JobRegistry::abandon(std::shared_ptr<Job> job) {
 
 Task<Expected<void>> JobRegistry::cancel(std::shared_ptr<Job> job, bool force) {
   BB_CO_TRY(job->check_verb(JobVerb::kCancel));
-  job->request_cancel(force);
   if (job->status() == JobStatus::kWaiting || job->status() == JobStatus::kPending) {
     MutexGuard lock = co_await graph_.lock();
-    const bool still = job->status() == JobStatus::kWaiting || job->status() == JobStatus::kPending;
-    if (still && job->cancelled_) co_await abort_transaction(*job);
+    // The transaction may have been ending: it ends as it began, for all of its jobs.
+    BB_CO_TRY(job->check_verb(JobVerb::kCancel));
+    job->request_cancel(force);
+    if (job->cancelled_) co_await abort_transaction(*job);
     co_return Expected<void>();
   }
+  job->request_cancel(force);
   co_await settle(std::move(job));
   co_return Expected<void>();
 }

@@ -343,6 +343,20 @@ TEST_F(BackupTest, AFlushOfTheGuestDoesNotReachTheTarget) {
   world.run(guest->remove());
 }
 
+TEST_F(BackupTest, ACancelledJobIsNotHeldUpByAPause) {
+  sim::FaultRule rule = fault("t", sim::kSimWrite, 0);
+  rule.hold = true;
+  const auto held = world.env.storage().add_fault(rule);
+  auto job = start(plain());
+  world.run(world.env.storage().wait_for_hits(held, 1));
+  EXPECT_TRUE(world.run(world.jobs->cancel(*job, true)).has_value());
+  EXPECT_EQ((*job)->status(), JobStatus::kRunning);
+  EXPECT_TRUE((*job)->user_pause().has_value());
+  world.env.storage().release(held);
+  world.run(world.wait_for_end(*job));
+  EXPECT_THAT(world.jobs->jobs(), IsEmpty());
+}
+
 // --- transactions of jobs
 
 class GroupTest : public BackupTest {
@@ -415,6 +429,46 @@ TEST_F(GroupTest, CancellingOneThatIsPendingCancelsAll) {
       world.events.take(),
       ElementsAre("b aborting", "BLOCK_JOB_CANCELLED b 4194304/4194304", "b concluded", "b null",
                   "a aborting", "BLOCK_JOB_CANCELLED a 4194304/4194304", "a concluded", "a null"));
+}
+
+TEST_F(GroupTest, ACancelThatComesWhileTheyConcludeIsTooLate) {
+  BackupOptions a = plain("a"), b = world.options("b", source2, target2);
+  a.job.auto_finalize = b.job.auto_finalize = false;
+  a.job.auto_dismiss = false;
+  auto guest = world.guest(source2);
+  world.run(start_both(std::move(a), std::move(b)));
+  while (first->status() != JobStatus::kPending) world.run(world.env.sleep(1000));
+  world.events.take();
+
+  // The filter of the one that concludes first cannot go while a guest's write goes through it.
+  sim::FaultRule rule = fault("s2", sim::kSimWrite, 0);
+  rule.hold = true;
+  const auto held = world.env.storage().add_fault(rule);
+  Gate gate(world.env.executor());
+  const auto slow = [](GroupTest& test, Backend& disk) -> Task<void> {
+    EXPECT_TRUE((co_await test.write(disk, 0, 2, 512)).has_value());
+  };
+  const auto finalize = [](GroupTest& test) -> Task<void> {
+    EXPECT_TRUE((co_await test.world.jobs->finalize(test.first)).has_value());
+  };
+  const auto cancel = [](GroupTest& test) -> Task<void> {
+    EXPECT_EQ((co_await test.world.jobs->cancel(test.first, true)).error().description,
+              "Job 'a' in state 'concluded' cannot accept command verb 'cancel'");
+  };
+  gate.spawn(slow(*this, *guest));
+  world.run(world.env.storage().wait_for_hits(held, 1));
+  gate.spawn(finalize(*this));
+  world.run(world.env.sleep(1'000'000));
+  EXPECT_EQ(first->status(), JobStatus::kPending);
+  gate.spawn(cancel(*this));
+  world.run(world.env.sleep(1'000'000));
+  world.env.storage().release(held);
+  world.run(gate.close());
+  EXPECT_THAT(world.events.take(),
+              ElementsAre("BLOCK_JOB_COMPLETED b 4194304/4194304", "b concluded", "b null",
+                          "BLOCK_JOB_COMPLETED a 4194304/4194304", "a concluded"));
+  EXPECT_TRUE(world.jobs->dismiss(*first).has_value());
+  world.run(guest->remove());
 }
 
 TEST_F(GroupTest, AnAbandonedJobLeavesNothing) {
