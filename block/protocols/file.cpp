@@ -169,7 +169,12 @@ Task<Result<void>> FileDriver::discard(uint64_t offset, uint64_t length) {
   co_return result;
 }
 
-Task<Result<void>> FileDriver::flush_to_disk() { return file_->flush(); }
+Task<Result<void>> FileDriver::flush_to_disk() {
+  if (lost_writes_) co_return io_error(*lost_writes_);
+  Result<void> result = co_await file_->flush();
+  if (!result && !opened_with_.direct) lost_writes_ = result.error();
+  co_return result;
+}
 
 Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t length,
                                                    bool want_zero) {

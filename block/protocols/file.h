@@ -90,6 +90,9 @@ class FileDriver final : public Driver {
   // write.
   std::optional<Errno> write_refused_;
   std::optional<ImageLocks> locks_;
+  // A flush through the page cache failed so. The kernel calls those pages clean now, and the next
+  // fsync() would succeed without having written them: no later flush may.
+  std::optional<Errno> lost_writes_;
   DiscardStatistics discards_;
 };
 

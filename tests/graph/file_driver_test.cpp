@@ -10,6 +10,8 @@
 #include "block/protocols/file_create.h"
 #include "block/protocols/register.h"
 #include "block/runtime/production_env.h"
+#include "block/sim/sim_env.h"
+#include "block/sim/sim_storage.h"
 #include "schema/blockdev_create.h"
 #include "tests/support/memory_driver.h"
 
@@ -187,6 +189,39 @@ TEST_F(FileDriverTest, CreateEmptiesAndSizes) {
   options.filename = (directory / "no" / "such").string();
   EXPECT_EQ(env.run_until_complete(create_file(env, options)).error().description,
             "Could not create '" + options.filename + "': No such file or directory");
+}
+
+// As Linux has it, the flush after a failed one succeeds without having written what that one lost.
+TEST(FileDriverFlushTest, NoFlushSucceedsAfterOneFailed) {
+  sim::SimEnv env(1);
+  env.storage().put("disk", sim::SparseBytes(4096));
+  test::RecordedEvents events;
+  DriverRegistry registry;
+  register_protocols(registry);
+  Graph graph(env, events, registry);
+  Graph::OpenRequest request;
+  request.options = {{"driver", "file"}, {"filename", "disk"}};
+  auto opened = env.run(graph.open(std::move(request)));
+  ASSERT_TRUE(opened.has_value()) << opened.error().description;
+  sim::FaultRule rule;
+  rule.requests = sim::kSimFlush;
+  rule.error = ENOSPC;
+  env.storage().add_fault(rule);
+  const auto write_and_flush = [](Node& node) -> Task<Result<void>> {
+    Buffer buffer(512);
+    buffer.io().fill(1);
+    EXPECT_TRUE((co_await node.write(0, buffer.io())).has_value());
+    co_return co_await node.flush();
+  };
+  {
+    Backend writer(graph, "", {Permission::kWrite, Permissions::all()});
+    EXPECT_TRUE(writer.insert(**opened).has_value());
+    EXPECT_EQ(env.run(write_and_flush(**opened)).error(), Errno(ENOSPC));
+    EXPECT_EQ(env.run(write_and_flush(**opened)).error(), Errno(ENOSPC));
+    env.run(writer.remove());
+  }
+  *opened = NodeRef();
+  env.run(graph.shutdown());
 }
 
 }  // namespace
