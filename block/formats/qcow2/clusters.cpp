@@ -7,7 +7,7 @@
 
 namespace blockbed::qcow2 {
 
-Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster, bool increase) {
+Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster, bool for_change) {
   const uint64_t block_index = cluster >> g_.refcount_block_bits;
   const uint64_t block = refcount_table_[block_index] & kRefcountTableOffsetMask;
   if ((block & g_.cluster_mask()) != 0) {
@@ -20,7 +20,7 @@ Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster, bool i
   const uint64_t index = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
   const uint64_t byte = (index << g_.refcount_order) >> 3;
   const uint64_t offset = block + align_down(byte, g_.refcount_piece_bytes);
-  if (increase) co_return co_await refcount_cache_.load_for_change(offset);
+  if (for_change) co_return co_await refcount_cache_.load_for_change(offset);
   co_return co_await refcount_cache_.load(offset);
 }
 
@@ -60,7 +60,7 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
       result = co_await refcount_cache_.write_dirty();
       if (!result) break;
     }
-    auto piece = co_await refcount_piece(cluster, delta > 0);
+    auto piece = co_await refcount_piece(cluster, true);
     if (!piece) {
       result = io_error(piece.error());
       break;
@@ -202,6 +202,8 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
     const uint64_t in_block = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
     set_refcount(content.data(), in_block, g_.refcount_order, 1);
   }
+  // Also a write that fails leaves something there.
+  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, host + g_.cluster_size);
   if (auto written = co_await file_.write(host, content.io()); !written) {
     if (!counts_itself) (void)co_await change_counts(cluster, 1, -1);
     co_return io_error(written.error());
@@ -209,7 +211,6 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
   refcount_cache_.drop(host, g_.cluster_size);
   refcount_table_.set(index, host);
   overlap_map_.add(overlap::kRefcountBlock, host, g_.cluster_size);
-  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, host + g_.cluster_size);
   unsynced_references_ = true;
   co_return Result<void>();
 }
@@ -240,6 +241,8 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
   // What the old entries refer to is on the disk before the new table repeats them.
   BB_CO_TRY(co_await write_back());
 
+  // Also a write that fails leaves something there.
+  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, end);
   std::vector<uint64_t> table = refcount_table_.entries();
   table.resize(table_clusters * per_cluster);
   Buffer content = Buffer::zeroed(g_.cluster_size);
@@ -269,7 +272,6 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
   refcount_table_.adopt(table_host, std::move(table));
   header_.refcount_table_offset = table_host;
   header_.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
-  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, end);
   free_later(old_host, old_bytes, FreeReason::kOther, FreeOf::kTable);
   co_return Result<void>();
 }

@@ -226,8 +226,8 @@ class Metadata {
 
   Task<Result<void>> barrier();
   Task<Result<void>> apply_frees();
-  // Of a block that exists. `increase`: there will be room in the file for a count that is raised.
-  Task<Result<Piece*>> refcount_piece(uint64_t cluster, bool increase = false);
+  // Of a block that exists. `for_change`: with room in the file for what it will hold.
+  Task<Result<Piece*>> refcount_piece(uint64_t cluster, bool for_change = false);
   // `freed`: gets the ranges whose count became 0.
   Task<Result<void>> change_counts(uint64_t first, uint64_t clusters, int delta,
                                    std::vector<HostRange>* freed = nullptr);

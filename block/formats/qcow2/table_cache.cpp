@@ -1,6 +1,9 @@
 #include "block/formats/qcow2/table_cache.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "block/formats/qcow2/geometry.h"
 
 namespace blockbed::qcow2 {
 
@@ -9,6 +12,14 @@ namespace {
 constexpr std::size_t kFirstSlots = 16;
 // Side by side dirty pieces go out in one request of at most this many.
 constexpr std::size_t kMaxPiecesPerWrite = 256;
+
+// No file system gives room in smaller parts than a sector, and one with anything in it has room.
+bool may_have_holes(const std::byte* data, uint64_t bytes) {
+  for (uint64_t at = 0; at < bytes; at += kSectorSize) {
+    if (all_zero(data + at, kSectorSize)) return true;
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -143,12 +154,14 @@ Task<Result<TableCache::Piece*>> TableCache::load(uint64_t offset) {
 Task<Result<TableCache::Piece*>> TableCache::load_for_change(uint64_t offset) {
   auto piece = co_await load(offset);
   if (!piece || (*piece)->placed) co_return piece;
-  if ((*piece)->dirty || !all_zero((*piece)->data(), piece_bytes_)) {
+  if ((*piece)->dirty || !may_have_holes((*piece)->data(), piece_bytes_)) {
     (*piece)->placed = true;
     co_return piece;
   }
-  const Buffer zeroes = Buffer::zeroed(piece_bytes_);
-  BB_CO_TRY(co_await file_.write(offset, zeroes.io()));
+  // A copy: only dirty pieces stay where they are.
+  Buffer same(piece_bytes_);
+  std::memcpy(same.data(), (*piece)->data(), piece_bytes_);
+  BB_CO_TRY(co_await file_.write(offset, same.io()));
   // Others may have taken its memory meanwhile.
   piece = co_await load(offset);
   if (piece) (*piece)->placed = true;

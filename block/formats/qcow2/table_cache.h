@@ -12,9 +12,9 @@
 //  keeps
 //    dirty_count() below max_dirty() before it marks one more (Metadata::make_room): so a load
 //    always finds a clean piece to replace, or one being loaded to wait for.
-//  - load_for_change() is load() for who is about to put the first bits into a piece: one that is
-//  all
-//    zeroes may be a hole of the file, so it is written as it is before it counts as a place where
+//  - load_for_change() is load() for who is about to change a piece: sectors of nothing but zeroes
+//  may be
+//    holes of the file, so a piece with such is written as it is before it counts as a place where
 //    a change can be kept. A full disk is told then (ENOSPC), and not when the change is due.
 //  - write_dirty() writes every dirty piece, those that lie side by side in one request; a piece
 //  stays
