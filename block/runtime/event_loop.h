@@ -75,10 +75,8 @@ class EventLoop final : public Executor {
 
   void run_until(const bool& done);
 
-  // The waiter is posted when the deadline has passed; `fired` is set then.
-  void arm(Alarm& alarm) { alarms_.arm(alarm); }
-  // The alarm must be armed; its waiter is not posted.
-  void disarm(Alarm& alarm) { alarms_.disarm(alarm); }
+  // By the clock of now(): the waiter of one that is due is posted, with `fired` set.
+  AlarmHeap& alarms() { return alarms_; }
 
   struct Completion {
     Completion* next_completion = nullptr;

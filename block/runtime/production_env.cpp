@@ -8,6 +8,7 @@
 #include <chrono>
 #include <csignal>
 
+#include "block/runtime/alarm_timer.h"
 #include "block/runtime/io_services.h"
 #include "block/runtime/production_file.h"
 #include "block/runtime/production_stream.h"
@@ -16,37 +17,6 @@
 namespace blockbed {
 
 namespace {
-
-class ProductionTimer final : public Timer {
- public:
-  explicit ProductionTimer(EventLoop& loop) : loop_(loop) {}
-  ~ProductionTimer() override { BB_ASSERT(!alarm_.armed()); }
-
-  Task<bool> wait_until(int64_t deadline_ns) override {
-    struct Awaiter {
-      ProductionTimer& timer;
-      bool await_ready() const noexcept { return false; }
-      void await_suspend(std::coroutine_handle<> waiter) const {
-        timer.alarm_.waiter = waiter;
-        timer.loop_.arm(timer.alarm_);
-      }
-      bool await_resume() const noexcept { return timer.alarm_.fired; }
-    };
-    BB_ASSERT(!alarm_.armed());
-    alarm_.deadline = deadline_ns;
-    co_return co_await Awaiter{*this};
-  }
-
-  void cancel() override {
-    if (!alarm_.armed()) return;
-    loop_.disarm(alarm_);
-    loop_.post(alarm_.waiter);
-  }
-
- private:
-  EventLoop& loop_;
-  Alarm alarm_;
-};
 
 // splitmix64: what it is used for is names and jitter, not secrets.
 uint64_t next_random(uint64_t& state) {
@@ -103,7 +73,8 @@ WallTime ProductionEnv::wall_time() const {
 }
 
 std::unique_ptr<Timer> ProductionEnv::make_timer() {
-  return std::make_unique<ProductionTimer>(machinery_->services.loop);
+  return std::make_unique<AlarmTimer>(machinery_->services.loop.alarms(),
+                                      machinery_->services.loop);
 }
 
 uint64_t ProductionEnv::random() {

@@ -277,7 +277,7 @@ Task<Result<std::unique_ptr<Stream>>> ProductionListener::accept() {
     void await_suspend(std::coroutine_handle<> waiter) const {
       alarm.deadline = EventLoop::now() + kAcceptPause;
       alarm.waiter = waiter;
-      loop.arm(alarm);
+      loop.alarms().arm(alarm);
     }
     void await_resume() const noexcept {}
   };
@@ -308,7 +308,7 @@ void ProductionListener::close() {
   closed_ = true;
   watch_.cancel();
   if (pause_.armed()) {
-    loop_.disarm(pause_);
+    loop_.alarms().disarm(pause_);
     loop_.post(pause_.waiter);
   }
   watch_.forget();

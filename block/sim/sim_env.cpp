@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "block/runtime/alarm_timer.h"
 #include "block/runtime/assert.h"
 #include "block/sim/coroutine_names.h"
 #include "block/sim/sim_network.h"
@@ -11,37 +12,6 @@
 namespace blockbed::sim {
 
 namespace {
-
-class SimTimer final : public Timer {
- public:
-  explicit SimTimer(SimEnv& env) : env_(env) {}
-  ~SimTimer() override { BB_ASSERT(!alarm_.armed()); }
-
-  Task<bool> wait_until(int64_t deadline_ns) override {
-    struct Awaiter {
-      SimTimer& timer;
-      bool await_ready() const noexcept { return false; }
-      void await_suspend(std::coroutine_handle<> waiter) const {
-        timer.alarm_.waiter = waiter;
-        timer.env_.arm(timer.alarm_);
-      }
-      bool await_resume() const noexcept { return timer.alarm_.fired; }
-    };
-    BB_ASSERT(!alarm_.armed());
-    alarm_.deadline = deadline_ns;
-    co_return co_await Awaiter{*this};
-  }
-
-  void cancel() override {
-    if (!alarm_.armed()) return;
-    env_.disarm(alarm_);
-    env_.executor().post(alarm_.waiter);
-  }
-
- private:
-  SimEnv& env_;
-  Alarm alarm_;
-};
 
 constexpr uint64_t kFnvBasis = 0xCBF29CE484222325;
 constexpr uint64_t kFnvPrime = 0x100000001B3;
@@ -122,7 +92,9 @@ WallTime SimEnv::wall_time() const {
   return {kWallBeginning + since / 1'000'000'000, since % 1'000'000'000 / 1000};
 }
 
-std::unique_ptr<Timer> SimEnv::make_timer() { return std::make_unique<SimTimer>(*this); }
+std::unique_ptr<Timer> SimEnv::make_timer() {
+  return std::make_unique<AlarmTimer>(alarms_, executor());
+}
 
 Task<void> SimEnv::run_on_worker(std::function<void()> work) {
   const int64_t time = worker_random_.between(options_.worker_min, options_.worker_max);
