@@ -39,6 +39,8 @@ MIB = 1 << 20
 DISK_SIZE = 640 * MIB
 LOAD_SIZE = 128 * MIB
 JOURNAL_SIZE = 64 * MIB
+# The journal is then good for half a minute; fio makes the load.
+RECORDS_A_SECOND = 1000
 RECORD = 4096
 RECORD_MAGIC = b"blockbed record\n"
 
@@ -139,7 +141,8 @@ class Disk:
 
 
 class NumberedWriter(threading.Thread):
-    """Writes record 1, 2, 3, ... to the disks in turn, one at a time; knows what was sent and what was acknowledged."""
+    """Writes record 1, 2, 3, ... to the disks in turn, one at a time, until it is stopped or the journals are full; knows
+    what was sent and what was acknowledged."""
 
     def __init__(self, socket: Path, disks: list[Disk]):
         super().__init__(daemon=True)
@@ -151,16 +154,14 @@ class NumberedWriter(threading.Thread):
     def run(self) -> None:
         try:
             clients = [Nbd(self.socket, disk.name) for disk in self.disks]
-            while not self._ending.is_set():
+            room = len(self.disks) * min(len(disk.journal) for disk in self.disks)
+            while self.sent < room and not self._ending.wait(1 / RECORDS_A_SECOND):
                 number = self.sent + 1
                 disk, slot = (number - 1) % len(self.disks), (number - 1) // len(self.disks)
-                journal = self.disks[disk].journal
                 record = (RECORD_MAGIC + struct.pack("<Q", number)).ljust(RECORD, b"\0")
                 self.sent = number
-                clients[disk].pwrite(record, journal[slot % len(journal)])
+                clients[disk].pwrite(record, self.disks[disk].journal[slot])
                 self.acknowledged = number
-                if slot == len(journal) - 1:
-                    raise RuntimeError("the journal is full")
             for client in clients:
                 client.close()
         except Exception as error:  # reported by stop(): a thread has nobody to raise to
