@@ -111,17 +111,17 @@ QomNode describe_iothread(UserObject& object) {
   for (const auto& [name, otherwise] : kIothreadDefaults) {
     node.properties.push_back(
         {std::string(name), "int",
-         [&object, name = name]() -> Expected<json::Value> {
-           return json::Value(iothread_value(object, name));
+         [&object, key = name]() -> Expected<json::Value> {
+           return json::Value(iothread_value(object, key));
          },
-         [&object, name = name](const json::Value& value) -> Expected<void> {
+         [&object, key = name](const json::Value& value) -> Expected<void> {
            if (!value.is_int64()) {
-             return fail(fmt::format("Invalid parameter type for '{}', expected: integer", name));
+             return fail(fmt::format("Invalid parameter type for '{}', expected: integer", key));
            }
            if (value.as_int64() < 0) {
-             return fail(fmt::format("{} value must be in range [0, {}]", name, INT64_MAX));
+             return fail(fmt::format("{} value must be in range [0, {}]", key, INT64_MAX));
            }
-           object.properties().set(name, value.as_int64());
+           object.properties().set(key, value.as_int64());
            return {};
          }});
   }
@@ -145,9 +145,9 @@ QomNode describe_throttle_group(UserObject& object) {
   const json::Object limits = limits_of(object.throttle);
   for (const auto& [name, value] : limits) {
     node.properties.push_back({"x-" + name, "int",
-                               [&object, name = name]() -> Expected<json::Value> {
+                               [&object, key = name]() -> Expected<json::Value> {
                                  const json::Object now = limits_of(object.throttle);
-                                 return *now.find(name);
+                                 return *now.find(key);
                                },
                                nullptr});
   }

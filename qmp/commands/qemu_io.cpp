@@ -50,10 +50,12 @@ namespace {
 // Text follows the order of JSON's keys (json_write.h).
 std::vector<const json::Object::Member*> members_in_print_order(const json::Object& object) {
   std::vector<const json::Object::Member*> members;
-  for (const json::Object::Member* member = object.end(); member != object.begin();)
-    members.push_back(--member);
-  std::ranges::stable_sort(members, {},
-                           [](const auto* member) { return json::key_bucket(member->first); });
+  for (const json::Object::Member& member : object) members.push_back(&member);
+  // Within a bucket the last one inserted comes first.
+  std::ranges::sort(members, [](const auto* a, const auto* b) {
+    const auto left = json::key_bucket(a->first), right = json::key_bucket(b->first);
+    return left != right ? left < right : a > b;
+  });
   return members;
 }
 

@@ -447,9 +447,9 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   request.probed = !says_format && request.options.contains("driver");
   if (aio) {
     json::Object* storage = &request.options;
-    while (json::Value* file = storage->find("file")) {
-      if (!file->is_object()) break;
-      storage = &file->as_object();
+    while (json::Value* child = storage->find("file")) {
+      if (!child->is_object()) break;
+      storage = &child->as_object();
     }
     const json::Value* below = storage->find("driver");
     if (below != nullptr &&
