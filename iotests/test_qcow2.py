@@ -158,7 +158,6 @@ def test_the_refcount_table_grows(server, images, bits):
         image.read(offset, 1 << 20, offset >> 20 & 0xFF or 255)
 
 
-@pytest.mark.differs("not yet: freed clusters wait for a write-back before they are used again", server="blockbed")
 def test_trimmed_clusters_are_used_again(server, images):
     image = images.create("image.qcow2", size=16 << 20)
     server.add_image("n", image, discard="unmap")

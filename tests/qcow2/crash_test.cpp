@@ -94,6 +94,8 @@ struct Workload {
   // The longest write, in clusters.
   uint64_t longest = 3;
   std::size_t pieces = 4;
+  // So many that wait to be freed are used again before the file grows.
+  uint64_t reuse_clusters = 3;
   // Written before the crashes begin.
   uint64_t filled = 0;
 };
@@ -126,6 +128,7 @@ class Run {
     options.l2_pieces = workload_.pieces;
     options.refcount_pieces = workload_.pieces;
     options.discard_request = true;
+    options.reuse_bytes = workload_.reuse_clusters * workload_.create.cluster_size;
     auto opened = co_await open_image(env_, "disk", options);
     EXPECT_TRUE(opened);
     if (!opened) co_return;
@@ -348,6 +351,18 @@ TEST(Qcow2Crash, RefcountTableGrows) {
     w.longest = 40;
     w.pieces = 16;
     visit(seed, w, 1);
+  });
+}
+
+// Freed clusters are all that there is, and each allocation may have to fetch them.
+TEST(Qcow2Crash, FreedClustersAreUsedAgain) {
+  sim::for_each_seed(12, [](uint64_t seed) {
+    Workload w = small(512);
+    w.create.size = 12 * 512;
+    w.operations = 40;
+    w.reuse_clusters = 1;
+    w.pieces = 16;
+    visit(seed, w, 2);
   });
 }
 

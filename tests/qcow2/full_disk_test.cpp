@@ -11,6 +11,7 @@
 #include "block/runtime/gate.h"
 #include "block/sim/sim_env.h"
 #include "tests/qcow2/image_fixture.h"
+#include "tests/qcow2/tools_fixture.h"
 
 namespace blockbed::qcow2::test {
 namespace {
@@ -86,6 +87,15 @@ class LimitedStorage final : public Storage {
     }
     copy->room_ = copy->blocks_.size() + room;
     return copy;
+  }
+  // Another file's content, as if it had been copied here.
+  void put(const std::string& content) {
+    size_ = content.size();
+    for (uint64_t at = 0; at < size_; at += block_) {
+      Bytes block(block_);
+      std::memcpy(block.data(), content.data() + at, std::min(block_, size_ - at));
+      blocks_.emplace(at / block_, std::move(block));
+    }
   }
   bool refused() const { return refused_; }
 
@@ -219,13 +229,9 @@ Task<void> judge(sim::SimEnv& env, Storage& storage, const Known& known) {
   EXPECT_TRUE(co_await image->close());
 }
 
-// From no room at all to room for everything. How often something was refused.
-void at_every_room(const Scene& scene) {
-  sim::SimEnv first(1);
-  LimitedStorage start(first, scene.block);
-  Known known_before;
-  first.run(prepare(first, start, scene, known_before));
-  ASSERT_FALSE(::testing::Test::HasFailure());
+// From no room at all to room for everything.
+void at_every_room_from(const LimitedStorage& start, const Scene& scene,
+                        const Known& known_before) {
   uint64_t room = 0;
   for (;; ++room) {
     ASSERT_LT(room, scene.most_rooms);
@@ -238,6 +244,15 @@ void at_every_room(const Scene& scene) {
     if (!storage->refused()) break;
   }
   EXPECT_GT(room, 0u);
+}
+
+void at_every_room(const Scene& scene) {
+  sim::SimEnv env(1);
+  LimitedStorage start(env, scene.block);
+  Known known;
+  env.run(prepare(env, start, scene, known));
+  ASSERT_FALSE(::testing::Test::HasFailure());
+  at_every_room_from(start, scene, known);
 }
 
 CreateOptions options(uint64_t cluster, uint32_t bits, uint64_t clusters) {
@@ -322,6 +337,8 @@ TEST_P(Qcow2FullDisk, LazyCounts) {
 TEST_P(Qcow2FullDisk, DiscardsAndRewrites) {
   Scene s = scene(4);
   s.options.discard_request = true;
+  s.block = std::min<uint64_t>(4096, s.create.cluster_size);
+  s.options.reuse_bytes = 2 * s.create.cluster_size;
   const uint64_t step = stride(s.create) / 2;
   s.before = spread(Way::kMixed, step, 8);
   s.script = [step](Client& client) -> Task<void> {
@@ -429,6 +446,46 @@ TEST(Qcow2FullDiskTables, RefcountTableGrows) {
   s.used = 64 * 64 - 150;
   s.script = spread(Way::kPlain, 1, 120);
   at_every_room(s);
+}
+
+// Beside a snapshot every change copies a table or a cluster first, and counts fall to one.
+class Qcow2FullDiskSnapshot : public ToolTest {};
+
+TEST_F(Qcow2FullDiskSnapshot, WhatItHoldsIsCopied) {
+  for (const uint64_t cluster : {512, 4096, 65536}) {
+    for (uint32_t bits = 2; bits <= 64; bits *= 2) {
+      SCOPED_TRACE(fmt::format("clusters of {}, counts of {}", cluster, bits));
+      Scene s;
+      s.create = options(cluster, bits, 1);
+      const uint64_t step = stride(s.create);
+      s.options.discard_request = true;
+      s.options.reuse_bytes = 2 * cluster;
+      s.script = [step](Client& client) -> Task<void> {
+        co_await client.write(0, 1);
+        co_await client.discard(1);
+        co_await client.compressed(step, 2);
+        co_await client.write(2 * step, 3);
+        co_await client.discard(2 * step);
+        co_await client.zero(3 * step, true);
+        co_await client.write(3 * step + 1, 4);
+        co_await client.write(1, 5);
+        co_await client.compressed(0, 6);
+      };
+      std::string fill;
+      for (uint64_t i = 0; i < 4; ++i) {
+        fill += fmt::format(" -c 'write -q -P 9 {} {}'", i * step * cluster, 2 * cluster);
+      }
+      tool(
+          fmt::format("qemu-img create -q -f qcow2 -o cluster_size={},refcount_bits={} d {} && "
+                      "qemu-io -f qcow2 {} d && qemu-img snapshot -c s d",
+                      cluster, bits, 4 * step * cluster, fill));
+      sim::SimEnv env(1);
+      LimitedStorage start(env, s.block);
+      start.put(slurp(path("d")));
+      at_every_room_from(start, s, {});
+      if (HasFailure()) return;
+    }
+  }
 }
 
 }  // namespace

@@ -142,6 +142,31 @@ Task<Result<uint64_t>> Metadata::find_free(uint64_t clusters) {
   co_return start;
 }
 
+bool Metadata::should_reuse(uint64_t end, uint64_t clusters) const {
+  const uint64_t wanted = std::max(reuse_threshold_, clusters << g_.cluster_bits);
+  if (pending_bytes_ < wanted || (new_space_zero_ && end <= file_end_)) return false;
+  const uint64_t oldest = oldest_running();
+  uint64_t ready = 0;
+  for (const PendingFree& free : pending_) {
+    if (free.when > oldest) break;
+    if (free.of != FreeOf::kExternal) ready += free.bytes;
+    if (ready >= wanted) return true;
+  }
+  return false;
+}
+
+Task<Result<void>> Metadata::write_back_for_reuse() {
+  const uint64_t expected = pending_bytes_;
+  const uint64_t before = freed_bytes_;
+  BB_CO_TRY(co_await write_back());
+  // Clusters that a snapshot holds too, and compressed ones that share theirs, lose a reference and
+  // are in use as before. To write back for them is only worth it when it would be due anyway.
+  const bool worth_it = freed_bytes_ - before >= (expected - pending_bytes_) / 2;
+  reuse_threshold_ = worth_it ? std::max(options_.reuse_bytes, reuse_threshold_ / 2)
+                              : std::min(reuse_threshold_ * 2, kMaxReuseBytes);
+  co_return Result<void>();
+}
+
 Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const char* what) {
   BB_ASSERT(clusters > 0 && ready_for_writing_);
   if (failed_) co_return io_error(EIO);
@@ -150,6 +175,10 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
     if (!found) co_return io_error(found.error());
     const uint64_t first = *found;
     const uint64_t host = first << g_.cluster_bits;
+    if (should_reuse(host + (clusters << g_.cluster_bits), clusters)) {
+      BB_CO_TRY(co_await write_back_for_reuse());
+      continue;
+    }
     if (host + (clusters << g_.cluster_bits) > max_host_) co_return io_error(EFBIG);
     bool added = false;
     const uint64_t last_block = (first + clusters - 1) >> g_.refcount_block_bits;
@@ -178,8 +207,8 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
     free_hint_ = first + clusters;
     Allocation allocation;
     allocation.host = host;
-    allocation.fresh = host >= zero_above_;
-    if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, host + bytes);
+    allocation.fresh = new_space_zero_ && host >= file_end_;
+    file_end_ = std::max(file_end_, host + bytes);
     co_return allocation;
   }
 }
@@ -203,7 +232,7 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
     set_refcount(content.data(), in_block, g_.refcount_order, 1);
   }
   // Also a write that fails leaves something there.
-  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, host + g_.cluster_size);
+  file_end_ = std::max(file_end_, host + g_.cluster_size);
   if (auto written = co_await file_.write(host, content.io()); !written) {
     if (!counts_itself) (void)co_await change_counts(cluster, 1, -1);
     co_return io_error(written.error());
@@ -242,7 +271,7 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
   BB_CO_TRY(co_await write_back());
 
   // Also a write that fails leaves something there.
-  if (zero_above_ != UINT64_MAX) zero_above_ = std::max(zero_above_, end);
+  file_end_ = std::max(file_end_, end);
   std::vector<uint64_t> table = refcount_table_.entries();
   table.resize(table_clusters * per_cluster);
   Buffer content = Buffer::zeroed(g_.cluster_size);
@@ -310,17 +339,24 @@ Task<Result<void>> Metadata::give_back(uint64_t host, uint64_t bytes) {
   co_return co_await add_refcounts(host, bytes, -1);
 }
 
+void Metadata::push_pending(const PendingFree& free) {
+  if (free.of != FreeOf::kExternal) pending_bytes_ += free.bytes;
+  pending_.push_back(free);
+}
+
 void Metadata::free_later(uint64_t host, uint64_t bytes, FreeReason reason, FreeOf of) {
   if (!pending_.empty()) {
     PendingFree& last = pending_.back();
-    if (last.reason == reason && last.of == of && last.host + last.bytes == host &&
-        g_.in_cluster(host) == 0) {
+    // Never across the beginning of a request: where there is always one running, what was freed
+    // first would wait for those that began last.
+    if (last.when == clock_ && last.reason == reason && last.of == of &&
+        last.host + last.bytes == host && g_.in_cluster(host) == 0) {
       last.bytes += bytes;
-      last.when = clock_;
+      if (of != FreeOf::kExternal) pending_bytes_ += bytes;
       return;
     }
   }
-  pending_.push_back(PendingFree{host, bytes, clock_, reason, of});
+  push_pending(PendingFree{host, bytes, clock_, reason, of});
 }
 
 void Metadata::free_entry_later(uint64_t entry, FreeReason reason) {
@@ -328,7 +364,7 @@ void Metadata::free_entry_later(uint64_t entry, FreeReason reason) {
     // Compressed data shares clusters with its neighbours, and each of them is counted: never
     // merged.
     const CompressedExtent extent = parse_compressed(g_, entry);
-    pending_.push_back(PendingFree{extent.offset, extent.bytes, clock_, reason, FreeOf::kData});
+    push_pending(PendingFree{extent.offset, extent.bytes, clock_, reason, FreeOf::kData});
     return;
   }
   const uint64_t host = entry & kOffsetMask;

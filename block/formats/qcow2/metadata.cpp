@@ -17,7 +17,8 @@ Metadata::Metadata(Executor& executor, Storage& file, Storage* data, Header head
       l2_cache_(executor, file, g_.l2_piece_bytes, options.l2_pieces),
       refcount_cache_(executor, file, g_.refcount_piece_bytes, options.refcount_pieces),
       overlap_map_(g_.cluster_bits),
-      pending_limit_(kPendingFrees) {}
+      pending_limit_(kPendingFrees),
+      reuse_threshold_(options.reuse_bytes) {}
 
 Metadata::~Metadata() { BB_ASSERT(oldest_request_ == nullptr); }
 
@@ -33,7 +34,8 @@ Task<Result<void>> Metadata::prepare_for_writing() {
   BB_CO_TRY(co_await refcount_table_.read(file_, header_.refcount_table_offset, entries));
   auto length = co_await file_.length();
   if (!length) co_return io_error(length.error());
-  zero_above_ = file_.new_space_reads_zero() ? align_up(*length, g_.cluster_size) : UINT64_MAX;
+  new_space_zero_ = file_.new_space_reads_zero();
+  file_end_ = align_up(*length, g_.cluster_size);
   fill_overlap_map();
   if ((header_.autoclear_features & ~autoclear::kKnown) != 0) {
     header_.autoclear_features &= autoclear::kKnown;

@@ -13,6 +13,7 @@
 //  - free_later() takes a reference away only after the change that dropped it is on the disk and
 //  every
 //    request that started before has ended (RequestGuard); until then the cluster is not reused.
+//    allocate() sees to that when enough is waiting and the file would grow.
 //  - A function that fails leaves the tables usable: at worst clusters leak.
 // Units: bytes; `host` is an offset in the file, `guest` one in the disk. Errors: errno; EIO after
 // a corruption was seen. Threading: engine thread only.
@@ -38,6 +39,13 @@ namespace blockbed::qcow2 {
 // for another reason, or so many are waiting.
 inline constexpr std::size_t kPendingFrees = 4096;
 
+// An allocation that would make the file grow writes back first when at least so many bytes wait to
+// be freed: they are used again instead, and the flushes that this costs are few beside what was
+// written meanwhile.
+inline constexpr uint64_t kReuseBytes = uint64_t{1} << 20;
+// Where that waits when it was of little use before.
+inline constexpr uint64_t kMaxReuseBytes = uint64_t{1} << 30;
+
 // Why a cluster lost a reference: decides whether the file is told (pass-discard-*).
 enum class FreeReason : uint8_t {
   kRequest,
@@ -55,6 +63,8 @@ struct MetadataOptions {
   bool discard_snapshot = true;
   bool discard_other = false;
   uint32_t overlap_checks = overlap::kCached;
+  // Tests lower it.
+  uint64_t reuse_bytes = kReuseBytes;
   bool writable = false;
 
   MetadataOptions() = default;
@@ -232,12 +242,19 @@ class Metadata {
   Task<Result<void>> change_counts(uint64_t first, uint64_t clusters, int delta,
                                    std::vector<HostRange>* freed = nullptr);
   Task<Result<uint64_t>> find_free(uint64_t clusters);
+  // The file would grow to `end`, and a write_back gives enough for `clusters` back.
+  bool should_reuse(uint64_t end, uint64_t clusters) const;
+  Task<Result<void>> write_back_for_reuse();
   Task<Result<void>> add_refcount_block(uint64_t index, uint64_t cluster);
   Task<Result<void>> grow_refcount_table(uint64_t entries);
   Task<Result<Piece*>> new_l2_table(uint64_t guest, uint64_t old_table);
   Task<Result<void>> mark_dirty_bit();
   void fill_overlap_map();
   bool discards(FreeReason reason) const;
+  void push_pending(const PendingFree& free);
+  uint64_t oldest_running() const {
+    return oldest_request_ != nullptr ? oldest_request_->number_ : clock_;
+  }
 
   Geometry g_;
   Header header_;
@@ -255,10 +272,18 @@ class Metadata {
   bool unsynced_references_ = false;
   std::vector<PendingFree> pending_;
   std::size_t pending_limit_;
+  // Of pending_ what lies in the file itself.
+  uint64_t pending_bytes_ = 0;
+  // At least so much must wait; more after a write_back that gave less back than it seemed.
+  uint64_t reuse_threshold_;
+  // Since the image was opened.
+  uint64_t freed_bytes_ = 0;
   // Where the search for free clusters goes on, by index.
   uint64_t free_hint_ = 0;
-  // Beyond it the file has never held anything: new clusters there read as zeroes.
-  uint64_t zero_above_ = UINT64_MAX;
+  // Beyond it nothing was ever allocated or written.
+  uint64_t file_end_ = 0;
+  // New clusters beyond file_end_ read as zeroes. If not, the file may be one that cannot grow.
+  bool new_space_zero_ = false;
   uint64_t max_host_ = kMaxHostOffset;
   // Where the next compressed cluster may be packed behind the last one; 0 when nowhere.
   uint64_t compressed_end_ = 0;

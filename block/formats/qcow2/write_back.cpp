@@ -58,7 +58,7 @@ bool Metadata::discards(FreeReason reason) const {
 }
 
 Task<Result<void>> Metadata::apply_frees() {
-  const uint64_t oldest = oldest_request_ != nullptr ? oldest_request_->number_ : clock_;
+  const uint64_t oldest = oldest_running();
   // In the order of freeing, so what may be applied is at the front.
   std::size_t ready = 0;
   while (ready < pending_.size() && pending_[ready].when <= oldest) ++ready;
@@ -70,6 +70,9 @@ Task<Result<void>> Metadata::apply_frees() {
                                    pending_.begin() + static_cast<std::ptrdiff_t>(ready));
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(ready));
     for (const PendingFree& free : frees) {
+      if (free.of != FreeOf::kExternal) pending_bytes_ -= free.bytes;
+    }
+    for (const PendingFree& free : frees) {
       std::vector<HostRange> unused;
       if (free.of == FreeOf::kExternal) {
         unused.push_back(HostRange{free.host, free.bytes});
@@ -79,6 +82,7 @@ Task<Result<void>> Metadata::apply_frees() {
         const uint64_t last = (free.host + free.bytes - 1) >> g_.cluster_bits;
         // A count that was wrong before stays wrong: a check finds it.
         (void)co_await change_counts(first, last - first + 1, -1, &unused);
+        for (const HostRange& range : unused) freed_bytes_ += range.bytes;
       }
       if (!discards(free.reason)) continue;
       Storage& where = free.of == FreeOf::kExternal ? data() : file_;

@@ -1,0 +1,142 @@
+// Freed clusters are used again without a flush by the client, and nobody else pays for it.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <span>
+
+#include "block/runtime/gate.h"
+#include "block/sim/sim_env.h"
+#include "block/sim/sim_storage.h"
+#include "tests/qcow2/image_fixture.h"
+#include "tests/qcow2/tools_fixture.h"
+
+namespace blockbed::qcow2::test {
+namespace {
+
+constexpr uint64_t kCluster = 65536;
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+// Half of it is noise: compressed, it takes half a cluster.
+std::vector<std::byte> half_noise(sim::SimEnv& env, uint64_t length) {
+  std::vector<std::byte> data(length);
+  for (std::size_t i = 0; i < length; i += 16) {
+    const uint64_t value = env.chance().next();
+    std::memcpy(data.data() + i, &value, sizeof(value));
+  }
+  return data;
+}
+
+using Work = std::function<Task<void>(sim::SimEnv&, Image&)>;
+
+Task<void> on_image(sim::SimEnv& env, const Work& work, uint64_t& flushes, uint64_t& length) {
+  auto opened = co_await open_image(env, "disk", writable_options());
+  EXPECT_TRUE(opened);
+  if (!opened) co_return;
+  EXPECT_TRUE(co_await (*opened)->image->begin_writing());
+  const uint64_t before = (*opened)->storage->flushes;
+  co_await work(env, *(*opened)->image);
+  flushes = (*opened)->storage->flushes - before;
+  length = (co_await (*opened)->storage->length()).value_or(0);
+  EXPECT_TRUE(co_await (*opened)->close());
+}
+
+class Qcow2Reuse : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    CreateOptions create;
+    create.size = 64 * kMiB;
+    ASSERT_TRUE(env_.run(create_image(env_, "disk", create)));
+  }
+  void run(const Work& work) { env_.run(on_image(env_, work, flushes_, length_)); }
+
+  sim::SimEnv env_{1};
+  uint64_t flushes_ = 0;
+  uint64_t length_ = 0;
+};
+
+Task<void> write(Image& image, uint64_t at, uint64_t length) {
+  std::vector<std::byte> data(length, std::byte{7});
+  EXPECT_TRUE(co_await image.write(at, IoVector(data.data(), length)));
+}
+
+TEST_F(Qcow2Reuse, TrimmedAndWrittenAgain) {
+  run([](sim::SimEnv&, Image& image) -> Task<void> {
+    for (int round = 0; round < 20; ++round) {
+      co_await write(image, 0, 4 * kMiB);
+      EXPECT_TRUE(co_await image.discard(0, 4 * kMiB));
+    }
+  });
+  EXPECT_LT(length_, 5 * kMiB);
+}
+
+TEST_F(Qcow2Reuse, InSmallParts) {
+  run([](sim::SimEnv& env, Image& image) -> Task<void> {
+    for (int round = 0; round < 1000; ++round) {
+      const uint64_t at = env.chance().next() % 32 * kCluster;
+      co_await write(image, at, kCluster);
+      EXPECT_TRUE(co_await image.discard(at, kCluster));
+    }
+  });
+  EXPECT_LT(length_, kReuseBytes + kMiB);
+  EXPECT_LT(flushes_, 4 * 1000 * kCluster / kReuseBytes);
+}
+
+// Somebody is always in the middle of something.
+TEST_F(Qcow2Reuse, WhileOthersWrite) {
+  run([](sim::SimEnv& env, Image& image) -> Task<void> {
+    auto client = [](sim::SimEnv& e, Image& disk, uint64_t base) -> Task<void> {
+      for (int round = 0; round < 200; ++round) {
+        const uint64_t at = base + e.chance().next() % 16 * kCluster;
+        co_await write(disk, at, kCluster);
+        EXPECT_TRUE(co_await disk.discard(at, kCluster));
+      }
+    };
+    Gate gate(env.executor());
+    for (uint64_t i = 0; i < 4; ++i) gate.spawn(client(env, image, i * kMiB));
+    co_await gate.close();
+  });
+  EXPECT_LT(length_, kReuseBytes + 2 * kMiB);
+}
+
+TEST_F(Qcow2Reuse, CompressedAndWrittenAgain) {
+  run([](sim::SimEnv& env, Image& image) -> Task<void> {
+    for (int round = 0; round < 100; ++round) {
+      auto data = half_noise(env, kMiB);
+      EXPECT_TRUE(co_await image.write_compressed(0, IoVector(data.data(), data.size())));
+    }
+  });
+  EXPECT_LT(length_, kReuseBytes + 3 * kMiB);
+}
+
+TEST_F(Qcow2Reuse, WritingInOrderCostsNoFlush) {
+  run([](sim::SimEnv&, Image& image) -> Task<void> {
+    for (uint64_t at = 0; at < 64 * kMiB; at += 256 * 1024) {
+      co_await write(image, at, 256 * 1024);
+    }
+  });
+  EXPECT_EQ(flushes_, 0u);
+}
+
+// What a snapshot holds is not free when the disk has let go of it.
+class Qcow2ReuseBesideSnapshot : public ToolTest {};
+
+TEST_F(Qcow2ReuseBesideSnapshot, FewFlushesForNothing) {
+  tool(
+      "qemu-img create -q -f qcow2 d.qcow2 64M && qemu-io -f qcow2 -c 'write -q 0 64M' d.qcow2 && "
+      "qemu-img snapshot -c s d.qcow2");
+  const std::string content = slurp(path("d.qcow2"));
+  sim::SimEnv env(1);
+  env.storage().put("disk", std::as_bytes(std::span(content)));
+  uint64_t flushes = 0;
+  uint64_t length = 0;
+  const Work work = [](sim::SimEnv&, Image& image) -> Task<void> {
+    for (uint64_t at = 0; at < 64 * kMiB; at += kCluster) co_await write(image, at, kCluster);
+  };
+  env.run(on_image(env, work, flushes, length));
+  // It learns: 1, 2, 4, ... MiB.
+  EXPECT_LT(flushes, 40u);
+}
+
+}  // namespace
+}  // namespace blockbed::qcow2::test
