@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -66,6 +67,52 @@ REFUSED_SYSTEM = [
     (["-uuid", "nope"], "-uuid nope: failed to parse UUID string: wrong format"),
     (["-pidfile", "/no/x"], "cannot create PID file: Could not create '/no/x': No such file or directory"),
     (["-qmp", "unix:/no/x"], "-qmp unix:/no/x: Failed to connect to '/no/x': No such file or directory"),
+    (["-qmp", "none"], "-qmp none: 'none' is not a valid char driver\nPROGRAM: -qmp none: parse error: none"),
+    (["-qmp", "tcp:127.0.0.1"], "-qmp tcp:127.0.0.1: parse error: tcp:127.0.0.1"),
+    (
+        ["-qmp", "tcp:no.host.invalid:1"],
+        "-qmp tcp:no.host.invalid:1: address resolution failed for no.host.invalid:1: Name or service not known",
+    ),
+    (["-mon", "mode=control"], "-mon mode=control: Parameter 'chardev' is missing"),
+    (["-chardev", "null,id=c", "-mon", "c,nope=1"], "-mon c,nope=1: Invalid parameter 'nope'"),
+    (["-chardev", "null,id=c", "-mon", "c,pretty=on"], "-mon c,pretty=on: 'pretty' is not compatible with HMP monitors"),
+    (["-chardev", "null,id=c", "-mon", "c,mode=control", "-mon", "c"], "-mon c: Device 'c' is in use"),
+]
+
+# Of either program, as an option of -chardev or --chardev.
+REFUSED_CHARDEVS = [
+    ("null", "chardev: no id specified"),
+    ("id=c", 'chardev: "c" missing backend'),
+    ("null,id=c,nope=1", "Invalid parameter 'nope'"),
+    ("file,id=c", "chardev: file: no filename given"),
+    ("file,id=c,path=/no/x", "Could not open '/no/x': No such file or directory"),
+    ("pipe,id=c", "chardev: pipe: no device path given"),
+    ("pipe,id=c,path=/no/x", "Could not open '/no/x': No such file or directory"),
+    ("serial,id=c", "chardev: serial/tty: no device path given"),
+    ("socket,id=c", "Unable to parse FD number "),
+    ("socket,id=c,fd=99", "File descriptor '99' is not a socket"),
+    ("socket,id=c,path=x,host=y,port=1", "None or one of 'path', 'fd' or 'host' option required."),
+    ("socket,id=c,host=y", "chardev: socket: no port given"),
+    ("socket,id=c,path=/no/x", "Failed to connect to '/no/x': No such file or directory"),
+    ("socket,id=c,path=/no/x,server=on", "Failed to bind socket to /no/x: No such file or directory"),
+    ("socket,id=c,path=/no/x,wait=off", "'wait' option is incompatible with socket in client connect mode"),
+    ("socket,id=c,path=/no/x,server=on,reconnect=1", "'reconnect' option is incompatible with socket in server listen mode"),
+    ("socket,id=c,path=" + "x" * 109 + ",server=on", "UNIX socket path '" + "x" * 109 + "' is too long\nPath must be less than 108 bytes"),
+    ("socket,id=c,host=no.host.invalid,port=1", "address resolution failed for no.host.invalid:1: Name or service not known"),
+    (
+        "socket,id=c,host=no.host.invalid,port=1,server=on",
+        "address resolution failed for no.host.invalid:1: Name or service not known",
+    ),
+    (
+        "socket,id=c,host=127.0.0.1,port=nope,server=on",
+        "address resolution failed for 127.0.0.1:nope: Servname not supported for ai_socktype",
+    ),
+    (
+        "socket,id=c,host=127.0.0.1,port=0,ipv6=on,ipv4=off,server=on",
+        "address resolution failed for 127.0.0.1:0: Address family for hostname not supported",
+    ),
+    ("socket,id=c,host=192.0.2.1,port=7,server=on", "Failed to bind socket: Cannot assign requested address"),
+    ("socket,id=c,host=127.0.0.1,port=PORT,server=on", "Failed to find an available port: Address already in use"),
 ]
 
 REFUSED_DAEMON = [
@@ -90,13 +137,42 @@ REFUSED_DAEMON = [
         "--nbd-server addr.type=unix,addr.path=/no/x: Failed to bind socket to /no/x: No such file or directory",
     ),
     (["--pidfile", "/no/x"], "cannot create PID file: Could not create '/no/x': No such file or directory"),
+    (["--chardev", "null,id=c", "--monitor", "c", "--monitor", "c"], "--monitor c: Device 'c' is in use"),
+    (["--chardev", "null,id=c", "--monitor", "c,mode=readline"], "--monitor c,mode=readline: Only QMP is supported"),
+    (["--export", "help"], "--export help: Help is not available for this option"),
+    (["--export", "nbd,id=e"], "--export nbd,id=e: Parameter 'node-name' is missing"),
+    (["--export", "nope,id=e,node-name=n"], "--export nope,id=e,node-name=n: Parameter 'type' does not accept value 'nope'"),
+    (
+        ["--blockdev", "null-co,node-name=n", "--export", "nbd,id=e,node-name=n"],
+        "--export nbd,id=e,node-name=n: NBD server not running",
+    ),
+    (["--nbd-server", "nope"], "--nbd-server nope: Expected '=' after parameter 'nope'"),
+    (
+        ["--nbd-server", "addr.type=unix,addr.path=n,nope=1"],
+        "--nbd-server addr.type=unix,addr.path=n,nope=1: Parameter 'nope' is unexpected",
+    ),
+    (
+        ["--nbd-server", "addr.type=unix,addr.path=a", "--nbd-server", "addr.type=unix,addr.path=b"],
+        "--nbd-server addr.type=unix,addr.path=b: NBD server already running",
+    ),
 ]
 
 
 @system
 @pytest.mark.parametrize("args, error", REFUSED_SYSTEM, ids=[" ".join(args) for args, _ in REFUSED_SYSTEM])
-def test_refused_system(run, args, error):
-    assert run(*args) == (1, "", error + "\n")
+def test_refused_system(run, target, args, error):
+    program = os.path.basename(target.program.command(target.manner)[0])
+    assert run(*args) == (1, "", error.replace("PROGRAM", program) + "\n")
+
+
+@pytest.mark.parametrize("chardev, error", REFUSED_CHARDEVS, ids=[chardev[:60] for chardev, _ in REFUSED_CHARDEVS])
+def test_refused_chardevs(run, target, chardev, error):
+    option = "-chardev" if target.manner == "system" else "--chardev"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        chardev = chardev.replace("PORT", str(taken.getsockname()[1]))
+        assert run(option, chardev) == (1, "", f"{option} {chardev}: {error}\n")
 
 
 @daemon

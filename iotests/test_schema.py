@@ -15,19 +15,17 @@ for case in negative_cases():
 # Commands that the schema describes and Blockbed does not have yet: they say so, and are listed nowhere. A name goes
 # from here when the command comes, or its test fails.
 UNIMPLEMENTED = set("""
-    add-fd balloon block-commit block-dirty-bitmap-add block-dirty-bitmap-clear block-dirty-bitmap-disable
+    add-fd block-commit block-dirty-bitmap-add block-dirty-bitmap-clear block-dirty-bitmap-disable
     block-dirty-bitmap-enable block-dirty-bitmap-merge block-dirty-bitmap-remove block-latency-histogram-set
     block-set-write-threshold block-stream block_set_io_throttle blockdev-change-medium blockdev-close-tray
     blockdev-insert-medium blockdev-mirror blockdev-open-tray blockdev-remove-medium blockdev-reopen
     blockdev-snapshot-delete-internal-sync blockdev-snapshot-internal-sync change-backing-file chardev-add
-    chardev-change chardev-remove chardev-send-break device-list-properties drive-mirror eject inject-nmi
-    migrate migrate-continue migrate-incoming migrate-pause migrate-recover migrate-set-capabilities
-    migrate-set-parameters migrate-start-postcopy migrate_cancel query-balloon query-chardev-backends
-    query-command-line-options query-cpu-definitions query-cpus-fast query-current-machine query-fdsets
-    query-hotpluggable-cpus query-machines query-memory-size-summary query-migrate query-migrate-capabilities
-    query-migrate-parameters query-pr-managers query-yank remove-fd ringbuf-read ringbuf-write send-key
-    set-action snapshot-delete snapshot-load snapshot-save system_wakeup watchdog-set-action x-blockdev-amend
-    x-blockdev-change x-blockdev-set-iothread x-debug-block-dirty-bitmap-sha256 yank
+    chardev-change chardev-remove chardev-send-break drive-mirror eject inject-nmi migrate migrate-continue
+    migrate-incoming migrate-pause migrate-recover migrate-set-parameters migrate-start-postcopy migrate_cancel
+    query-chardev-backends query-fdsets query-memory-size-summary query-migrate-parameters query-pr-managers
+    query-yank remove-fd ringbuf-read ringbuf-write send-key set-action snapshot-delete snapshot-load
+    snapshot-save system_wakeup watchdog-set-action x-blockdev-amend x-blockdev-change x-blockdev-set-iothread
+    x-debug-block-dirty-bitmap-sha256 yank
 """.split())
 
 

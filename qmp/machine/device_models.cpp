@@ -195,6 +195,27 @@ std::vector<std::span<const Property>> properties_of(const DeviceModel& model) {
   return sets;
 }
 
+std::string_view type_name(Type type) {
+  switch (type) {
+    case Type::kText:
+      return "str";
+    case Type::kSwitch:
+      return "bool";
+    case Type::kAuto:
+      return "OnOffAuto";
+    case Type::kSize:
+    case Type::kBlockSize:
+      return "size";
+    case Type::kInteger:
+      return "uint32";
+    case Type::kErrorAction:
+      return "BlockdevOnError";
+    case Type::kDriveType:
+      return "FdcDriveType";
+  }
+  return "str";
+}
+
 // A block size of a device is a power of two in this range.
 constexpr uint64_t kMinBlockSize = 512;
 constexpr uint64_t kMaxBlockSize = uint64_t{2} << 20;
@@ -274,6 +295,14 @@ std::string device_help() {
     text += "\n";
   }
   return text;
+}
+
+std::vector<std::pair<std::string, std::string>> list_device_properties(const DeviceModel& model) {
+  std::vector<std::pair<std::string, std::string>> list;
+  for (const std::span<const Property> set : properties_of(model)) {
+    for (const Property& property : set) list.emplace_back(property.name, type_name(property.type));
+  }
+  return list;
 }
 
 Expected<void> check_device_property(const DeviceModel& model, std::string_view property,

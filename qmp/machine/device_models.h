@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "qmp/schema/error.h"
@@ -49,6 +50,9 @@ std::span<const DeviceModel> device_models();
 const DeviceModel* find_device_model(std::string_view name);
 // What `-device help` prints.
 std::string device_help();
+
+// Name and type of each: {"write-cache", "OnOffAuto"}. None for models that do nothing here.
+std::vector<std::pair<std::string, std::string>> list_device_properties(const DeviceModel& model);
 
 // Checks the value of one property of a model that uses block nodes or gives a bus: "Property 'M.p'
 // not found", "Parameter 'p' expects integer".

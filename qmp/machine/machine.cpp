@@ -13,9 +13,9 @@ namespace {
 
 constexpr MachineType kTypes[] = {
     {"pc-i440fx-7.2", "pc", "Standard PC (i440FX + PIIX, 1996)", DriveInterface::kIde, "pci.0",
-     true, true, true},
+     true, true, true, 255},
     {"pc-q35-7.2", "q35", "Standard PC (Q35 + ICH9, 2009)", DriveInterface::kIde, "pcie.0", true,
-     false, false},
+     false, false, 288},
     {"none", "", "empty machine", DriveInterface::kNone, "", false, false, false},
 };
 
@@ -27,6 +27,8 @@ constexpr int kIdeBuses = 2;
 constexpr Permissions kSharedByDevices = Permission::kConsistentRead | Permission::kWriteUnchanged;
 
 }  // namespace
+
+std::span<const MachineType> machine_types() { return kTypes; }
 
 const MachineType* find_machine_type(std::string_view name) {
   const auto found = std::ranges::find_if(kTypes, [&](const MachineType& type) {
@@ -72,9 +74,21 @@ struct Machine::Device {
 };
 
 Machine::Machine(Graph& graph, Drives& drives, ObjectStore& objects, const MachineType& type)
-    : graph_(graph), drives_(drives), objects_(objects), type_(type) {}
+    : graph_(graph), drives_(drives), objects_(objects), type_(type) {
+  set_processors({});
+}
 
 Machine::~Machine() { BB_ASSERT(devices_.empty()); }
+
+void Machine::set_processors(const Processors& processors) {
+  processors_ = processors;
+  unattached_ = processor_count() == 0 ? 0 : processor_count() + 1;
+}
+
+std::string Machine::processor_path(uint64_t number) const {
+  // The second place is the first processor's interrupt controller's.
+  return fmt::format("/machine/unattached/device[{}]", number == 0 ? 0 : number + 1);
+}
 
 Machine::Device* Machine::find(std::string_view id) const {
   if (id.empty()) return nullptr;
@@ -499,7 +513,11 @@ Backend* Machine::backend_of(std::string_view qdev) const {
 
 void Machine::describe(QomNode& root) {
   QomNode& machine = root.child("machine", fmt::format("{}-machine", type_.name));
-  machine.child("unattached");
+  QomNode& unattached = machine.child("unattached");
+  for (uint64_t number = 0; number < processor_count(); ++number) {
+    const std::string path = processor_path(number);
+    unattached.child(std::string_view(path).substr(path.rfind('/') + 1), kProcessorType);
+  }
   machine.child("peripheral-anon");
   machine.child("peripheral");
   for (const auto& device : devices_) {

@@ -20,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,7 @@
 #include "qmp/commands/qom.h"
 #include "qmp/machine/device_models.h"
 #include "qmp/machine/drives.h"
+#include "qmp/machine/processors.h"
 
 namespace blockbed {
 
@@ -48,7 +50,14 @@ struct MachineType {
   bool has_ide = false;
   bool has_floppy = false;
   bool is_default = false;
+  uint64_t max_processors = 1;
+
+  bool has_processors() const { return max_processors > 1; }
 };
+// The newest of each.
+std::span<const MachineType> machine_types();
+// The type of the processors that there would be.
+inline constexpr std::string_view kProcessorType = "qemu64-x86_64-cpu";
 // By name or alias; null when there is none.
 const MachineType* find_machine_type(std::string_view name);
 std::string machine_help();
@@ -60,6 +69,12 @@ class Machine final : public DeviceDirectory {
 
   const MachineType& type() const { return type_; }
   Drives& drives() { return drives_; }
+
+  // Before devices are made: processors have places among them.
+  void set_processors(const Processors& processors);
+  const Processors& processors() const { return processors_; }
+  uint64_t processor_count() const { return type_.has_processors() ? processors_.count : 0; }
+  std::string processor_path(uint64_t number) const;
 
   // `driver`, `id`, `bus` and properties, values as text.
   Task<Expected<void>> add_device(OptionText properties);
@@ -99,7 +114,8 @@ class Machine final : public DeviceDirectory {
   const MachineType& type_;
   std::list<std::unique_ptr<Device>> devices_;
   int anonymous_ = 0;
-  int unattached_ = 0;
+  Processors processors_;
+  uint64_t unattached_ = 0;
   int scsi_buses_ = 0;
 };
 
@@ -110,4 +126,7 @@ Expected<OptionText> device_properties(const json::Object& arguments);
 // device_add, device_del, drive_add, drive_del.
 void register_machine_commands(CommandTable& commands, HumanTable& human, Machine& machine,
                                Graph& graph, class ExportRegistry& exports);
+// query-machines, query-cpus-fast, device-list-properties and the like: what management software
+// asks before it starts a guest.
+void register_machine_queries(CommandTable& commands, const Machine& machine);
 }  // namespace blockbed

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "block/runtime/assert.h"
+#include "block/runtime/socket_failure.h"
 
 namespace blockbed {
 namespace {
@@ -12,36 +13,11 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 // After a failed accept() (no descriptors left): long enough not to spin.
 constexpr int64_t kAcceptAgainNs = 100'000'000;
-constexpr int kStandardInput = 0;
-constexpr int kStandardOutput = 1;
 
 std::string host_and_port(const InetAddress& inet) {
   const bool v6 = inet.host.find(':') != std::string::npos;
   return v6 ? fmt::format("[{}]:{}", inet.host, inet.port)
             : fmt::format("{}:{}", inet.host, inet.port);
-}
-
-std::string cannot_listen(const SocketAddress& address, Errno error) {
-  const std::string reason = strerror_text(error);
-  if (const auto* unix = std::get_if<UnixAddress>(&address)) {
-    return fmt::format("Failed to bind socket to {}: {}", unix->path, reason);
-  }
-  if (std::holds_alternative<InetAddress>(address)) {
-    return fmt::format("Failed to find an available port: {}", reason);
-  }
-  const int descriptor = std::get<DescriptorAddress>(address).descriptor;
-  return fmt::format("File descriptor '{}' is not a socket", descriptor);
-}
-
-std::string cannot_connect(const SocketAddress& address, Errno error) {
-  const std::string reason = strerror_text(error);
-  if (const auto* unix = std::get_if<UnixAddress>(&address)) {
-    return fmt::format("Failed to connect to '{}': {}", unix->path, reason);
-  }
-  if (const auto* inet = std::get_if<InetAddress>(&address)) {
-    return fmt::format("Failed to connect to '{}:{}': {}", inet->host, inet->port, reason);
-  }
-  return cannot_listen(address, error);
 }
 
 }  // namespace
@@ -52,13 +28,19 @@ Endpoint::Endpoint(Env& env, EndpointOptions options)
 Endpoint::~Endpoint() = default;
 
 Task<Expected<void>> Endpoint::open() {
-  if (is_stdio()) {
-    auto stream = env_.adopt_stream(kStandardInput, kStandardOutput);
+  if (!options_.address) {
+    auto stream = env_.adopt_stream(options_.input, options_.output);
     if (!stream) co_return fail(strerror_text(stream.error()));
     first_ = *std::move(stream);
     co_return Expected<void>();
   }
   const SocketAddress& address = *options_.address;
+  if (auto wrong = address_failure(address)) {
+    Error error(*std::move(wrong));
+    if (std::holds_alternative<UnixAddress>(address))
+      error.hint = fmt::format("Path must be less than {} bytes", kMaxUnixPath);
+    co_return fail(std::move(error));
+  }
   const auto* inherited = std::get_if<DescriptorAddress>(&address);
   if (options_.server) {
     Result<std::unique_ptr<Listener>> listener;
@@ -67,7 +49,7 @@ Task<Expected<void>> Endpoint::open() {
     } else {
       listener = co_await env_.listen(address);
     }
-    if (!listener) co_return fail(cannot_listen(address, listener.error()));
+    if (!listener) co_return fail(listen_failure(address, listener.error()));
     listener_ = *std::move(listener);
     co_return Expected<void>();
   }
@@ -77,9 +59,13 @@ Task<Expected<void>> Endpoint::open() {
   } else {
     stream = co_await env_.connect(address);
   }
-  // With `reconnect` a peer that is not there yet is waited for.
-  if (!stream && options_.reconnect_seconds > 0) co_return Expected<void>();
-  if (!stream) co_return fail(cannot_connect(address, stream.error()));
+  if (!stream) {
+    std::string failure = connect_failure(address, stream.error());
+    if (options_.reconnect_seconds == 0) co_return fail(std::move(failure));
+    // A peer that is not there yet is waited for.
+    first_failure_ = std::move(failure);
+    co_return Expected<void>();
+  }
   first_ = *std::move(stream);
   co_return Expected<void>();
 }
@@ -125,17 +111,21 @@ void Endpoint::close() {
 }
 
 std::string Endpoint::description() const {
-  if (is_stdio()) return "stdio";
+  if (!options_.address) return options_.description;
   const SocketAddress address = listener_ ? listener_->address() : *options_.address;
-  std::string text = connected_ ? "" : "disconnected:";
+  std::string text = peer_ ? "" : "disconnected:";
   if (const auto* unix = std::get_if<UnixAddress>(&address)) {
-    text += fmt::format("unix:{}{}", unix->path, unix->abstract ? ",abstract=on" : "");
+    text += fmt::format("unix:{}{}", unix->path, unix->abstract ? ",abstract=on,tight=on" : "");
   } else if (const auto* inet = std::get_if<InetAddress>(&address)) {
-    text += fmt::format("tcp:{}", host_and_port(*inet));
+    // QEMU prints brackets once there is a client.
+    text += peer_ ? fmt::format("tcp:{}", host_and_port(*inet))
+                  : fmt::format("tcp:{}:{}", inet->host, inet->port);
   } else {
     text += fmt::format("fd:{}", std::get<DescriptorAddress>(address).descriptor);
   }
-  return options_.server ? text + ",server=on" : text;
+  if (options_.server) text += ",server=on";
+  const InetAddress* other = peer_ ? std::get_if<InetAddress>(&*peer_) : nullptr;
+  return other == nullptr ? text : fmt::format("{} <-> {}", text, host_and_port(*other));
 }
 
 }  // namespace blockbed

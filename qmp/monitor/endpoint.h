@@ -1,5 +1,5 @@
 // Where a monitor's clients come from: a socket that listens, a socket that connects, an inherited
-// descriptor, standard input and output.
+// descriptor, a pair of descriptors such as standard input and output.
 //
 // Contract
 //  - open() binds, connects or adopts, so that a wrong address is an error at start-up; with `wait`
@@ -24,8 +24,12 @@
 namespace blockbed {
 
 struct EndpointOptions {
-  // Absent: standard input and output.
+  // Absent: a pair of descriptors, which stay their owner's.
   std::optional<SocketAddress> address;
+  int input = 0;
+  int output = 1;
+  // What query-chardev says of the pair.
+  std::string description = "stdio";
   bool server = false;
   // For a server: open() returns after the first client has come.
   bool wait = true;
@@ -49,11 +53,14 @@ class Endpoint {
   Task<Result<std::unique_ptr<Stream>>> next();
   void close();
 
-  bool is_stdio() const { return !options_.address; }
+  bool is_stdio() const { return !options_.address && options_.input == 0; }
   // As query-chardev shows it: "unix:/p,server=on", "disconnected:tcp:127.0.0.1:5,server=on",
   // "stdio".
   std::string description() const;
-  void set_connected(bool connected) { connected_ = connected; }
+  // The client that is served, and none after it.
+  void set_peer(std::optional<SocketAddress> peer) { peer_ = std::move(peer); }
+  // With `reconnect`: why the first attempt failed, if it did.
+  const std::string& first_failure() const { return first_failure_; }
 
  private:
   Task<Result<std::unique_ptr<Stream>>> connect_again();
@@ -63,7 +70,8 @@ class Endpoint {
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Stream> first_;
   std::unique_ptr<Timer> timer_;
-  bool connected_ = false;
+  std::optional<SocketAddress> peer_;
+  std::string first_failure_;
   bool closed_ = false;
 };
 

@@ -47,9 +47,9 @@ Task<void> Monitor::serve_endpoint(Endpoint& endpoint, MonitorMode mode) {
   while (!stopping_) {
     auto stream = co_await endpoint.next();
     if (!stream) co_return;
-    endpoint.set_connected(true);
+    endpoint.set_peer((*stream)->peer());
     co_await serve_stream(*std::move(stream), mode, endpoint.is_stdio());
-    endpoint.set_connected(false);
+    endpoint.set_peer(std::nullopt);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <tuple>
 
 #include "qmp/schema/scalar_text.h"
 #include "qmp/server/messages.h"
@@ -12,12 +13,56 @@ namespace blockbed::server {
 
 namespace {
 
-constexpr std::string_view kSinks[] = {
-    "null",    "vc",       "ringbuf",   "memory",       "msmouse", "testdev",  "wctablet",
-    "mux",     "udp",      "pipe",      "serial",       "tty",     "parallel", "parport",
-    "braille", "spicevmc", "spiceport", "qemu-vdagent", "dbus"};
+struct Backend {
+  std::string_view name;
+  ChardevKind kind = ChardevKind::kSink;
+  // What it asks for when there is no path.
+  std::string_view without_path;
+};
+
+constexpr Backend kBackends[] = {
+    {"socket", ChardevKind::kSocket, {}},
+    {"stdio", ChardevKind::kStdio, {}},
+    {"file", ChardevKind::kFile, "chardev: file: no filename given"},
+    {"pipe", ChardevKind::kPipe, "chardev: pipe: no device path given"},
+    {"serial", ChardevKind::kDevice, "chardev: serial/tty: no device path given"},
+    {"tty", ChardevKind::kDevice, "chardev: serial/tty: no device path given"},
+    {"pty", ChardevKind::kPty, {}},
+    {"null"},
+    {"vc"},
+    {"ringbuf"},
+    {"memory"},
+    {"msmouse"},
+    {"testdev"},
+    {"wctablet"},
+    {"mux"},
+    {"udp"},
+    {"parallel"},
+    {"parport"},
+    {"braille"},
+    {"spicevmc"},
+    {"spiceport"},
+    {"qemu-vdagent"},
+    {"dbus"}};
+
+// Of any backend: the options are one list.
+constexpr std::string_view kOptions[] = {
+    "backend",   "id",        "path",    "host",      "port",      "fd",        "localaddr",
+    "to",        "ipv4",      "ipv6",    "wait",      "server",    "delay",     "nodelay",
+    "tls-creds", "tls-authz", "telnet",  "tn3270",    "websocket", "width",     "height",
+    "cols",      "rows",      "mux",     "signal",    "name",      "debug",     "size",
+    "chardev",   "append",    "logfile", "logappend", "mouse",     "clipboard", "localport",
+    "reconnect", "abstract",  "tight"};
 
 Expected<ChardevSpec> parse_socket(OptionText options) {
+  for (const char* protocol : {"telnet", "tn3270", "websocket"}) {
+    auto wanted = options.take_switch(protocol, false);
+    if (!wanted) return std::unexpected(wanted.error());
+    if (*wanted) return fail(fmt::format("'{}' is not implemented by Blockbed", protocol));
+  }
+  if (options.has("tls-creds")) return fail("'tls-creds' is not implemented by Blockbed");
+  if (options.has("path") + options.has("fd") + options.has("host") > 1)
+    return fail("None or one of 'path', 'fd' or 'host' option required.");
   ChardevSpec spec;
   spec.kind = ChardevKind::kSocket;
   spec.backend = "socket";
@@ -47,7 +92,7 @@ Expected<ChardevSpec> parse_socket(OptionText options) {
     if (!abstract) return std::unexpected(abstract.error());
     address.abstract = *abstract;
     spec.endpoint.address = address;
-  } else if (options.has("host") || options.has("port")) {
+  } else if (options.has("host")) {
     InetAddress address;
     address.host = options.text("host");
     const auto port = options.take("port");
@@ -80,34 +125,44 @@ Expected<ChardevSpec> parse_socket(OptionText options) {
 }  // namespace
 
 Expected<ChardevSpec> parse_chardev(OptionText options) {
+  for (const auto& [key, value] : options.items()) {
+    if (std::ranges::find(kOptions, key) == std::end(kOptions))
+      return fail(fmt::format("Invalid parameter '{}'", key));
+  }
   const auto backend = options.take("backend");
   if (!backend) return fail(fmt::format("chardev: \"{}\" missing backend", options.text("id")));
   const auto id = options.take("id");
   if (!id) return fail("chardev: no id specified");
+  const auto known = std::ranges::find(kBackends, *backend, &Backend::name);
+  if (known == std::end(kBackends))
+    return fail(fmt::format("'{}' is not a valid char driver name", *backend));
+  auto multiplexed = options.take_switch("mux", false);
+  if (!multiplexed) return std::unexpected(multiplexed.error());
+  auto append = options.take_switch("append", false);
+  if (!append) return std::unexpected(append.error());
   Expected<ChardevSpec> spec;
-  if (*backend == "socket") {
+  if (known->kind == ChardevKind::kSocket) {
     spec = parse_socket(std::move(options));
     if (!spec) return spec;
-  } else if (*backend == "stdio") {
-    spec->kind = ChardevKind::kStdio;
-  } else if (*backend == "file") {
-    spec->kind = ChardevKind::kFile;
-    if (!options.has("path")) return fail("chardev: file: no filename given");
-  } else if (*backend == "pty") {
-    spec->kind = ChardevKind::kPty;
-  } else if (std::ranges::find(kSinks, *backend) != std::end(kSinks)) {
-    spec->kind = ChardevKind::kSink;
   } else {
-    return fail(fmt::format("'{}' is not a valid char driver name", *backend));
+    if (!known->without_path.empty() && !options.has("path"))
+      return fail(std::string(known->without_path));
+    spec->path = options.text("path");
   }
+  spec->kind = known->kind;
   spec->backend = *backend;
   spec->id = *id;
+  spec->multiplexed = *multiplexed;
+  spec->append = *append;
   return spec;
 }
 
 std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view text) {
-  if (text.starts_with("mon:")) text.remove_prefix(4);
   ChardevSpec spec;
+  if (text.starts_with("mon:")) {
+    text.remove_prefix(4);
+    spec.multiplexed = true;
+  }
   if (text == "stdio") {
     spec.kind = ChardevKind::kStdio;
     spec.backend = "stdio";
@@ -123,9 +178,14 @@ std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view t
     spec.backend = "pty";
     return spec;
   }
-  if (text.starts_with("file:")) {
-    spec.kind = ChardevKind::kFile;
-    spec.backend = "file";
+  for (const auto& [prefix, kind, backend] :
+       {std::tuple{"file:", ChardevKind::kFile, "file"},
+        std::tuple{"pipe:", ChardevKind::kPipe, "pipe"},
+        std::tuple{"/dev/", ChardevKind::kDevice, "serial"}}) {
+    if (!text.starts_with(prefix)) continue;
+    spec.kind = kind;
+    spec.backend = backend;
+    spec.path = kind == ChardevKind::kDevice ? text : text.substr(5);
     return spec;
   }
   std::string_view rest;
@@ -136,13 +196,16 @@ std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view t
   if (text.starts_with("unix:")) {
     // "unix:/p,server=on" and "unix:path=/p,server=on"
     options = text.substr(5);
-  } else if (text.starts_with("tcp:")) {
-    rest = text.substr(4, comma == std::string_view::npos ? comma : comma - 4);
+  } else if (text.starts_with("tcp:") || text.starts_with("telnet:") ||
+             text.starts_with("websocket:")) {
+    const std::size_t begin = text.find(':') + 1;
+    rest = text.substr(begin, comma == std::string_view::npos ? comma : comma - begin);
     const std::size_t colon = rest.rfind(':');
-    if (colon == std::string_view::npos) return std::nullopt;
+    if (colon == std::string_view::npos) return fail(fmt::format("parse error: {}", text));
     std::string_view host = rest.substr(0, colon);
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
     options = fmt::format("host={},port={}{}", host, rest.substr(colon + 1), tail);
+    if (!text.starts_with("tcp:")) options += fmt::format(",{}=on", text.substr(0, begin - 1));
   } else if (text.starts_with("fd:")) {
     options = fmt::format("fd={}", text.substr(3));
   } else {
@@ -156,17 +219,25 @@ std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view t
 Chardevs::~Chardevs() { close(); }
 
 Task<Expected<void>> Chardevs::add(ChardevSpec spec, std::string location) {
-  if (has(spec.id)) co_return fail(fmt::format("Duplicate ID '{}' for chardev", spec.id));
+  if (devices_.contains(spec.id))
+    co_return fail(fmt::format("Duplicate ID '{}' for chardev", spec.id));
   Device device;
   if (spec.kind == ChardevKind::kStdio) {
     if (stdio_used_) co_return fail("cannot use stdio by multiple character devices");
     stdio_used_ = true;
   }
-  if (spec.kind == ChardevKind::kStdio || spec.kind == ChardevKind::kSocket) {
-    device.endpoint = std::make_unique<Endpoint>(env_, spec.endpoint);
+  device.spec = std::move(spec);
+  if (auto opened = open_file(device); !opened) co_return fail(std::move(opened).error());
+  if (device.file || device.spec.kind == ChardevKind::kStdio ||
+      device.spec.kind == ChardevKind::kSocket) {
+    device.endpoint = std::make_unique<Endpoint>(env_, device.spec.endpoint);
     device.seen = device.endpoint.get();
     if (auto opened = co_await device.endpoint->open(); !opened)
       co_return fail(std::move(opened).error());
+    if (!device.endpoint->first_failure().empty()) {
+      report_error("", fmt::format("Unable to connect character device {}: {}", device.spec.id,
+                                   device.endpoint->first_failure()));
+    }
     if (device.endpoint->must_wait()) {
       report_info(location, fmt::format("QEMU waiting for connection on: {}",
                                         device.endpoint->description()));
@@ -174,10 +245,52 @@ Task<Expected<void>> Chardevs::add(ChardevSpec spec, std::string location) {
         co_return fail(std::move(waited).error());
     }
   }
-  device.spec = std::move(spec);
   std::string id = device.spec.id;
   devices_.emplace(std::move(id), std::move(device));
   co_return Expected<void>();
+}
+
+Expected<void> Chardevs::open_file(Device& device) {
+  ChardevSpec& spec = device.spec;
+  Expected<CharacterFile> file = std::unexpected(Error());
+  switch (spec.kind) {
+    case ChardevKind::kFile:
+      file = CharacterFile::open_output(spec.path, spec.append);
+      break;
+    case ChardevKind::kPipe:
+      file = CharacterFile::open_pipe(spec.path);
+      break;
+    case ChardevKind::kDevice:
+      file = CharacterFile::open_device(spec.path);
+      break;
+    case ChardevKind::kPty:
+      file = CharacterFile::open_pty();
+      break;
+    case ChardevKind::kSocket:
+    case ChardevKind::kStdio:
+    case ChardevKind::kSink:
+      return {};
+  }
+  if (!file) return std::unexpected(std::move(file).error());
+  spec.endpoint.input = file->input();
+  spec.endpoint.output = file->output();
+  spec.endpoint.description = spec.backend;
+  if (spec.kind == ChardevKind::kPty) {
+    spec.endpoint.description += ":" + file->name();
+    write_stdout(fmt::format("char device redirected to {} (label {})\n", file->name(), spec.id));
+  }
+  device.file = *std::move(file);
+  return {};
+}
+
+Expected<void> Chardevs::claim(std::string_view id) {
+  const auto found = devices_.find(id);
+  if (found == devices_.end()) return fail(fmt::format("chardev \"{}\" not found", id));
+  Device& device = found->second;
+  if (device.claimed && !device.spec.multiplexed)
+    return fail(fmt::format("Device '{}' is in use", id));
+  device.claimed = true;
+  return {};
 }
 
 std::unique_ptr<Endpoint> Chardevs::take(std::string_view id) {
@@ -194,9 +307,8 @@ void Chardevs::close() {
 std::vector<Chardevs::Description> Chardevs::descriptions() const {
   std::vector<Description> result;
   for (const auto& [id, device] : devices_) {
-    const bool is_endpoint = device.seen != nullptr;
-    result.push_back({id, is_endpoint ? device.seen->description() : device.spec.backend,
-                      is_endpoint && device.endpoint == nullptr});
+    result.push_back({id, device.seen != nullptr ? device.seen->description() : device.spec.backend,
+                      device.claimed});
   }
   return result;
 }

@@ -77,9 +77,8 @@ Task<Expected<void>> add_monitor(Engine& engine, const std::string& text) {
   if (!parsed) co_return fail(std::move(parsed).error());
   auto option = read_monitor_option(std::move(*parsed));
   if (!option) co_return fail(std::move(option).error());
-  if (!engine.chardevs().has(option->chardev)) {
-    co_return fail(fmt::format("chardev \"{}\" not found", option->chardev));
-  }
+  if (auto claimed = engine.chardevs().claim(option->chardev); !claimed)
+    co_return fail(std::move(claimed).error());
   if (auto endpoint = engine.chardevs().take(option->chardev)) {
     engine.monitor().serve(std::move(endpoint),
                            option->pretty ? MonitorMode::kControlPretty : MonitorMode::kControl);

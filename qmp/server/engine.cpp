@@ -88,7 +88,10 @@ void Engine::register_commands() {
   register_export_commands(commands_, export_services());
   register_human_block_commands(human_, graph_, jobs_, devices, *qemu_io_);
   register_job_families(commands_, graph_, jobs_);
-  if (machine_) register_machine_commands(commands_, human_, *machine_, graph_, exports_);
+  if (machine_) {
+    register_machine_commands(commands_, human_, *machine_, graph_, exports_);
+    register_machine_queries(commands_, *machine_);
+  }
 
   namespace c = schema::commands;
   commands_.implement<c::QueryChardev>(
@@ -105,11 +108,12 @@ void Engine::register_commands() {
       });
 
   qom_.add_provider([this](QomNode& root) { objects_.describe(root); });
-  std::vector<std::string> types = {"iothread",       "secret",        "throttle-group",
-                                    "tls-creds-x509", "tls-creds-psk", "tls-creds-anon",
-                                    "authz-simple",   "authz-list",    "memory-backend-ram",
-                                    "rng-random",     "rng-builtin"};
+  std::vector<std::string> types;
+  for (const std::string_view name : schema::names(schema::ObjectType{})) types.emplace_back(name);
   if (machine_) {
+    for (const MachineType& type : machine_types())
+      types.push_back(fmt::format("{}-machine", type.name));
+    types.emplace_back(kProcessorType);
     types.push_back("tcg-accel");
     for (const DeviceModel& model : device_models()) types.emplace_back(model.name);
     qom_.add_provider([this](QomNode& root) { machine_->describe(root); });

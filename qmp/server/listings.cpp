@@ -70,7 +70,9 @@ void print_object_types() {
 }
 
 void print_chardev_types() {
-  write_stdout("Available chardev backend types: \n  file\n  null\n  socket\n  stdio\n  vc\n");
+  write_stdout(
+      "Available chardev backend types: \n  pty\n  file\n  socket\n  stdio\n  null\n  pipe\n  "
+      "serial\n  vc\n");
 }
 
 int answer_system_question(const OptionUse& question) {

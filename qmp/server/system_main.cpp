@@ -32,6 +32,7 @@ struct MonitorPlan {
 // The machine and what is said about it, from -machine, -accel, -uuid, -name.
 struct MachinePlan {
   const MachineType* type = nullptr;
+  Processors processors;
   MachineIdentity identity;
 };
 
@@ -60,6 +61,13 @@ std::expected<MachinePlan, StartFailure> plan_machine(const SystemOptions& optio
       }
     }
     accelerators = parsed->text("accel");
+  }
+  if (options.processors) {
+    auto parsed = OptionText::parse(options.processors->value, "cpus");
+    if (!parsed) return failure(options.processors->location, full_text(parsed.error()));
+    auto processors = Processors::parse(*parsed, *plan.type);
+    if (!processors) return failure("", full_text(processors.error()));
+    plan.processors = *processors;
   }
   static constexpr std::string_view kAccelerators[] = {"tcg", "kvm", "qtest", "xen",
                                                        "hax", "hvf", "nvmm",  "whpx"};
@@ -171,6 +179,13 @@ Task<std::expected<std::vector<MonitorPlan>, StartFailure>> plan_monitors(
       auto parsed = OptionText::parse(use.value, "chardev");
       if (!parsed) co_return failure(use.location, full_text(parsed.error()));
       print_warnings(use.location, parsed->warnings());
+      static constexpr std::string_view kMonitorOptions[] = {"mode", "chardev", "pretty", "id"};
+      for (const auto& [key, value] : parsed->items()) {
+        if (std::ranges::find(kMonitorOptions, key) == std::end(kMonitorOptions))
+          co_return failure(use.location, fmt::format("Invalid parameter '{}'", key));
+      }
+      if (!parsed->has("chardev"))
+        co_return failure(use.location, "Parameter 'chardev' is missing");
       const std::string mode = parsed->text("mode", "readline");
       auto pretty = parsed->take_switch("pretty", false);
       if (!pretty) co_return failure(use.location, full_text(pretty.error()));
@@ -179,10 +194,12 @@ Task<std::expected<std::vector<MonitorPlan>, StartFailure>> plan_monitors(
       } else if (mode != "readline") {
         co_return failure(use.location,
                           fmt::format("Parameter 'mode' does not accept value '{}'", mode));
+      } else if (*pretty) {
+        co_return failure(use.location, "'pretty' is not compatible with HMP monitors");
       }
       plan.chardev = parsed->text("chardev");
     } else {
-      if (use.value == "none") continue;
+      if (use.name == "monitor" && use.value == "none") continue;
       plan.mode = use.name == "qmp"          ? MonitorMode::kControl
                   : use.name == "qmp-pretty" ? MonitorMode::kControlPretty
                                              : MonitorMode::kHuman;
@@ -201,9 +218,8 @@ Task<std::expected<std::vector<MonitorPlan>, StartFailure>> plan_monitors(
         if (!added) co_return failure(use.location, full_text(added.error()));
       }
     }
-    if (!engine.chardevs().has(plan.chardev)) {
-      co_return failure(use.location, fmt::format("chardev \"{}\" not found", plan.chardev));
-    }
+    if (auto claimed = engine.chardevs().claim(plan.chardev); !claimed)
+      co_return failure(use.location, full_text(claimed.error()));
     plans.push_back(std::move(plan));
   }
   co_return plans;
@@ -216,8 +232,6 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
   std::string id = "qtest";
   if (text.starts_with("chardev:")) {
     id = text.substr(8);
-    if (!engine.chardevs().has(id))
-      co_return failure(options.qtest->location, fmt::format("chardev \"{}\" not found", id));
   } else {
     auto spec = parse_chardev_short_form(text);
     if (!spec) {
@@ -229,6 +243,8 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
     auto added = co_await engine.chardevs().add(std::move(**spec), options.qtest->location);
     if (!added) co_return failure(options.qtest->location, full_text(added.error()));
   }
+  if (auto claimed = engine.chardevs().claim(id); !claimed)
+    co_return failure(options.qtest->location, full_text(claimed.error()));
   co_return std::make_unique<QtestServer>(engine.env().executor(), engine.chardevs().take(id));
 }
 
@@ -333,10 +349,10 @@ int run_system(const std::vector<std::string>& arguments) {
     report_error(plan.error().location, plan.error().text);
     return 1;
   }
-  for (const auto& [use, what] : {std::pair{&options->incoming, "migration"},
-                                  std::pair{&options->loadvm, "snapshots of a machine"}}) {
+  for (const auto& [use, what] : {std::pair{&options->incoming, "Migration"},
+                                  std::pair{&options->loadvm, "Loading a snapshot"}}) {
     if (!*use) continue;
-    report_error((*use)->location, fmt::format("{} are not implemented by Blockbed", what));
+    report_error((*use)->location, fmt::format("{} is not implemented by Blockbed", what));
     return 1;
   }
   std::unique_ptr<Daemon> daemon;
@@ -359,6 +375,7 @@ int run_system(const std::vector<std::string>& arguments) {
   }
   ProductionEnv env;
   Engine engine(env, Manner::kSystem, plan->type, std::move(plan->identity));
+  engine.machine().set_processors(plan->processors);
   return env.run_until_complete(serve(env, engine, *options, daemon.get()));
 }
 

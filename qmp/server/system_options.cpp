@@ -19,6 +19,7 @@ enum class Act {
   kGlobal,
   kAccelerator,
   kMachine,
+  kProcessors,
   kQtest,
   kIncoming,
   kLoadvm,
@@ -145,7 +146,7 @@ constexpr Known kKnown[] = {
     {"set", true},
     {"singlestep", false},
     {"smbios", true},
-    {"smp", true},
+    {"smp", true, Act::kProcessors},
     {"snapshot", false, Act::kSnapshot},
     {"spice", true},
     {"tpmdev", true},
@@ -213,6 +214,9 @@ void apply(SystemOptions& options, Act act, OptionUse use) {
       break;
     case Act::kMachine:
       options.machine = std::move(use);
+      break;
+    case Act::kProcessors:
+      options.processors = std::move(use);
       break;
     case Act::kQtest:
       options.qtest = std::move(use);

@@ -29,7 +29,7 @@ struct SystemOptions {
       accelerators;
   // Answered and done with, in order of appearance: -version, -machine help, ...
   std::optional<OptionUse> question;
-  std::optional<OptionUse> machine, qtest, incoming, loadvm, pidfile, uuid;
+  std::optional<OptionUse> machine, processors, qtest, incoming, loadvm, pidfile, uuid;
   std::string name;
   bool start_paused = false;
   bool no_defaults = false;
