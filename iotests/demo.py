@@ -26,6 +26,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -48,8 +49,13 @@ RECORD_MAGIC = b"blockbed record\n"
 class Screen:
     """Steps with their time and rate; a bar while one is under way, when somebody watches."""
 
+    LABEL = 46
+    BAR = 30
+
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
+        # A line that a terminal wraps by itself is hard to read, and a bar on it cannot be drawn over.
+        self._columns = max(shutil.get_terminal_size().columns, self.LABEL + 24) if self.live else 1000
         self._start = time.monotonic()
 
     def title(self, text: str) -> None:
@@ -58,23 +64,28 @@ class Screen:
     def bar(self, label: str, done: int, total: int) -> None:
         if not self.live:
             return
-        width = 30
+        width = min(self.BAR, self._columns - self.LABEL - 12)
         filled = width * done // max(total, 1)
-        print(f"\r  {label:<44} [{'#' * filled}{'.' * (width - filled)}] {100 * done // max(total, 1):3d} %", end="", flush=True)
+        print(f"\r  {label:<{self.LABEL}} [{'#' * filled}{'.' * (width - filled)}] {100 * done // max(total, 1):3d} %", end="", flush=True)
 
     def line(self, label: str, seconds: float | None = None, size: int | None = None, detail: str = "") -> None:
-        text = f"  {label:<44}"
+        text = f"  {label:<{self.LABEL}}"
         if seconds is not None:
             text += f" {seconds:7.3f} s"
         if size is not None and seconds:
             text += f" {size / MIB / seconds:8.0f} MiB/s"
-        if detail:
+        if detail and len(text) + 2 + len(detail) <= self._columns:
             text += f"  {detail}"
+        elif detail:
+            indent = " " * 6
+            text += "\n" + textwrap.fill(detail, self._columns, initial_indent=indent, subsequent_indent=indent)
         print(("\r\033[K" if self.live else "") + text.rstrip(), flush=True)
 
     @contextlib.contextmanager
     def step(self, label: str, size: int | None = None):
         start = time.monotonic()
+        if self.live:
+            print(f"  {label:<{self.LABEL}} ...", end="", flush=True)
         yield
         self.line(label, time.monotonic() - start, size)
 
@@ -268,6 +279,21 @@ def wait_for_jobs(qmp: Qmp, screen: Screen, jobs: set[str], label: str) -> None:
             left.discard(event["data"]["device"])
 
 
+def nbdcopy(screen: Screen, label: str, uri: str, copy: Path) -> None:
+    """Its progress comes over a pipe, as lines like `17/100`."""
+    reading, writing = os.pipe()
+    command = ["nbdcopy", f"--progress={writing}", uri, str(copy)]
+    with open(reading) as lines:
+        with subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.PIPE, text=True) as process:
+            os.close(writing)
+            for line in lines:
+                done, _, total = line.strip().partition("/")
+                screen.bar(label, int(done), int(total))
+            errors = process.stderr.read()
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\nexit status {process.returncode}\n{errors}")
+
+
 def show(server: Path, directory: Path) -> None:
     screen = Screen()
     print("Blockbed: a live backup, from end to end")
@@ -342,8 +368,9 @@ def show(server: Path, directory: Path) -> None:
         for index, copy in enumerate(copies):
             before = numbered.acknowledged
             start = time.monotonic()
-            run("nbdcopy", f"nbd+unix:///fleece?socket={exports}", copy)
-            screen.line(f"nbdcopy of the fleece, reading {index + 1}", time.monotonic() - start, DISK_SIZE,
+            label = f"nbdcopy of the fleece, reading {index + 1}"
+            nbdcopy(screen, label, f"nbd+unix:///fleece?socket={exports}", copy)
+            screen.line(label, time.monotonic() - start, DISK_SIZE,
                         detail=f"{numbered.acknowledged - before} records were written meanwhile")
         qmp.execute("nbd-server-remove", {"name": "fleece"})
         qmp.execute("block-job-complete", {"device": "fleecing"})
@@ -396,6 +423,9 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="blockbed-demo-"))
     try:
         show(options.server.resolve(), directory)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     finally:
         if options.keep:
             print(f"The images are in {directory}")
