@@ -1,5 +1,5 @@
 // Each request to the file fails once, in turn, until none is left to fail: an error is told,
-// nothing else breaks.
+// nothing else breaks. Disks that fill up: full_disk_test.cpp.
 #include <gtest/gtest.h>
 
 #include "block/formats/qcow2/check.h"
@@ -139,103 +139,6 @@ TEST(Qcow2Faults, Reads) { fail_each(sim::kSimRead, options(512, 16), false, EIO
 TEST(Qcow2Faults, Flushes) { fail_each(sim::kSimFlush, options(512, 16), false, EIO); }
 TEST(Qcow2Faults, LazyWrites) { fail_each(sim::kSimWrite, options(512, 8), true, EIO); }
 TEST(Qcow2Faults, LazyFlushes) { fail_each(sim::kSimFlush, options(512, 8), true, EIO); }
-
-// A disk that fills up: what a write was told to have done is there after the image was closed,
-// though its table entries and counts waited in memory.
-struct Spread {
-  CreateOptions create;
-  // Between the writes, in clusters: how many of them share a table.
-  uint64_t stride;
-  bool lazy = false;
-};
-
-Task<uint64_t> fill_up(Env& env, Spread spread, Bytes& written) {
-  MetadataOptions options = writable_options();
-  options.lazy_refcounts = spread.lazy;
-  auto opened = co_await open_image(env, "disk", options);
-  EXPECT_TRUE(opened);
-  if (!opened) co_return 0;
-  Image& image = *(*opened)->image;
-  const uint64_t cluster = image.geometry().cluster_size;
-  const uint64_t clusters = spread.create.size / cluster;
-  uint64_t refused = 0;
-  for (uint64_t i = 0; i < clusters; ++i) {
-    const uint64_t at = i * spread.stride % clusters;
-    const auto value = static_cast<std::byte>(1 + i % 250);
-    Bytes data(cluster, value);
-    auto done = i % 5 == 4 ? co_await image.write_compressed(at * cluster,
-                                                             IoVector(data.data(), data.size()))
-                           : co_await image.write(at * cluster, IoVector(data.data(), data.size()));
-    if (done) {
-      written[at] = value;
-    } else {
-      EXPECT_EQ(done.error().number(), ENOSPC);
-      ++refused;
-    }
-  }
-  auto flushed = co_await image.flush();
-  EXPECT_TRUE(flushed) << flushed.error().number();
-  auto closed = co_await (*opened)->close();
-  EXPECT_TRUE(closed) << closed.error().number();
-  co_return refused;
-}
-
-Task<void> look_again(Env& env, const Bytes& written) {
-  auto opened = co_await open_image(env, "disk", MetadataOptions());
-  EXPECT_TRUE(opened);
-  if (!opened) co_return;
-  Image& image = *(*opened)->image;
-  const uint64_t cluster = image.geometry().cluster_size;
-  for (uint64_t i = 0; i < written.size(); ++i) {
-    if (written[i] == std::byte{0}) continue;
-    Bytes data(cluster);
-    EXPECT_TRUE(co_await image.read(i * cluster, IoVector(data.data(), data.size())));
-    EXPECT_EQ(data, Bytes(cluster, written[i])) << "cluster " << i;
-    if (::testing::Test::HasFailure()) break;
-  }
-  (void)co_await (*opened)->close();
-}
-
-void fill_up_from(const Spread& spread, uint64_t room, uint64_t step) {
-  // Each capacity is another place at which the room ends.
-  bool full = true;
-  for (uint64_t extra = 0; full; extra += step) {
-    sim::SimEnv env(1);
-    ASSERT_TRUE(env.run(create_image(env, "disk", spread.create)));
-    env.storage().set_capacity(room + extra);
-    Bytes written(spread.create.size / spread.create.cluster_size);
-    full = env.run(fill_up(env, spread, written)) > 0;
-    env.run(look_again(env, written));
-    env.run(judge(env, true, "room " + std::to_string(room + extra)));
-    ASSERT_FALSE(::testing::Test::HasFailure()) << "room for " << room + extra;
-    if (extra == 0) ASSERT_TRUE(full);
-  }
-}
-
-TEST(Qcow2Full, NothingToldIsLost) {
-  fill_up_from(Spread{options(4096, 16), 1}, uint64_t{16} << 10, 4096);
-}
-TEST(Qcow2Full, ManyTables) {
-  CreateOptions create = options(512, 16);
-  create.size = 1000 * 512;
-  fill_up_from(Spread{create, 67}, uint64_t{16} << 10, 4096);
-}
-TEST(Qcow2Full, ManyBlocks) {
-  CreateOptions create = options(512, 64);
-  create.size = 600 * 512;
-  fill_up_from(Spread{create, 67}, uint64_t{16} << 10, 4096);
-}
-TEST(Qcow2Full, PiecesOfTables) {
-  CreateOptions create = options(65536, 64);
-  create.size = uint64_t{32} << 16;
-  fill_up_from(Spread{create, 7}, uint64_t{100} << 10, 65536 / 2);
-}
-TEST(Qcow2Full, LazyCounts) {
-  CreateOptions create = options(512, 16);
-  create.lazy_refcounts = true;
-  create.size = 400 * 512;
-  fill_up_from(Spread{create, 67, true}, uint64_t{16} << 10, 4096);
-}
 
 }  // namespace
 }  // namespace blockbed::qcow2::test

@@ -448,6 +448,35 @@ TEST(Qcow2FullDiskTables, RefcountTableGrows) {
   at_every_room(s);
 }
 
+// A disk that is written as a whole, some of it compressed, in steps that share a table or do not.
+Scene whole_disk(CreateOptions create, uint64_t step) {
+  Scene s;
+  s.create = create;
+  s.options.lazy_refcounts = create.lazy_refcounts;
+  const uint64_t clusters = create.size / create.cluster_size;
+  s.script = [step, clusters](Client& client) -> Task<void> {
+    for (uint64_t i = 0; i < clusters; ++i) {
+      const uint64_t at = i * step % clusters;
+      if (i % 5 == 4) {
+        co_await client.compressed(at, i + 1);
+      } else {
+        co_await client.write(at, i + 1);
+      }
+    }
+  };
+  return s;
+}
+
+TEST(Qcow2FullDiskWhole, InOrder) { at_every_room(whole_disk(options(4096, 16, 160), 1)); }
+TEST(Qcow2FullDiskWhole, ManyTables) { at_every_room(whole_disk(options(512, 16, 1000), 67)); }
+TEST(Qcow2FullDiskWhole, ManyBlocks) { at_every_room(whole_disk(options(512, 64, 600), 67)); }
+TEST(Qcow2FullDiskWhole, LazyCounts) {
+  CreateOptions create = options(512, 16, 400);
+  create.lazy_refcounts = true;
+  at_every_room(whole_disk(create, 67));
+}
+TEST(Qcow2FullDiskWhole, LargeClusters) { at_every_room(whole_disk(options(65536, 64, 16), 7)); }
+
 // Beside a snapshot every change copies a table or a cluster first, and counts fall to one.
 class Qcow2FullDiskSnapshot : public ToolTest {};
 

@@ -99,9 +99,49 @@ TEST_F(Qcow2Reuse, WhileOthersWrite) {
   EXPECT_LT(length_, kReuseBytes + 2 * kMiB);
 }
 
+// A request that began after something was freed does not hold it back.
+TEST_F(Qcow2Reuse, BesideRequestsThatNeverCease) {
+  run([](sim::SimEnv& env, Image& image) -> Task<void> {
+    bool ended = false;
+    auto restless = [](Image& disk, uint64_t at, const bool& end) -> Task<void> {
+      while (!end) co_await write(disk, at, kCluster);
+    };
+    auto client = [](Image& disk, bool& end) -> Task<void> {
+      for (uint64_t round = 0; round < 200; ++round) {
+        co_await write(disk, round * kCluster, kCluster);
+        EXPECT_TRUE(co_await disk.discard(round * kCluster, kCluster));
+      }
+      end = true;
+    };
+    Gate gate(env.executor());
+    for (uint64_t i = 0; i < 4; ++i) {
+      co_await write(image, 32 * kMiB + i * kCluster, kCluster);
+      gate.spawn(restless(image, 32 * kMiB + i * kCluster, ended));
+    }
+    gate.spawn(client(image, ended));
+    co_await gate.close();
+  });
+  EXPECT_LT(length_, kReuseBytes + 2 * kMiB);
+}
+
+// While the file has room of its own, what waits goes on waiting.
+TEST_F(Qcow2Reuse, RoomInTheFileIsUsedFirst) {
+  run([](sim::SimEnv&, Image& image) -> Task<void> {
+    co_await write(image, 0, 32 * kMiB);
+    EXPECT_TRUE(co_await image.discard(0, 32 * kMiB));
+    EXPECT_TRUE(co_await image.flush());
+    for (int round = 0; round < 16; ++round) {
+      co_await write(image, 0, kMiB);
+      EXPECT_TRUE(co_await image.discard(0, kMiB));
+    }
+  });
+  EXPECT_LT(flushes_, 8u);
+  EXPECT_LT(length_, 33 * kMiB);
+}
+
 TEST_F(Qcow2Reuse, CompressedAndWrittenAgain) {
   run([](sim::SimEnv& env, Image& image) -> Task<void> {
-    for (int round = 0; round < 100; ++round) {
+    for (int round = 0; round < 40; ++round) {
       auto data = half_noise(env, kMiB);
       EXPECT_TRUE(co_await image.write_compressed(0, IoVector(data.data(), data.size())));
     }
