@@ -73,6 +73,18 @@ void SimStorage::set_read_only(const std::string& path, bool read_only) {
   inode->read_only = read_only;
 }
 
+void SimStorage::set_capacity(const std::string& path, std::optional<uint64_t> bytes) {
+  const auto inode = find(path);
+  BB_ASSERT(inode != nullptr);
+  inode->capacity = bytes;
+}
+
+uint64_t SimStorage::refused_for_space(const std::string& path) const {
+  const auto inode = find(path);
+  BB_ASSERT(inode != nullptr);
+  return inode->refused_for_space;
+}
+
 SimStorage::RuleId SimStorage::add_fault(FaultRule rule) {
   auto made = std::make_unique<Rule>();
   made->id = next_rule_++;
@@ -159,16 +171,15 @@ void SimStorage::happened(StorageEvent event) {
 }
 
 bool SimStorage::has_room(const Inode& inode, const Change& what) const {
-  if (!capacity_ || what.kind != Change::Kind::kWrite || inode.kind != FileKind::kRegular) {
-    return true;
-  }
+  if (what.kind != Change::Kind::kWrite || inode.kind != FileKind::kRegular) return true;
+  if (!capacity_ && !inode.capacity) return true;
+  const SparseBytes& live = inode.disk.live();
+  const uint64_t more = live.space_for(what.offset, what.length);
+  if (inode.capacity && more > 0 && live.allocated() + more > *inode.capacity) return false;
+  if (!capacity_ || more == 0) return true;
   uint64_t used = 0;
   for (const auto& [path, other] : names_) used += other->disk.live().allocated();
-  SparseBytes after = inode.disk.live();
-  const uint64_t before = after.allocated();
-  if (what.end() > after.size()) after.resize(what.end());
-  after.write(what.offset, *what.data);
-  return used + (after.allocated() - before) <= *capacity_;
+  return used + more <= *capacity_;
 }
 
 void SimStorage::take_effect(Inode& inode, const Change& what) { inode.disk.apply(what); }
@@ -204,7 +215,10 @@ Task<int> SimStorage::change(std::shared_ptr<Inode> inode, SimRequest kind, Chan
                             what.kind == Change::Kind::kResize ? 0 : what.length);
   std::erase_if(inode->in_flight, [request](const InFlight& f) { return f.request == request; });
   if (!powered_) co_return EIO;
-  if (error == 0 && !has_room(*inode, what)) error = ENOSPC;
+  if (error == 0 && !has_room(*inode, what)) {
+    error = ENOSPC;
+    ++inode->refused_for_space;
+  }
   if (error == 0) {
     take_effect(*inode, what);
     happened({StorageEvent::Kind::kChangeTakesEffect, inode->number, request, what});

@@ -10,7 +10,8 @@
 //  - A request that a FaultRule hits fails with the rule's errno. A write that fails may have
 //    changed any subset of its sectors; a flush that fails, see sim_disk.h; every other request
 //    that fails changes nothing.
-//  - With a capacity, a request that would take more space than there is fails with ENOSPC.
+//  - With a capacity, of all files together or of one, a write that would take more space than
+//    there is fails with ENOSPC.
 //  - power_off() is the crash: from then on no request takes effect, those under way included, and
 //    all of them fail with EIO, so that the engine can end its work and be destroyed. crash_image()
 //    is what is on the disks then; power_on() puts it there. To visit every crash point of a
@@ -145,6 +146,10 @@ class SimStorage {
   void set_abilities(SimAbilities abilities) { abilities_ = abilities; }
   const SimAbilities& abilities() const { return abilities_; }
   void set_capacity(std::optional<uint64_t> bytes) { capacity_ = bytes; }
+  // Of one file, as if it had a file system to itself. It exists.
+  void set_capacity(const std::string& path, std::optional<uint64_t> bytes);
+  // How many of its writes found no room.
+  uint64_t refused_for_space(const std::string& path) const;
   // Of files opened with `direct`.
   void set_direct_alignment(uint32_t alignment) { direct_alignment_ = alignment; }
 
@@ -200,6 +205,8 @@ class SimStorage {
     FileKind kind = FileKind::kRegular;
     bool read_only = false;
     bool removed = false;
+    std::optional<uint64_t> capacity;
+    uint64_t refused_for_space = 0;
     std::vector<Lock> locks;
     std::vector<InFlight> in_flight;
   };

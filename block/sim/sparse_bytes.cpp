@@ -36,6 +36,14 @@ SparseBytes::Chunk& SparseBytes::chunk_for_writing(uint64_t index) {
   return *chunk;
 }
 
+uint64_t SparseBytes::space_for(uint64_t offset, uint64_t length) const {
+  uint64_t space = 0;
+  for_each_chunk(offset, length, [&](uint64_t index, uint64_t, uint64_t, uint64_t) {
+    if (!chunks_.contains(index)) space += kChunk;
+  });
+  return space;
+}
+
 void SparseBytes::resize(uint64_t size) {
   if (size < size_) {
     zero(size, std::min(size_, (size / kChunk + 1) * kChunk) - size, Zeroes::kGiveSpaceBack);

@@ -28,6 +28,8 @@ class SparseBytes {
 
   uint64_t size() const { return size_; }
   uint64_t allocated() const { return chunks_.size() * kChunk; }
+  // What writing there would add to allocated().
+  uint64_t space_for(uint64_t offset, uint64_t length) const;
   void resize(uint64_t size);
 
   void read(uint64_t offset, std::span<std::byte> into) const;

@@ -75,6 +75,22 @@ class GoldenDisk {
       }
     });
   }
+  // It was not carried out at all.
+  void refused(uint64_t offset, uint64_t length) {
+    ++clock_;
+    for_range(offset, length, [&](Sector& s) {
+      s.in_flight = false;
+      s.changed = clock_;
+    });
+  }
+  // It ended, and was told to be on the disk.
+  void durable(uint64_t offset, uint64_t length) {
+    for_range(offset, length, [&](Sector& s) { s.after_crash = s.now; });
+  }
+  // Nobody writes there while it is read.
+  void reading(uint64_t offset, uint64_t length, bool on) {
+    for_range(offset, length, [&](Sector& s) { s.in_flight = on; });
+  }
   uint64_t flush_begins() const { return clock_; }
   void flushed(uint64_t since) {
     for (Sector& s : sectors_) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "block/filters/register.h"
+#include "block/formats/register.h"
 #include "block/graph/drain.h"
 #include "block/protocols/register.h"
 
@@ -29,6 +30,7 @@ void EventLog::emit(std::string_view event, json::Value data) {
 
 World::World(uint64_t seed) : env(seed) {
   register_protocols(drivers);
+  register_formats(drivers);
   register_filters(drivers);
   graph.emplace(env, events, drivers);
   jobs.emplace(*graph);

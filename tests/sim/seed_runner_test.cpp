@@ -1,11 +1,14 @@
 #include "tests/support/seed_runner.h"
 
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <string>
 #include <vector>
+
+#include "tests/support/coverage.h"
 
 namespace blockbed::sim {
 namespace {
@@ -38,6 +41,30 @@ TEST(SeedRunner, RunsThemAllOrWhatIsAskedFor) {
   EXPECT_EQ(seeds_run(3), (std::vector<uint64_t>{1, 2}));
   const Variable one("BLOCKBED_SEED", "77");
   EXPECT_EQ(seeds_run(3), (std::vector<uint64_t>{77}));
+}
+
+TEST(SeedRunner, SaysWhetherTheWholeRangeRan) {
+  const auto nothing = [](uint64_t) {};
+  const Variable no_seed("BLOCKBED_SEED", nullptr);
+  const Variable no_count("BLOCKBED_SEEDS", nullptr);
+  EXPECT_TRUE(for_each_seed(3, nothing));
+  const Variable count("BLOCKBED_SEEDS", "2");
+  EXPECT_FALSE(for_each_seed(3, nothing));
+  const Variable more("BLOCKBED_SEEDS", "4");
+  EXPECT_TRUE(for_each_seed(3, nothing));
+  const Variable one("BLOCKBED_SEED", "2");
+  EXPECT_FALSE(for_each_seed(3, nothing));
+}
+
+TEST(Coverage, AMarkThatNoSeedMeetsIsAFailure) {
+  test::Coverage coverage({"met", "missed"});
+  for (uint64_t seed = 1; seed < 3; ++seed) {
+    coverage.begin(seed);
+    coverage.hit("met");
+    coverage.hit_if(seed > 2, "missed");
+  }
+  EXPECT_NONFATAL_FAILURE(coverage.expect_all(), "no seed met: missed");
+  EXPECT_NONFATAL_FAILURE(coverage.hit("unknown"), "is no mark");
 }
 
 TEST(SeedRunnerDeathTest, StopsAtTheFirstFailureAndSaysHowToReplayIt) {

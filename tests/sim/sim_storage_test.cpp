@@ -456,6 +456,27 @@ TEST(SimStorage, CanBeFull) {
   env.run(full(env));
 }
 
+Task<void> one_full(SimEnv& env) {
+  const auto file = co_await open(env, "disk");
+  const auto other = co_await open(env, "other");
+  env.storage().set_capacity("disk", 4096);
+  EXPECT_EQ(co_await write_byte(*file, 0, 4096, 1), 0);
+  EXPECT_EQ(co_await write_byte(*file, 8192, 512, 1), ENOSPC);
+  EXPECT_EQ(co_await write_byte(*file, 512, 512, 2), 0);
+  EXPECT_EQ(co_await write_byte(*other, 8192, 512, 1), 0);
+  EXPECT_EQ(env.storage().refused_for_space("disk"), 1u);
+  EXPECT_EQ(env.storage().refused_for_space("other"), 0u);
+  env.storage().set_capacity("disk", std::nullopt);
+  EXPECT_EQ(co_await write_byte(*file, 8192, 512, 1), 0);
+  co_await file->close();
+  co_await other->close();
+}
+
+TEST(SimStorage, OneFileCanBeFull) {
+  SimEnv env(1);
+  env.run(one_full(env));
+}
+
 Task<void> locks(SimEnv& env) {
   const auto one = co_await open(env, "disk");
   const auto two = co_await open(env, "disk");

@@ -8,7 +8,8 @@
 //     });
 //   }
 //
-// Contract: runs fn(1) to fn(count) and stops after the first seed that fails. BLOCKBED_SEEDS=n in
+// Contract: runs fn(1) to fn(count) and stops after the first seed that fails. True when all of
+// these seeds ran, and passed. BLOCKBED_SEEDS=n in
 // the process's environment replaces the count, BLOCKBED_SEED=n runs that seed alone. The command
 // is printed too when the process ends by an assertion, a deadlock or a sanitizer in the middle of
 // a seed. For GoogleTest programs only. Threading: one thread.
@@ -51,7 +52,7 @@ inline uint64_t number_from_environment(const char* name, uint64_t otherwise) {
 }  // namespace seed_runner_detail
 
 template <class Function>
-void for_each_seed(uint64_t count, const Function& fn) {
+bool for_each_seed(uint64_t count, const Function& fn) {
   namespace detail = seed_runner_detail;
   const uint64_t only = detail::number_from_environment("BLOCKBED_SEED", 0);
   const uint64_t last = only != 0 ? only : detail::number_from_environment("BLOCKBED_SEEDS", count);
@@ -61,6 +62,7 @@ void for_each_seed(uint64_t count, const Function& fn) {
   if (__sanitizer_set_death_callback != nullptr) {
     __sanitizer_set_death_callback(detail::print_replay);
   }
+  bool passed = true;
   for (uint64_t seed = only != 0 ? only : 1; seed <= last; ++seed) {
     std::snprintf(detail::replay, sizeof detail::replay,
                   "replay: BLOCKBED_SEED=%llu %s --gtest_filter=%s.%s\n",
@@ -70,11 +72,13 @@ void for_each_seed(uint64_t count, const Function& fn) {
     if (::testing::Test::HasFailure()) {
       ADD_FAILURE() << "seed " << seed << " failed";
       detail::print_replay();
+      passed = false;
       break;
     }
   }
   detail::replay[0] = '\0';
   std::signal(SIGABRT, before);
+  return passed && only == 0 && last >= count;
 }
 
 }  // namespace blockbed::sim
