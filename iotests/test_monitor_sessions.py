@@ -350,6 +350,26 @@ def test_a_client_that_vanishes_in_the_middle_of_a_command(start, workdir):
     assert server.execute("query-jobs") == []
 
 
+def test_a_thousand_clients_that_vanish(start, workdir):
+    """Some say nothing, some leave half a command, some do not wait for a long reply: nothing of them is left behind."""
+    path = workdir / "many.sock"
+    server = start(*monitor_args(start.manner, f"socket,path={path},server=on,wait=off"))
+    server.query_jobs()
+    said = [b"", b'{"execute": "qmp_capab', b'{"execute": "qmp_capabilities"}{"execute": "query-qmp-schema"}']
+
+    def open_descriptors():
+        return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+    before = open_descriptors()
+    for number in range(999):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(said[number % 3])
+    with Qmp.connect(path) as last:
+        assert last.execute("query-jobs") == []
+        assert open_descriptors() <= before + 1
+
+
 def test_quit_closes_every_session(start):
     server = start(monitors=2)
     server.monitors[1].execute("quit")
