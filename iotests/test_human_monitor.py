@@ -124,6 +124,20 @@ def test_command_lines(server, disk, line, answer):
     assert server.hmp(line) == answer
 
 
+def test_qemu_io_asynchronous_failure(server, disk):
+    assert printed(server, "aio_read 1G 4k") + printed(server, "aio_flush") == "readv failed: Input/output error\n"
+
+
+def test_qemu_io_flushes_that_are_counted(start, images):
+    """An aio_flush counts as a flush of the guest, a flush does not."""
+    image = images.create("d.qcow2", size=SIZE)
+    server = start("-drive", f"if=none,id=d,file={image.path},format=qcow2")
+    server.qemu_io("d", "flush")
+    server.qemu_io("d", "aio_flush")
+    (stats,) = [entry["stats"] for entry in server.query_blockstats() if entry["device"] == "d"]
+    assert stats["flush_operations"] == 1
+
+
 def test_qemu_io_makes_a_writer_for_a_moment(server, disk):
     """On a node without a device it opens its own way in, with its own permissions, and closes it again."""
     assert printed(server, "write -P 1 0 512") == report("wrote", 512, "512 bytes")
@@ -160,6 +174,24 @@ def test_drive_add_and_del(server, images):
     assert server.query_block() == []
     assert server.query_named_block_nodes() == []
     image.read(0, "64k", 3)
+
+
+def test_drive_del_under_a_device(start, images):
+    """The device stays, without a medium and without a drive's name, which nodes may take; the id is taken until the device goes."""
+    image = images.create("d.qcow2", size=SIZE)
+    server = start(
+        "-machine", "pc,accel=tcg", "-drive", f"if=none,id=d,file={image.path},format=qcow2", "-device", "virtio-blk-pci,drive=d,id=v"
+    )
+    assert server.hmp("drive_del d") == ""
+    (entry,) = [entry for entry in server.query_block() if entry["qdev"] == "/machine/peripheral/v/virtio-backend"]
+    assert entry["device"] == "" and "inserted" not in entry
+    assert server.query_named_block_nodes() == []
+    assert "/machine/peripheral/v/virtio-backend: [not inserted]\n" in server.hmp("info block")
+    assert server.hmp("drive_del d") == "Device 'd' not found\n"
+    assert server.error("block_resize", {"device": "d", "size": 0}) == "Cannot find device='d' nor node-name=''"
+    assert server.hmp(f"drive_add 0 if=none,id=d,file={image.path}") == "Duplicate ID 'd' for drive\n"
+    server.blockdev_add(driver="null-co", node_name="d")
+    server.device_add(driver="virtio-blk-pci", drive="d", id="w")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ class Backend final : public EdgeParent {
 
   Graph& graph() const { return graph_; }
   const std::string& name() const { return name_; }
+  // Its user goes on without it: the name is free again.
+  void forget_name() { name_.clear(); }
   Node* node() const { return edge_.node(); }
   Edge& edge() { return edge_; }
 

@@ -520,7 +520,7 @@ Task<void> Runner::complete_read(std::unique_ptr<Pending> pending) {
   auto done = co_await pending->backend.read(pending->offset, pending->buffer.io());
   const int64_t ended = graph_.env().now();
   if (!done) {
-    print_(fmt::format("aio_read failed: {}\n", strerror_text(done.error())));
+    print_(fmt::format("readv failed: {}\n", strerror_text(done.error())));
     accounting.failed(AccountedKind::kRead, begun, ended);
     co_return;
   }
@@ -600,9 +600,11 @@ Task<void> Runner::complete_write(std::unique_ptr<Pending> pending) {
                       pending->arguments.has('C')}));
 }
 
-Task<void> Runner::aio_flush(Call&) {
+Task<void> Runner::aio_flush(Call& call) {
+  const int64_t begun = graph_.env().now();
   DrainedSection drained = co_await drain_all(graph_);
   drained.end();
+  call.backend.accounting().done(AccountedKind::kFlush, 0, begun, graph_.env().now());
 }
 
 Task<void> Runner::flush(Call& call) {
@@ -750,7 +752,10 @@ Task<void> Runner::sleep(Call& call) {
     print_(fmt::format("{} is not a valid number\n", text));
     co_return;
   }
-  co_await graph_.env().sleep(static_cast<int64_t>(*milliseconds.value) * 1'000'000);
+  // Longer than any program runs, and no overflow.
+  constexpr uint64_t kMaxMilliseconds = uint64_t{1} << 40;
+  co_await graph_.env().sleep(
+      static_cast<int64_t>(std::min(*milliseconds.value, kMaxMilliseconds)) * 1'000'000);
 }
 
 Task<void> Runner::help(Call& call) {

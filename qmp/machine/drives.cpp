@@ -163,9 +163,14 @@ Expected<OnError> parse_error_action(const std::string& text, bool is_read) {
 Drives::~Drives() { BB_ASSERT(drives_.empty()); }
 
 Drive* Drives::find(std::string_view name) {
+  if (name.empty()) return nullptr;
   const auto found =
       std::ranges::find_if(drives_, [&](const Drive& drive) { return drive.name() == name; });
   return found == drives_.end() ? nullptr : &*found;
+}
+
+bool Drives::has_id(std::string_view id) const {
+  return std::ranges::find(drives_, id, &Drive::id) != drives_.end();
 }
 
 Drive* Drives::of(const Backend& backend) {
@@ -248,7 +253,7 @@ Expected<std::string> Drives::name_for(OptionText& options, const Place& place) 
 
 Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_interface,
                                    std::string location, std::vector<std::string>& warnings) {
-  if (const std::string* id = options.find("id"); id != nullptr && find(*id) != nullptr) {
+  if (const std::string* id = options.find("id"); id != nullptr && has_id(*id)) {
     co_return fail(fmt::format("Duplicate ID '{}' for drive", *id));
   }
   BB_CO_TRY(rename_aliases(options));
@@ -279,7 +284,7 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   }
   auto name = name_for(options, *place);
   if (!name) co_return fail(std::move(name).error());
-  if (find(*name) != nullptr) co_return fail(fmt::format("Duplicate ID '{}' for drive", *name));
+  if (has_id(*name)) co_return fail(fmt::format("Duplicate ID '{}' for drive", *name));
   auto file = options.take("file");
 
   Drive drive;
@@ -287,6 +292,7 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   drive.bus = place->bus;
   drive.unit = place->unit;
   drive.cdrom = place->cdrom;
+  drive.id = *name;
   drive.location = std::move(location);
 
   std::optional<OnError> on_write, on_read;

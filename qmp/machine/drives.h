@@ -35,6 +35,9 @@ struct Drive {
   int bus = 0;
   int unit = 0;
   bool cdrom = false;
+  // Stays taken until the drive is forgotten; the backend of a drive that was deleted under its
+  // device has no name any more.
+  std::string id;
   std::unique_ptr<Backend> backend;
   // As typed, for messages about the device that the machine makes for it.
   std::string location;
@@ -61,6 +64,7 @@ class Drives {
   Task<void> remove_all();
 
   Drive* find(std::string_view name);
+  bool has_id(std::string_view id) const;
   Drive* of(const Backend& backend);
   Drive* at(DriveInterface interface, int bus, int unit);
   std::list<Drive>& all() { return drives_; }

@@ -85,9 +85,11 @@ Human drive_del(HumanContext& context, Machine& machine, Graph& graph, ExportReg
     co_await machine.drives().remove(*drive);
     co_return Expected<void>();
   }
-  // A device holds on to the drive: it loses its medium, and the drive goes with the device.
+  // A device holds on to the drive: it loses its medium and its name, and the rest goes with the
+  // device.
   MutexGuard guard = co_await graph.lock();
   co_await drive->backend->remove();
+  drive->backend->forget_name();
   drive->backend->on_read_error = OnError::kReport;
   drive->backend->on_write_error = OnError::kReport;
   co_await graph.close_unreferenced();
