@@ -169,14 +169,23 @@ def test_drive_backup_creates_its_target(server, images, chain, sync, backing):
     target.check()
 
 
-@pytest.mark.parametrize("format", ["raw", "qcow2", None])
+@pytest.mark.parametrize("format", ["raw", "qcow2", "file", None])
 def test_drive_backup_format(server, images, chain, flat, format):
     """Without a format the source's is taken."""
     server.add_image("src", chain)
     server.drive_backup(job_id="job", device="src", target=f"{images.dir}/target", sync="full", **({"format": format} if format else {}))
     server.finish_job("job")
     server.stop()
-    images.at("target", format or "qcow2").compare(flat)
+    images.at("target", {"file": "raw", None: "qcow2"}.get(format, format)).compare(flat)
+
+
+def test_drive_backup_to_a_name_with_a_protocol(server, images, flat):
+    server.add_image("src", flat)
+    server.drive_backup(job_id="job", device="src", target=f"file:{images.dir}/target", sync="full")
+    assert f"Formatting 'file:{images.dir}/target', fmt=raw size={SIZE}" in server.stdout
+    server.finish_job("job")
+    server.stop()
+    images.at("target", "raw").compare(flat)
 
 
 def test_drive_backup_existing_takes_the_format_of_the_source(server, images, chain, flat):
@@ -234,6 +243,25 @@ def test_x_perf_changes_no_result(server, images, flat, perf):
     run_backup(server, "blockdev-backup", target, sync="full", x_perf=perf)
     server.stop()
     target.compare(flat)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [SIZE, SIZE + 512, 512])
+def test_copy_range(server, images, method, size):
+    """Files that the host can copy by itself: the bytes and holes are the same, ends that fill no cluster too."""
+    source = images.create("src.raw", "raw", size).fill((0, 512, 1))
+    if size > 512:
+        source.fill(("1M", "192k", 2), (size - 512, 512, 3))
+    server.add_image("src", source)
+    target = images.create("dst.raw", "raw", size)
+    if method == "blockdev-backup":
+        target.fill((0, size, 9))
+        server.add_image("dst", target)
+    server.execute(method, {"job-id": "job", "device": "src", "sync": "full", "x-perf": {"use-copy-range": True},
+                            "target": "dst" if method == "blockdev-backup" else str(target.path)})
+    server.finish_job("job")
+    server.stop()
+    target.compare(source)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -373,6 +401,10 @@ REFUSED = [
     ({"x-perf": {"bogus": 1}}, "Parameter 'x-perf.bogus' is unexpected"),
     ({"x-perf": 1}, "Invalid parameter type for 'x-perf', expected: object"),
     ({"filter-node-name": "src"}, "Could not create node: Duplicate nodes with node-name='src'"),
+    ({"filter-node-name": ""}, "Could not create node: Invalid node-name: ''"),
+    ({"sync": "incremental", "bitmap": "b", "bitmap-mode": "always"},
+     "Bitmap sync mode must be 'on-success' when using sync mode 'incremental'"),
+    ({"sync": "bitmap", "bitmap": "b", "bitmap-mode": "never"}, "Bitmap 'b' could not be found"),
     ({"filter-node-name": "1"}, "Could not create node: Invalid node-name: '1'"),
     ({"auto-finalize": "no"}, "Invalid parameter type for 'auto-finalize', expected: boolean"),
     ({"bogus": 1}, "Parameter 'bogus' is unexpected"),
@@ -385,6 +417,9 @@ REFUSED_DRIVE = REFUSED + [
     ({"target": "DIR/small.qcow2", "mode": "existing", "format": "raw"}, "Source and target image have different sizes"),
     ({"target": "DIR/src.qcow2", "mode": "existing"}, 'Failed to get "write" lock'),
     ({"target": ""}, "Could not create '': No such file or directory"),
+    ({"target": "nope:x"}, "Unknown protocol 'nope'"),
+    ({"target": "json:{}"}, "Unknown protocol 'json'"),
+    ({"target": "null-co://", "format": "raw"}, "Protocol driver 'null-co' does not support image creation"),
     ({"format": "bogus"}, "Unknown file format 'bogus'"),
     ({"format": "raw", "compress": True}, "Compression is not supported for this drive "),
     ({"mode": "bogus"}, "Parameter 'mode' does not accept value 'bogus'"),

@@ -127,6 +127,8 @@ REFUSED = [
     ({"driver": "null-co", "node-name": ""}, "Invalid node-name: ''"),
     ({"driver": "null-co", "node-name": "x" * 32}, "Node name too long"),
     ({"driver": "null-co", "node-name": 1}, "Invalid parameter type for 'node-name', expected: string"),
+    ({"driver": "file", "node-name": "n", "filename": "DIR/base.qcow2", "pr-manager": "x"},
+     "No persistent reservation manager with id 'x'"),
     ({"driver": "null-co", "node-name": "n", "size": "x"}, "Invalid parameter type for 'size', expected: integer"),
     ({"driver": "null-co", "node-name": "n", "size": 1.5}, "Invalid parameter type for 'size', expected: integer"),
     ({"driver": "null-co", "node-name": "n", "bogus": 1}, "Parameter 'bogus' is unexpected"),

@@ -59,6 +59,7 @@ def test_file_replaces_what_was_there(server, images):
         ({"filename": "DIR/no/x"}, "Could not create 'DIR/no/x': No such file or directory"),
         ({"filename": ""}, "Could not create '': No such file or directory"),
         ({"preallocation": "metadata"}, "Unsupported preallocation mode: metadata"),
+        ({"extent-size-hint": 1 << 33}, "Extent size hint is too large"),
         ({"preallocation": "bogus"}, "Parameter 'preallocation' does not accept value 'bogus'"),
         ({"driver": "nope"}, "Parameter 'driver' does not accept value 'nope'"),
         ({"filename": None}, "Parameter 'options.filename' is missing"),

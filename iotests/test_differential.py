@@ -201,17 +201,21 @@ def test_statistics(differential):
     differential.run(script, prepare=disks)
 
 
-def create_file(server, name):
-    options = {"driver": "file", "filename": f"{server.dir}/{name}", "size": 0}
+def create_file(server, name, **more):
+    options = {"driver": "file", "filename": f"{server.dir}/{name}", "size": 0, **more}
     server.execute("blockdev-create", {"job-id": "j", "options": options})
     server.wait_status("j", "concluded")
     server.execute("query-jobs")
     server.execute("job-dismiss", {"id": "j"})
 
 
-@pytest.mark.differs("a file is opened on a worker: that it cannot be made is told after the reply", server="blockbed")
-def test_creation_that_fails(differential):
-    differential.run(lambda server: create_file(server, "no/new"), prepare=disks)
+@pytest.mark.parametrize("name, options", [
+    ("no/new", {}), (".", {}), ("new", {"extent-size-hint": 1 << 33}), ("new", {"size": (1 << 63) - 1}),
+    ("new", {"preallocation": "metadata"}),
+])
+def test_creation_that_fails(differential, name, options):
+    """Before the reply or after it: what fails when the file is opened, and what fails afterwards."""
+    differential.run(lambda server: create_file(server, name, **options), prepare=disks)
 
 
 def test_creation(differential):

@@ -114,6 +114,16 @@ def test_a_failure_at_each_position_leaves_nothing(server, disks, failure, posit
     disks.at("b.qcow2", "qcow2").read(0, SIZE, 2)
 
 
+@pytest.mark.limit(10)
+@pytest.mark.differs("QEMU never answers", server="qemu")
+def test_a_grouped_transaction_that_fails_is_undone(server, disks):
+    error = server.error("transaction", actions=[backup("a"), backup("b"), ABORT], properties={"completion-mode": "grouped"})
+    assert error == ABORTED
+    for job in ("job-a", "job-b"):
+        assert server.job_states(job) == ["created", "aborting", "concluded", "null"]
+    assert server.query_jobs() == []
+
+
 def test_a_job_that_is_undone_is_announced(server, disks):
     server.error("transaction", actions=[backup("a"), ABORT])
     assert server.job_states("job-a") == ["created", "aborting", "concluded", "null"]

@@ -173,12 +173,20 @@ Task<Result<void>> BlockCopy::copy(Extent claim, bool& error_is_read) {
 }
 
 Task<Result<void>> BlockCopy::copy_data(Extent claim, bool& error_is_read) {
-  // Only a cluster that is larger than a chunk takes more than one turn.
-  const uint64_t piece_size = compress_ ? claim.end - claim.begin : kDataChunk;
-  Buffer buffer = take_buffer(std::min(piece_size, claim.end - claim.begin));
   RequestFlags flags;
   flags.serialising = serialising_;
   flags.compressed = compress_;
+  if (copy_range_ && !compress_) {
+    const Result<void> copied = co_await source_.copy_range_to(claim.begin, claim.end - claim.begin,
+                                                               target_, claim.begin, flags);
+    if (copied) co_return copied;
+    // Whatever the reason: reading and writing tells whose error it is, if it is one.
+    copy_range_ = false;
+  }
+
+  // Only a cluster that is larger than a chunk takes more than one turn.
+  const uint64_t piece_size = compress_ ? claim.end - claim.begin : kDataChunk;
+  Buffer buffer = take_buffer(std::min(piece_size, claim.end - claim.begin));
   for (uint64_t at = claim.begin; at < claim.end;) {
     const uint64_t piece = std::min(std::min(piece_size, claim.end - claim.begin), claim.end - at);
     Result<void> moved = co_await source_.read(at, buffer.io(0, piece));

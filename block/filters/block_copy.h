@@ -77,6 +77,8 @@ class BlockCopy {
   // Told of everything that is copied or turns out to need no copy.
   void set_progress(Progress* progress);
   void set_compress(bool compress) { compress_ = compress; }
+  // Data is copied inside the host as long as source and target can.
+  void set_copy_range(bool copy_range) { copy_range_ = copy_range; }
   void set_skip_unallocated(bool skip) { skip_unallocated_ = skip; }
   // The target shows the source where it has nothing (fleecing): its readers must not be overtaken.
   void set_serialising(bool serialising) { serialising_ = serialising; }
@@ -172,6 +174,7 @@ class BlockCopy {
   Progress* progress_ = nullptr;
   uint64_t in_flight_bytes_ = 0;
   bool compress_ = false;
+  bool copy_range_ = false;
   bool skip_unallocated_ = false;
   bool serialising_ = false;
   bool walking_ = false;

@@ -7,6 +7,7 @@
 #include "block/formats/qcow2/create.h"
 #include "block/formats/qcow2/graph_storage.h"
 #include "block/graph/backend.h"
+#include "block/graph/filename.h"
 #include "block/graph/graph.h"
 #include "schema/blockdev_create.h"
 #include "schema/blockdev_options.h"
@@ -144,6 +145,21 @@ Task<Expected<void>> create_qcow2_image(Graph& graph,
 
 namespace {
 
+// Only files are made here: the path behind `filename`.
+Expected<std::string> path_to_create(const DriverRegistry& drivers, std::string_view filename) {
+  const std::string_view protocol = protocol_of(filename);
+  if (protocol == "json") return fail("Unknown protocol 'json'");
+  auto named = options_of_filename(drivers, filename);
+  if (!named) return fail(std::move(named).error());
+  const json::Value* driver = named->options.find("driver");
+  if (driver != nullptr && driver->is_string() && driver->as_string() != "file") {
+    return fail(
+        fmt::format("Protocol driver '{}' does not support image creation", driver->as_string()));
+  }
+  if (protocol == "file") filename.remove_prefix(protocol.size() + 1);
+  return std::string(filename);
+}
+
 // As an option of a command line would have to be written.
 std::string with_doubled_commas(std::string_view text) {
   std::string result;
@@ -172,13 +188,15 @@ Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
                                        ImageFileRequest request,
                                        std::function<void(std::string_view)> announce) {
   const bool qcow2_format = request.format == "qcow2";
-  if (!qcow2_format && request.format != "raw") {
+  if (!qcow2_format && request.format != "raw" && request.format != "file") {
     if (graph.drivers().find(request.format) == nullptr) {
       co_return fail(fmt::format("Unknown file format '{}'", request.format));
     }
     co_return fail(
         fmt::format("Format driver '{}' does not support image creation", request.format));
   }
+  auto path = path_to_create(graph.drivers(), request.filename);
+  if (!path) co_return fail(std::move(path).error());
   if (!qcow2_format && !request.backing_file.empty()) {
     co_return fail(fmt::format("Backing file not supported for file format '{}'", request.format));
   }
@@ -188,10 +206,10 @@ Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
   announce(formatting_line(request));
 
   schema::BlockdevCreateOptionsFile file_options;
-  file_options.filename = request.filename;
+  file_options.filename = *path;
   // A raw disk ends at a sector.
   file_options.size = qcow2_format ? 0 : (request.size + 511) / 512 * 512;
-  BB_CO_TRY(co_await create_file(graph.env(), file_options));
+  BB_CO_TRY(co_await create_file(graph.env(), file_options, nullptr));
   if (!qcow2_format) co_return Expected<void>();
 
   qcow2::CreateOptions options;

@@ -48,7 +48,8 @@ struct ImageFileRequest {
 
 // create_file of block/protocols/file_create.h: this room stands beside that one.
 using CreateFile = Task<Expected<void>> (*)(Env& env,
-                                            const schema::BlockdevCreateOptionsFile& options);
+                                            const schema::BlockdevCreateOptionsFile& options,
+                                            std::function<Task<void>()> opened);
 
 // "Formatting 'f', fmt=qcow2 cluster_size=65536 ... ", without newline.
 std::string formatting_line(const ImageFileRequest& request);

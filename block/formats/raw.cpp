@@ -124,17 +124,16 @@ Task<Result<BlockStatus>> RawDriver::block_status(uint64_t offset, uint64_t leng
   co_return status;
 }
 
-Task<Result<void>> RawDriver::copy_range_from(Edge& source, uint64_t source_offset, uint64_t offset,
-                                              uint64_t length, RequestFlags flags) {
-  if (node().probed()) co_return io_error(ENOTSUP);
-  co_return co_await file_.node()->driver().copy_range_from(source, source_offset, offset_ + offset,
-                                                            length, flags);
+Task<Result<void>> RawDriver::copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                            uint64_t target_offset, RequestFlags flags) {
+  return file_.copy_range_to(offset_ + offset, length, target, target_offset, flags);
 }
 
-Task<Result<void>> RawDriver::copy_range_to(uint64_t offset, Edge& target, uint64_t target_offset,
-                                            uint64_t length, RequestFlags flags) {
-  return file_.node()->driver().copy_range_to(offset_ + offset, target, target_offset, length,
-                                              flags);
+Task<Result<void>> RawDriver::copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
+                                              uint64_t length, RequestFlags flags) {
+  // The first sector has to be looked at.
+  if (node().probed()) co_return io_error(ENOTSUP);
+  co_return co_await file_.copy_range_from(source, source_offset, offset_ + offset, length, flags);
 }
 
 // --- size

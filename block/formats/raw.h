@@ -39,10 +39,10 @@ class RawDriver final : public Driver {
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
-  Task<Result<void>> copy_range_from(Edge& source, uint64_t source_offset, uint64_t offset,
+  Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                   uint64_t target_offset, RequestFlags flags) override;
+  Task<Result<void>> copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
                                      uint64_t length, RequestFlags flags) override;
-  Task<Result<void>> copy_range_to(uint64_t offset, Edge& target, uint64_t target_offset,
-                                   uint64_t length, RequestFlags flags) override;
   bool honours_fua_write() const override { return true; }
   bool honours_fua_zero() const override { return true; }
   bool honours_unmap() const override { return true; }

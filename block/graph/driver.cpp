@@ -26,10 +26,10 @@ Task<Result<BlockStatus>> Driver::block_status(uint64_t offset, uint64_t length,
   co_return status;
 }
 
-Task<Result<void>> Driver::copy_range_from(Edge&, uint64_t, uint64_t, uint64_t, RequestFlags) {
+Task<Result<void>> Driver::copy_range_to(uint64_t, uint64_t, Edge&, uint64_t, RequestFlags) {
   co_return io_error(ENOTSUP);
 }
-Task<Result<void>> Driver::copy_range_to(uint64_t, Edge&, uint64_t, uint64_t, RequestFlags) {
+Task<Result<void>> Driver::copy_range_from(File&, uint64_t, uint64_t, uint64_t, RequestFlags) {
   co_return io_error(ENOTSUP);
 }
 

@@ -44,6 +44,7 @@ struct ImageInfoSpecific;
 }  // namespace schema
 
 class Edge;
+class File;
 class Node;
 class ReopenState;
 
@@ -97,11 +98,13 @@ class Driver {
   virtual bool flush_reaches(const Edge& edge) const { return (void)edge, true; }
   // want_zero: the caller needs `zero` to be right; otherwise `allocated` is enough and cheaper.
   virtual Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero);
-  // Source and target drivers are asked in turn; ENOTSUP: the caller reads and writes.
-  virtual Task<Result<void>> copy_range_from(Edge& source, uint64_t source_offset, uint64_t offset,
+  // Copying from file to file inside the host. The source's drivers find the file that holds the
+  // range and give it to `target` (copy_range_to); the target's drivers find the file that shall
+  // hold it (copy_range_from). ENOTSUP: the caller reads and writes.
+  virtual Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                           uint64_t target_offset, RequestFlags flags);
+  virtual Task<Result<void>> copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
                                              uint64_t length, RequestFlags flags);
-  virtual Task<Result<void>> copy_range_to(uint64_t offset, Edge& target, uint64_t target_offset,
-                                           uint64_t length, RequestFlags flags);
 
   // Flags that write()/zero() honour themselves; the node emulates FUA with a flush when it is
   // absent here.

@@ -29,6 +29,17 @@ Task<Result<void>> Edge::discard(uint64_t offset, uint64_t length) {
 
 Task<Result<void>> Edge::flush() { return node_->flush(); }
 
+Task<Result<void>> Edge::copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                       uint64_t target_offset, RequestFlags flags) {
+  return node_->copy_range_to(offset, length, target, target_offset, flags);
+}
+
+Task<Result<void>> Edge::copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
+                                         uint64_t length, RequestFlags flags) {
+  BB_ASSERT(permissions_.needs.has(Permission::kWrite));
+  return node_->copy_range_from(source, source_offset, offset, length, flags);
+}
+
 Task<Expected<void>> Edge::truncate(uint64_t length, TruncateOptions options) {
   BB_ASSERT(permissions_.needs.has(Permission::kResize));
   return node_->truncate(length, options);

@@ -27,6 +27,7 @@
 namespace blockbed {
 
 class Edge;
+class File;
 class Node;
 
 // Who uses nodes: a node (as parent), or a Backend (the root of a device, job, export or monitor).
@@ -80,6 +81,11 @@ class Edge {
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags = {});
   Task<Result<void>> discard(uint64_t offset, uint64_t length);
   Task<Result<void>> flush();
+  // Driver::copy_range_to and its other half.
+  Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                   uint64_t target_offset, RequestFlags flags = {});
+  Task<Result<void>> copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
+                                     uint64_t length, RequestFlags flags = {});
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
 
   // Convenience for tables in host byte order buffers.

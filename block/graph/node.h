@@ -117,6 +117,11 @@ class Node final : public EdgeParent {
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags = {});
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags = {});
   Task<Result<void>> discard(uint64_t offset, uint64_t length);
+  // The two halves of a copy inside the host, see Driver.
+  Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                   uint64_t target_offset, RequestFlags flags = {});
+  Task<Result<void>> copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
+                                     uint64_t length, RequestFlags flags = {});
   // See Driver::make_empty; the node is drained.
   Task<Result<void>> make_empty();
   Task<Result<void>> flush();

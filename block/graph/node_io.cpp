@@ -368,6 +368,37 @@ Task<Result<void>> Node::discard(uint64_t offset, uint64_t length) {
   co_return result;
 }
 
+// --- copies inside the host. Nobody sees the bytes: what needs padding is left to reading and
+// writing, and zeroes among them are not detected.
+
+Task<Result<void>> Node::copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                       uint64_t target_offset, RequestFlags flags) {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  BB_CO_TRY(check_request(offset, length));
+  if (!is_aligned(offset, length, limits_.request_alignment)) co_return io_error(ENOTSUP);
+
+  RequestScope request(*this, TrackedRequest::Kind::kRead, offset, length);
+  if (request.must_wait()) co_await request.wait_for_overlapping();
+  co_return co_await driver_->copy_range_to(offset, length, target, target_offset, flags);
+}
+
+Task<Result<void>> Node::copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
+                                         uint64_t length, RequestFlags flags) {
+  if (!is_open()) co_return io_error(ENOMEDIUM);
+  BB_CO_TRY(check_request(offset, length));
+  if (!writable()) co_return io_error(EPERM);
+  const uint64_t unit = limits_.request_alignment;
+  if (!is_aligned(offset, length, unit) || flags.fua) co_return io_error(ENOTSUP);
+
+  RequestScope request(*this, TrackedRequest::Kind::kWrite, offset, length);
+  if (flags.serialising) request.serialise(unit);
+  if (request.must_wait()) co_await request.wait_for_overlapping();
+  Result<void> result =
+      co_await driver_->copy_range_from(source, source_offset, offset, length, flags);
+  written(offset, length, result.has_value());
+  co_return result;
+}
+
 Task<Result<void>> Node::make_empty() {
   if (!is_open()) co_return io_error(ENOMEDIUM);
   if (!writable()) co_return io_error(EPERM);

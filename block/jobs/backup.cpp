@@ -67,7 +67,7 @@ Task<Expected<NodeRef>> BackupJob::insert_filter(Graph& graph, const BackupOptio
   request.options.set("target", options.target->name());
   // The filter lets through what the disk itself takes.
   request.options.set("discard", options.source->flags().unmap ? "unmap" : "ignore");
-  if (!options.filter_node_name.empty()) request.options.set("node-name", options.filter_node_name);
+  if (options.filter_node_name) request.options.set("node-name", *options.filter_node_name);
   auto opened = co_await graph.open(std::move(request));
   if (!opened) co_return refuse("Could not create node", opened.error());
   NodeRef filter = std::move(*opened);
@@ -125,6 +125,7 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
   }
 
   engine.set_compress(options.compress);
+  engine.set_copy_range(options.use_copy_range);
   engine.set_skip_unallocated(options.sync == BackupSync::kTop);
   auto job = std::make_shared<BackupJob>(registry, std::move(options), std::move(*filter));
   engine.set_progress(&job->counted());
@@ -214,10 +215,10 @@ Task<JobResult> BackupJob::leave_out_unallocated() {
 }
 
 Task<JobResult> BackupJob::copy_all() {
-  // The reply of the command comes before the first byte that a disk has to move, as with QEMU,
-  // whose I/O always leaves the thread. Without disks there is no such wait.
+  // The reply of the command comes before the first byte that a disk has to move. Without disks
+  // there is no such wait.
   if (engine_.remaining() > 0 && !(is_null(*filter_) && is_null(*options_.target))) {
-    for (int i = 0; i < JobRegistry::kSettleTurns + 2; ++i) co_await env().executor().yield();
+    co_await let_reply_go_first();
   }
   uint64_t done_at_error = UINT64_MAX;
   for (;;) {

@@ -21,6 +21,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "block/filters/block_copy.h"
@@ -45,8 +46,9 @@ struct BackupOptions {
   bool compress = false;
   OnError on_source_error = OnError::kReport;
   OnError on_target_error = OnError::kReport;
-  // "": a generated name.
-  std::string filter_node_name;
+  // None: a generated name.
+  std::optional<std::string> filter_node_name;
+  bool use_copy_range = false;
   int64_t max_workers = 64;
   int64_t max_chunk = 0;
   // Called when the options are good, before anything happens: the place for a caller's warning.

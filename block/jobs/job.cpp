@@ -157,6 +157,10 @@ Task<void> Job::wait() {
   co_await end_rest();
 }
 
+Task<void> Job::let_reply_go_first() {
+  for (int i = 0; i < JobRegistry::kSettleTurns + 2; ++i) co_await env().executor().yield();
+}
+
 void Job::become_ready() {
   set_status(JobStatus::kReady);
   tell_ready();
@@ -164,6 +168,7 @@ void Job::become_ready() {
 
 // --- what a kind may leave out
 
+Task<void> Job::first_step() { co_return; }
 Task<JobResult> Job::prepare() { co_return JobResult(); }
 Task<void> Job::commit() { co_return; }
 Task<void> Job::abort() { co_return; }

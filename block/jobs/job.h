@@ -137,6 +137,9 @@ class Job : public std::enable_shared_from_this<Job> {
   virtual void user_resumed() {}
   // run() should come to a pause point, or look at cancelled(), soon.
   virtual void interrupted() {}
+  // What a client expects to have happened when the command that started the job is answered,
+  // although it takes a worker here.
+  virtual Task<void> first_step();
   // busy() may have become false.
   virtual void came_to_rest() {}
   // Events of a kind.
@@ -149,6 +152,9 @@ class Job : public std::enable_shared_from_this<Job> {
   // A pause point that lasts; both end early when the job is kicked.
   Task<void> sleep(int64_t nanoseconds);
   Task<void> wait();
+  // Lets the command that started the job, and settles it, answer first: QEMU's I/O always leaves
+  // the thread, ours need not.
+  Task<void> let_reply_go_first();
   // Running becomes ready.
   void become_ready();
   void kick();

@@ -201,6 +201,9 @@ Task<void> JobRegistry::settle(std::shared_ptr<Job> job) {
 }
 
 Task<void> JobRegistry::settle(std::vector<std::shared_ptr<Job>> jobs) {
+  for (const std::shared_ptr<Job>& job : jobs) {
+    if (job->busy()) co_await job->first_step();
+  }
   for (int turn = 0; turn < kSettleTurns; ++turn) {
     for (const std::shared_ptr<Job>& job : jobs) {
       while (job->ending_) co_await job->ended_.wait();

@@ -39,6 +39,11 @@ Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
     co_return fail(
         fmt::format("The '{}' block driver requires a file name", device ? "host_device" : "file"));
   }
+  // There are no such managers here.
+  if (file_options.pr_manager) {
+    co_return fail(
+        fmt::format("No persistent reservation manager with id '{}'", *file_options.pr_manager));
+  }
   FileOpenOptions open_options;
   open_options.direct = context.flags().cache_direct;
   open_options.aio = aio_of(file_options);
@@ -199,11 +204,14 @@ Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t len
   co_return status;
 }
 
-Task<Result<void>> FileDriver::copy_range_from(Edge& source, uint64_t source_offset,
+Task<Result<void>> FileDriver::copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                             uint64_t target_offset, RequestFlags flags) {
+  return target.copy_range_from(*file_, offset, target_offset, length, flags);
+}
+
+Task<Result<void>> FileDriver::copy_range_from(File& source, uint64_t source_offset,
                                                uint64_t offset, uint64_t length, RequestFlags) {
-  auto* source_driver = dynamic_cast<FileDriver*>(&source.node()->driver());
-  if (source_driver == nullptr) co_return io_error(ENOTSUP);
-  co_return co_await file_->copy_from(source_driver->file(), source_offset, offset, length);
+  return file_->copy_from(source, source_offset, offset, length);
 }
 
 Task<Result<uint64_t>> FileDriver::length() {

@@ -40,7 +40,9 @@ class FileDriver final : public Driver {
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<void>> flush_to_disk() override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
-  Task<Result<void>> copy_range_from(Edge& source, uint64_t source_offset, uint64_t offset,
+  Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                   uint64_t target_offset, RequestFlags flags) override;
+  Task<Result<void>> copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
                                      uint64_t length, RequestFlags flags) override;
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
@@ -65,8 +67,6 @@ class FileDriver final : public Driver {
   Task<Expected<void>> prepare_writing() override;
   Task<void> close() override;
 
-  // The file itself, for copies inside the kernel.
-  File& file() const { return *file_; }
   // Discards since opening, as query-blockstats reports them.
   struct DiscardStatistics {
     uint64_t ok = 0;

@@ -46,7 +46,12 @@ Task<Expected<void>> fill_file(File& file, const std::string& filename, uint64_t
 
 }  // namespace
 
-Task<Expected<void>> create_file(Env& env, const schema::BlockdevCreateOptionsFile& options) {
+Task<Expected<void>> create_file(Env& env, const schema::BlockdevCreateOptionsFile& options,
+                                 std::function<Task<void>()> opened) {
+  // It is taken and not used: only its range is looked at.
+  if (options.extent_size_hint.value_or(0) > UINT32_MAX) {
+    co_return fail("Extent size hint is too large");
+  }
   FileOpenOptions open_options;
   open_options.write = true;
   open_options.create = true;
@@ -55,6 +60,7 @@ Task<Expected<void>> create_file(Env& env, const schema::BlockdevCreateOptionsFi
     co_return fail(
         fmt::format("Could not create '{}': {}", options.filename, strerror_text(file.error())));
   }
+  if (opened) co_await opened();
   // Asked only now: the file exists afterwards whatever else is wrong, as clients know it.
   auto preallocation = preallocation_of(options);
   Expected<void> result =

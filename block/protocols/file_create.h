@@ -6,6 +6,8 @@
 // file: TEXT`. Threading: engine thread only.
 #pragma once
 
+#include <functional>
+
 #include "block/runtime/task.h"
 #include "qmp/schema/error.h"
 
@@ -16,6 +18,8 @@ namespace schema {
 struct BlockdevCreateOptionsFile;
 }
 
-Task<Expected<void>> create_file(Env& env, const schema::BlockdevCreateOptionsFile& options);
+// `opened`, if given, is awaited once the file is there and open.
+Task<Expected<void>> create_file(Env& env, const schema::BlockdevCreateOptionsFile& options,
+                                 std::function<Task<void>()> opened = nullptr);
 
 }  // namespace blockbed

@@ -70,8 +70,9 @@ BackupOptions options_of(const Arguments& arguments) {
   options.compress = arguments.compress.value_or(false);
   options.on_source_error = policy_of(arguments.on_source_error);
   options.on_target_error = policy_of(arguments.on_target_error);
-  options.filter_node_name = arguments.filter_node_name.value_or("");
+  options.filter_node_name = arguments.filter_node_name;
   if (arguments.x_perf) {
+    options.use_copy_range = arguments.x_perf->use_copy_range.value_or(false);
     options.max_workers = arguments.x_perf->max_workers.value_or(options.max_workers);
     options.max_chunk = arguments.x_perf->max_chunk.value_or(options.max_chunk);
   }

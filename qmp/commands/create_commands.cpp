@@ -15,10 +15,15 @@ namespace c = schema::commands;
 // Null when the driver makes no images. The options live as long as the function.
 CreateJob::Make maker_of(Graph& graph, const schema::BlockdevCreateOptions& options) {
   if (const auto* file = std::get_if<schema::BlockdevCreateOptionsFile>(&options.u)) {
-    return [&graph, file = *file] { return create_file(graph.env(), file); };
+    return [&graph, file = *file](CreateJob& job) {
+      return create_file(graph.env(), file, [&job] { return job.begun(); });
+    };
   }
   if (const auto* qcow2 = std::get_if<schema::BlockdevCreateOptionsQcow2>(&options.u)) {
-    return [&graph, qcow2 = *qcow2] { return create_qcow2_image(graph, qcow2); };
+    return [&graph, qcow2 = *qcow2](CreateJob& job) {
+      job.begin();
+      return create_qcow2_image(graph, qcow2);
+    };
   }
   return nullptr;
 }

@@ -498,5 +498,53 @@ TEST_F(GroupTest, ShutdownEndsRunningAndConcludedJobs) {
                           "BLOCK_JOB_CANCELLED a 1048576/4194304", "a concluded", "a null"));
 }
 
+// --- copies inside the host
+
+TEST_F(BackupTest, CopyRangeMovesNoByteThroughMemory) {
+  BackupOptions options = plain();
+  options.use_copy_range = true;
+  auto job = start(options);
+  ASSERT_TRUE(job.has_value());
+  world.run(world.wait_for_end(*job));
+  EXPECT_EQ(world.env.storage().requests(sim::kSimRead), 0u);
+  EXPECT_EQ(world.env.storage().requests(sim::kSimCopy), kSize / BlockCopy::kDataChunk);
+  EXPECT_EQ(world.env.storage().content("t"), world.env.storage().content("s"));
+}
+
+TEST_F(BackupTest, CopyRangeIsNotUsedUnasked) {
+  auto job = start(plain());
+  ASSERT_TRUE(job.has_value());
+  world.run(world.wait_for_end(*job));
+  EXPECT_EQ(world.env.storage().requests(sim::kSimCopy), 0u);
+}
+
+TEST_F(BackupTest, CopyRangeThatIsRefusedIsReadAndWritten) {
+  sim::SimAbilities abilities;
+  abilities.copy = false;
+  world.env.storage().set_abilities(abilities);
+  BackupOptions options = plain();
+  options.use_copy_range = true;
+  auto job = start(options);
+  ASSERT_TRUE(job.has_value());
+  world.run(world.wait_for_end(*job));
+  EXPECT_GT(world.env.storage().requests(sim::kSimRead), 0u);
+  EXPECT_EQ(world.env.storage().content("t"), world.env.storage().content("s"));
+}
+
+// A copy that fails says not which side it was: reading and writing does.
+TEST_F(BackupTest, CopyRangeLeavesErrorsToReadAndWrite) {
+  sim::FaultRule rule;
+  rule.path = "t";
+  rule.requests = sim::kSimCopy | sim::kSimWrite;
+  rule.times = UINT64_MAX;
+  world.env.storage().add_fault(rule);
+  BackupOptions options = plain();
+  options.use_copy_range = true;
+  auto job = start(options);
+  ASSERT_TRUE(job.has_value());
+  world.run(world.wait_for_end(*job));
+  EXPECT_THAT(world.events.take(), testing::Contains("BLOCK_JOB_ERROR j write report"));
+}
+
 }  // namespace
 }  // namespace blockbed
