@@ -1,5 +1,6 @@
 #include "block/filters/register.h"
 
+#include "block/filters/blkdebug.h"
 #include "block/filters/copy_before_write.h"
 #include "block/graph/graph.h"
 
@@ -11,6 +12,16 @@ void register_filters(DriverRegistry& registry) {
   copy_before_write.is_filter = true;
   copy_before_write.open = CopyBeforeWrite::open;
   registry.add(std::move(copy_before_write));
+
+  DriverEntry blkdebug;
+  blkdebug.name = Blkdebug::kName;
+  blkdebug.is_filter = true;
+  blkdebug.is_protocol = true;
+  blkdebug.protocol_names = {"blkdebug"};
+  blkdebug.named_child = "image";
+  blkdebug.parse_filename = Blkdebug::parse_filename;
+  blkdebug.open = Blkdebug::open;
+  registry.add(std::move(blkdebug));
 }
 
 }  // namespace blockbed

@@ -80,7 +80,16 @@ Task<Expected<std::unique_ptr<Driver>>> RawDriver::open(OpenContext& context,
 // --- data path
 
 Task<Result<void>> RawDriver::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
-  return file_.read(offset_ + offset, std::move(buffers), flags);
+  if (file_.node()->debug_listener() == nullptr) [[likely]] {
+    return file_.read(offset_ + offset, std::move(buffers), flags);
+  }
+  return read_debugged(offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> RawDriver::read_debugged(uint64_t offset, IoVector buffers,
+                                            RequestFlags flags) {
+  co_await file_.debug_event(DebugEvent::kReadAio);
+  co_return co_await file_.read(offset_ + offset, std::move(buffers), flags);
 }
 
 Result<void> RawDriver::check_first_sector(uint64_t offset, const IoVector& buffers) const {
@@ -104,6 +113,7 @@ Task<Result<void>> RawDriver::write(uint64_t offset, IoVector buffers, RequestFl
       co_return io_error(allowed.error());
     }
   }
+  co_await file_.debug_event(DebugEvent::kWriteAio);
   co_return co_await file_.write(offset_ + offset, std::move(buffers), flags);
 }
 

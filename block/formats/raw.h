@@ -62,6 +62,7 @@ class RawDriver final : public Driver {
   Task<void> close() override;
 
  private:
+  Task<Result<void>> read_debugged(uint64_t offset, IoVector buffers, RequestFlags flags);
   bool windowed() const { return offset_ != 0 || size_.has_value(); }
   // EINVAL or EPERM when the write would change what the image looks like.
   Result<void> check_first_sector(uint64_t offset, const IoVector& buffers) const;

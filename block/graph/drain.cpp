@@ -21,9 +21,15 @@ Task<DrainedSection> drain(std::vector<Node*> nodes) {
     graph.add_reference(*node);
     node->quiesce_begin();
   }
+  if (!std::ranges::any_of(nodes, [](Node* node) { return node->busy(); })) {
+    co_return DrainedSection(std::move(nodes));
+  }
+  ++graph.waiting_drains_;
+  graph.resume_suspended_below(nodes);
   while (std::ranges::any_of(nodes, [](Node* node) { return node->busy(); })) {
     co_await graph.drain_waiters_.wait();
   }
+  --graph.waiting_drains_;
   co_return DrainedSection(std::move(nodes));
 }
 

@@ -43,6 +43,7 @@ struct BlockdevOptions;
 struct ImageInfoSpecific;
 }  // namespace schema
 
+class DebugListener;
 class Edge;
 class File;
 class Node;
@@ -77,6 +78,9 @@ class Driver {
   virtual bool supports_backing() const { return false; }
 
   // --- data path
+  // Who is told what requests of the parents are for; the same for all of the driver's life.
+  virtual DebugListener* debug_listener() { return nullptr; }
+
   virtual Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) = 0;
   virtual Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) = 0;
   // ENOTSUP: the node writes zero bytes instead, unless flags.no_fallback.

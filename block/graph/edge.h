@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <string>
 
+#include "block/graph/debug_event.h"
 #include "block/graph/permissions.h"
 #include "block/graph/request.h"
 #include "block/runtime/buffers.h"
@@ -81,6 +82,8 @@ class Edge {
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags = {});
   Task<Result<void>> discard(uint64_t offset, uint64_t length);
   Task<Result<void>> flush();
+  // Says what the next request is for (debug_event.h); node.h has the body.
+  inline DebugPoint debug_event(DebugEvent event) const;
   // Driver::copy_range_to and its other half.
   Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
                                    uint64_t target_offset, RequestFlags flags = {});

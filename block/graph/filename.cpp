@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "block/graph/flat_options.h"
 #include "block/graph/graph.h"
 #include "qmp/schema/json_parse.h"
 #include "qmp/schema/json_write.h"
@@ -21,8 +22,27 @@ std::string combine_paths(std::string_view base, std::string_view name) {
   return std::string(base) + std::string(name);
 }
 
-Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
-                                              std::string_view filename) {
+namespace {
+
+// A name inside a name ("blkdebug::blkdebug::disk.img") is a step down the stack.
+constexpr int kMaxNamesInNames = 64;
+
+Expected<FilenameOptions> options_at_depth(const DriverRegistry& drivers, std::string_view filename,
+                                           int depth);
+
+// The child's definition holds a name only: what that means is put in its place.
+Expected<void> open_child_name(const DriverRegistry& drivers, json::Object& options,
+                               std::string_view child, int depth) {
+  json::Object& definition = options.find(child)->as_object();
+  if (depth == kMaxNamesInNames) return fail("A file name contains too many others");
+  auto below = options_at_depth(drivers, definition.find("filename")->as_string(), depth + 1);
+  if (!below) return fail(std::move(below).error());
+  definition = std::move(below->options);
+  return {};
+}
+
+Expected<FilenameOptions> options_at_depth(const DriverRegistry& drivers, std::string_view filename,
+                                           int depth) {
   FilenameOptions result;
   const std::string_view protocol = protocol_of(filename);
   if (protocol.empty()) {
@@ -34,7 +54,9 @@ Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
     if (!parsed)
       return fail(fmt::format("Could not parse the JSON options: {}", parsed.error().description));
     if (!parsed->is_object()) return fail("Invalid JSON object given");
-    result.options = std::move(parsed->as_object());
+    auto nested = nest_options(std::move(parsed->as_object()));
+    if (!nested) return fail(std::move(nested).error());
+    result.options = std::move(*nested);
     result.is_complete = true;
     return result;
   }
@@ -45,6 +67,9 @@ Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
         auto options = entry.parse_filename(filename);
         if (!options) return fail(std::move(options).error());
         result.options = std::move(*options);
+        if (!entry.named_child.empty()) {
+          BB_TRY(open_child_name(drivers, result.options, entry.named_child, depth));
+        }
       } else {
         result.options.set("filename", filename);
       }
@@ -54,6 +79,13 @@ Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
     }
   }
   return fail(fmt::format("Unknown protocol '{}'", protocol));
+}
+
+}  // namespace
+
+Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
+                                              std::string_view filename) {
+  return options_at_depth(drivers, filename, 0);
 }
 
 Expected<std::string> resolve_backing_name(const Node& node, std::string_view stored) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "block/graph/backend.h"
+#include "block/graph/chain.h"
 #include "block/graph/graph_change.h"
 #include "block/runtime/env.h"
 
@@ -80,6 +81,22 @@ std::vector<Node*> Graph::nodes() const {
   return result;
 }
 
+void Graph::end_breakpoints() {
+  ++waiting_drains_;
+  for (const auto& node : nodes_) {
+    if (node->debug_listener_ != nullptr) node->debug_listener_->resume_all();
+  }
+}
+
+void Graph::resume_suspended_below(const std::vector<Node*>& tops) {
+  for (const auto& node : nodes_) {
+    if (node->debug_listener_ == nullptr) continue;
+    if (std::ranges::any_of(tops, [&](Node* top) { return reaches(*top, *node); })) {
+      node->debug_listener_->resume_all();
+    }
+  }
+}
+
 std::string Graph::next_auto_name() { return fmt::format("#block{:03}", auto_names_++); }
 
 void Graph::add_reference(Node& node) {
@@ -134,6 +151,7 @@ Task<void> Graph::close(Node& node) {
       co_await node.driver_->close();
       // From here on the node counts as not open: nothing asks the driver any more.
       closed = std::move(node.driver_);
+      node.debug_listener_ = nullptr;
     }
     GraphChange change(*this);
     while (!node.children_.empty()) {

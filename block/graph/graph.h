@@ -124,6 +124,9 @@ struct DriverEntry {
   // Splits a file name of that protocol into options; null when the driver takes `filename` as it
   // is.
   Expected<json::Object> (*parse_filename)(std::string_view filename) = nullptr;
+  // The child whose file name is the rest of this driver's own names; parse_filename leaves it as
+  // {CHILD: {"filename": NAME}}.
+  std::string named_child;
   bool is_protocol = false;
   bool is_filter = false;
   // Listed by `-drive format=help`.
@@ -211,6 +214,11 @@ class Graph {
 
   std::string next_auto_name();
 
+  // Breakpoints of blkdebug take no request now: a drain waits, and nobody could resume it.
+  bool waiting_drains() const { return waiting_drains_ > 0; }
+  // What stands still goes on, and nothing stands still any more: the program ends.
+  void end_breakpoints();
+
   // Something that a drain may wait for has ended; whoever implements EdgeParent::drained_poll
   // calls it when the answer may have become false.
   void drain_progress() {
@@ -226,6 +234,7 @@ class Graph {
   friend class DrainedSection;
   friend Task<DrainedSection> drain(std::vector<Node*> nodes);
 
+  void resume_suspended_below(const std::vector<Node*>& tops);
   void add_reference(Node& node);
   // The last one makes the node wait for close_unreferenced().
   void drop_reference(Node& node);
@@ -249,6 +258,7 @@ class Graph {
   DriverRegistry& drivers_;
   Mutex lock_;
   WaitQueue drain_waiters_;
+  int waiting_drains_ = 0;
   std::list<std::unique_ptr<Node>> nodes_;
   std::map<std::string, Node*, std::less<>> by_name_;
   std::vector<Node*> unreferenced_;

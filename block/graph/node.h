@@ -134,6 +134,9 @@ class Node final : public EdgeParent {
   // For drivers that know their length without I/O (filters, raw).
   void set_length(uint64_t length);
 
+  // blkdebug's ear, or null; drivers ask their edges for it (Edge::debug_event).
+  DebugListener* debug_listener() const { return debug_listener_; }
+
   // --- drain
   bool quiesced() const { return quiesce_count_ > 0; }
   uint64_t in_flight() const { return in_flight_; }
@@ -197,6 +200,7 @@ class Node final : public EdgeParent {
   bool probed_ = false;
   std::string header_backing_file_;
   std::unique_ptr<Driver> driver_;
+  DebugListener* debug_listener_ = nullptr;
   NodeFlags flags_;
   json::Object given_options_;
 
@@ -220,5 +224,9 @@ class Node final : public EdgeParent {
   uint64_t flushed_generation_ = 0;
   uint64_t highest_written_offset_ = 0;
 };
+
+inline DebugPoint Edge::debug_event(DebugEvent event) const {
+  return DebugPoint(node_->debug_listener(), event);
+}
 
 }  // namespace blockbed

@@ -204,12 +204,19 @@ Task<Result<void>> Node::write(uint64_t offset, IoVector buffers, RequestFlags f
   }
 
   Padding padding(offset, length, unit);
+  const auto point = [this](DebugEvent event) { return DebugPoint(debug_listener_, event); };
   if (padding.head != 0 || padding.one_block) {
+    if (padding.head != 0) co_await point(DebugEvent::kPwritevRmwHead);
+    if (padding.one_block && padding.tail != 0) co_await point(DebugEvent::kPwritevRmwTail);
     BB_CO_TRY(co_await read_aligned(padding.offset, IoVector(padding.memory.data(), unit), {}));
+    if (padding.head != 0) co_await point(DebugEvent::kPwritevRmwAfterHead);
+    if (padding.one_block && padding.tail != 0) co_await point(DebugEvent::kPwritevRmwAfterTail);
   }
   if (padding.tail != 0 && !padding.one_block) {
     const uint64_t last = round_down(offset + length, unit);
+    co_await point(DebugEvent::kPwritevRmwTail);
     BB_CO_TRY(co_await read_aligned(last, IoVector(padding.tail_block(), unit), {}));
+    co_await point(DebugEvent::kPwritevRmwAfterTail);
   }
   co_return co_await write_aligned(padding.offset, padding.widen(buffers), flags);
 }
@@ -225,6 +232,9 @@ Task<Result<void>> Node::write_aligned(uint64_t offset, IoVector buffers, Reques
   RequestFlags passed = flags;
   if (flush_after) passed.fua = false;
 
+  if (debug_listener_ != nullptr) [[unlikely]] {
+    co_await DebugPoint(debug_listener_, DebugEvent::kPwritev);
+  }
   Result<void> result;
   if (limits_.max_transfer == 0 || length <= limits_.max_transfer) [[likely]] {
     result = co_await driver_->write(offset, std::move(buffers), passed);
@@ -234,6 +244,9 @@ Task<Result<void>> Node::write_aligned(uint64_t offset, IoVector buffers, Reques
       result = co_await driver_->write(offset + done, buffers.slice(done, piece), passed);
       done += piece;
     }
+  }
+  if (debug_listener_ != nullptr) [[unlikely]] {
+    co_await DebugPoint(debug_listener_, DebugEvent::kPwritevDone);
   }
   written(offset, length, result.has_value());
   if (result && flush_after) result = co_await flush();
@@ -290,7 +303,12 @@ Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags fla
     }
     const uint64_t part = std::min(unit - in_block, end - at);
     Buffer block(unit);
+    const bool head = in_block != 0;
+    co_await DebugPoint(debug_listener_,
+                        head ? DebugEvent::kPwritevRmwHead : DebugEvent::kPwritevRmwTail);
     BB_CO_TRY(co_await read_aligned(at - in_block, block.io(), {}));
+    co_await DebugPoint(debug_listener_, head ? DebugEvent::kPwritevRmwAfterHead
+                                              : DebugEvent::kPwritevRmwAfterTail);
     std::fill_n(block.data() + in_block, part, std::byte{0});
     RequestFlags write_flags;
     write_flags.fua = flags.fua;
@@ -306,6 +324,7 @@ Task<Result<void>> Node::zero_aligned(uint64_t offset, uint64_t length, RequestF
   if (flush_after) passed.fua = false;
   const uint64_t unit = std::max<uint64_t>(limits_.zero_alignment, limits_.request_alignment);
 
+  co_await DebugPoint(debug_listener_, DebugEvent::kPwritevZero);
   Result<void> result;
   Buffer zeroes;
   for (uint64_t at = offset, end = offset + length; at < end && result;) {
@@ -330,6 +349,7 @@ Task<Result<void>> Node::zero_aligned(uint64_t offset, uint64_t length, RequestF
     }
     at += piece;
   }
+  co_await DebugPoint(debug_listener_, DebugEvent::kPwritevDone);
   written(offset, length, result.has_value());
   if (result && flags.fua && (flush_after || !driver_->honours_fua_write()))
     result = co_await flush();
@@ -416,9 +436,12 @@ Task<Result<void>> Node::flush() {
   // One flush at a time; those that queue behind it find their writes flushed by the next one.
   MutexGuard guard = co_await flush_lock_.lock();
   const uint64_t generation = write_generation_;
+  const Edge* below = filtered_edge() != nullptr ? filtered_edge() : storage_edge();
+  if (below != nullptr) co_await below->debug_event(DebugEvent::kFlushToOs);
   BB_CO_TRY(co_await driver_->flush_to_children());
   if (flags_.cache_no_flush) co_return Result<void>();
   if (flushed_generation_ != generation) {
+    if (below != nullptr) co_await below->debug_event(DebugEvent::kFlushToDisk);
     BB_CO_TRY(co_await driver_->flush_to_disk());
   }
   for (std::size_t i = 0; i < children_.size(); ++i) {

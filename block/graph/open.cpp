@@ -283,6 +283,7 @@ Task<Expected<void>> Graph::open_driver(OpenContext& context, const DriverEntry&
   auto driver = co_await entry.open(context, typed);
   if (!driver) co_return fail(std::move(driver).error());
   node.driver_ = std::move(*driver);
+  node.debug_listener_ = node.driver_->debug_listener();
   node.refresh_limits();
   auto length = co_await node.refresh_length();
   if (!length) {
@@ -398,6 +399,13 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
 
 Task<void> Graph::choose_file_driver(json::Object& options) {
   const json::Value* driver = options.find("driver");
+  const DriverEntry* entry =
+      driver != nullptr && driver->is_string() ? drivers_.find(driver->as_string()) : nullptr;
+  if (entry != nullptr && !entry->named_child.empty()) {
+    json::Value* child = options.find(entry->named_child);
+    if (child != nullptr && child->is_object()) co_await choose_file_driver(child->as_object());
+    co_return;
+  }
   const json::Value* path = options.find("filename");
   if (driver != nullptr || path == nullptr || !path->is_string()) co_return;
   std::string chosen = "file";

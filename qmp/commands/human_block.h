@@ -29,6 +29,7 @@ class QemuIoRequests {
   // One command line for a device, a node, or (by_qdev) a device of the machine.
   Task<Expected<void>> run(std::string target, std::string line, bool by_qdev,
                            std::string& complaints);
+  void silence_breakpoints() { runner_.silence_breakpoints(); }
   // At the end of the program.
   Task<void> finish();
 

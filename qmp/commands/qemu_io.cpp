@@ -96,6 +96,15 @@ const Runner::Entry* Runner::find(std::string_view name) {
        {},
        "offset [count]",
        "checks if offset is allocated in the file"},
+      {"break",
+       "",
+       &Runner::set_break,
+       2,
+       2,
+       "",
+       {},
+       "event tag",
+       "sets a breakpoint on event and tags the stopped request as tag"},
       {"discard", "d", &Runner::discard, 2, -1, "Cq", kWritePermission, "[-Cq] off len",
        "discards a number of bytes at a specified offset"},
       {"flush", "f", &Runner::flush, 0, 0, "", {}, "", "flush all in-core file state to disk"},
@@ -121,10 +130,29 @@ const Runner::Entry* Runner::find(std::string_view name) {
        {},
        "[-Cqv] [-P pattern] off len [len..]",
        "reads a number of bytes at a specified offset"},
+      {"remove_break",
+       "",
+       &Runner::remove_break,
+       1,
+       1,
+       "",
+       {},
+       "tag",
+       "remove a breakpoint by tag"},
+      {"resume", "", &Runner::resume, 1, 1, "", {}, "tag", "resumes the request tagged as tag"},
       {"sleep", "", &Runner::sleep, 1, 1, "", {}, "", "waits for the given value in milliseconds"},
       {"truncate", "t", &Runner::truncate, 1, 3,
        "m:", kWritePermission | Permissions(Permission::kResize), "[-m prealloc_mode] off",
        "truncates the current file at the given offset"},
+      {"wait_break",
+       "",
+       &Runner::wait_break,
+       1,
+       1,
+       "",
+       {},
+       "tag",
+       "waits for the suspension of a request"},
       {"write", "w", &Runner::write, 2, -1, "bcCfnpP:qs:uz", kWritePermission,
        "[-bcCfnquz] [-P pattern | -s source_file] off len",
        "writes a number of bytes at a specified offset"},
@@ -140,7 +168,11 @@ const Runner::Entry* Runner::find(std::string_view name) {
 }
 
 Runner::Runner(Graph& graph, Print print, Print warn)
-    : graph_(graph), print_(std::move(print)), warn_(std::move(warn)), gate_(graph.executor()) {}
+    : graph_(graph),
+      print_(std::move(print)),
+      warn_(std::move(warn)),
+      breakpoint_print_(print_),
+      gate_(graph.executor()) {}
 Runner::~Runner() = default;
 
 Task<void> Runner::finish() { co_await gate_.wait_idle(); }
@@ -756,6 +788,58 @@ Task<void> Runner::sleep(Call& call) {
   constexpr uint64_t kMaxMilliseconds = uint64_t{1} << 40;
   co_await graph_.env().sleep(
       static_cast<int64_t>(std::min(*milliseconds.value, kMaxMilliseconds)) * 1'000'000);
+}
+
+namespace {
+
+// The first blkdebug node below the backend, as QEMU looks for it: along the storage.
+DebugListener* listener_below(const Backend& backend) {
+  for (Node* node = backend.node(); node != nullptr; node = node->primary_node()) {
+    if (DebugListener* listener = node->debug_listener()) return listener;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Task<void> Runner::set_break(Call& call) {
+  DebugListener* listener = listener_below(call.backend);
+  const auto& words = call.arguments.positional;
+  const Result<void> done = listener == nullptr
+                                ? Result<void>(io_error(ENOTSUP))
+                                : listener->set_breakpoint(words[0], words[1], breakpoint_print_);
+  if (!done) print_(fmt::format("Could not set breakpoint: {}\n", strerror_text(done.error())));
+  co_return;
+}
+
+Task<void> Runner::remove_break(Call& call) {
+  DebugListener* listener = listener_below(call.backend);
+  const std::string& tag = call.arguments.positional[0];
+  const Result<void> done =
+      listener == nullptr ? Result<void>(io_error(ENOTSUP)) : listener->remove_breakpoint(tag);
+  if (!done) {
+    print_(fmt::format("Could not remove breakpoint {}: {}\n", tag, strerror_text(done.error())));
+  }
+  co_return;
+}
+
+Task<void> Runner::resume(Call& call) {
+  DebugListener* listener = listener_below(call.backend);
+  const Result<void> done = listener == nullptr ? Result<void>(io_error(ENOTSUP))
+                                                : listener->resume(call.arguments.positional[0]);
+  if (!done) print_(fmt::format("Could not resume request: {}\n", strerror_text(done.error())));
+  co_return;
+}
+
+Task<void> Runner::wait_break(Call& call) {
+  const std::string tag = call.arguments.positional[0];
+  const NodeRef keep(*call.backend.node());
+  // The listener may go while this waits: it is looked for again each time.
+  for (;;) {
+    DebugListener* listener = listener_below(call.backend);
+    if (listener == nullptr || listener->is_suspended(tag)) co_return;
+    co_await listener->suspensions().wait();
+  }
 }
 
 Task<void> Runner::help(Call& call) {

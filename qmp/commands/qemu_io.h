@@ -39,6 +39,9 @@ class Runner {
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
 
+  // Breakpoints take and release requests without a word.
+  void silence_breakpoints() { breakpoint_print_ = nullptr; }
+
   Task<void> run(Backend& backend, std::string line, std::string& complaints);
 
   // Waits until the asynchronous requests have ended.
@@ -65,6 +68,10 @@ class Runner {
   Task<void> alloc(Call& call);
   Task<void> map(Call& call);
   Task<void> sleep(Call& call);
+  Task<void> set_break(Call& call);
+  Task<void> remove_break(Call& call);
+  Task<void> resume(Call& call);
+  Task<void> wait_break(Call& call);
   Task<void> help(Call& call);
 
   struct Pending;
@@ -79,6 +86,7 @@ class Runner {
   Graph& graph_;
   Print print_;
   Print warn_;
+  Print breakpoint_print_;
   Gate gate_;
 };
 

@@ -70,6 +70,8 @@ struct MachineIdentity {
   std::string name;
   std::string uuid = "00000000-0000-0000-0000-000000000000";
   // Whether /dev/kvm was asked for and can be used.
+  // No guest runs, and a test drives the machine.
+  bool qtest = false;
   bool kvm_enabled = false;
   bool kvm_present = false;
   std::string machine_type;

@@ -77,6 +77,7 @@ void Engine::register_commands() {
       [this](std::string_view id) { return objects_.type_of(id) == "iothread"; });
   qemu_io_ = std::make_unique<QemuIoRequests>(graph_, devices, monitor_,
                                               [](std::string_view text) { write_stderr(text); });
+  if (identity_.qtest) qemu_io_->silence_breakpoints();
 
   register_monitor_commands(commands_);
   register_introspection_command(commands_);
@@ -134,6 +135,7 @@ void Engine::handle_signals(ProductionEnv& env, bool tell) {
 }
 
 Task<void> Engine::wind_down() {
+  graph_.end_breakpoints();
   co_await nbd_.stop();
   co_await exports_.remove_all();
   co_await jobs_.shutdown();

@@ -82,6 +82,7 @@ std::expected<MachinePlan, StartFailure> plan_machine(const SystemOptions& optio
   // Nothing is run, but management software asks whether it could be.
   plan.identity.kvm_present = ::access("/dev/kvm", R_OK | W_OK) == 0;
   plan.identity.kvm_enabled = plan.identity.kvm_present && accelerators.starts_with("kvm");
+  plan.identity.qtest = accelerators.starts_with("qtest");
   plan.identity.machine_type = plan.type->name;
   plan.identity.name = options.name;
   if (options.uuid) {
