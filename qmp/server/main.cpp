@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "qmp/server/daemon_main.h"
+#include "qmp/server/image_tool.h"
 #include "qmp/server/messages.h"
 #include "qmp/server/system_main.h"
 #include "qmp/server/version.h"
@@ -17,6 +18,7 @@ using namespace blockbed::server;
 constexpr std::string_view kUsage =
     "Usage: blockbed system OPTIONS...     start as qemu-system-x86_64 is started\n"
     "       blockbed daemon OPTIONS...     start as qemu-storage-daemon is started\n"
+    "       blockbed check OPTIONS...      look for faults in an image, as qemu-img check does\n"
     "       blockbed --help | --version\n"
     "\n"
     "Under a name that begins with qemu-system- or qemu-storage-daemon (a link to this\n"
@@ -39,6 +41,7 @@ int main(int argc, char** argv) {
     arguments.erase(arguments.begin());
     return first == "system" ? run_system(arguments) : run_daemon(arguments);
   }
+  if (const auto status = run_image_tool(arguments)) return *status;
   if (first == "--version" || first == "-V") {
     write_stdout(fmt::format("blockbed {} (speaks the monitor protocol of QEMU {})\n", kVersion,
                              kQemuVersion));
@@ -48,7 +51,7 @@ int main(int argc, char** argv) {
     write_stdout(kUsage);
     return 0;
   }
-  if (!first.empty()) report_error(first, "neither system nor daemon");
+  if (!first.empty()) report_error(first, "no command of this program");
   write_stderr(kUsage);
   return 1;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "block/formats/qcow2/check.h"
+#include "block/formats/qcow2/repair.h"
 #include "tests/qcow2/image_fixture.h"
 
 namespace blockbed::test {

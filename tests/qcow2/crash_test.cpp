@@ -6,6 +6,7 @@
 #include <deque>
 
 #include "block/formats/qcow2/check.h"
+#include "block/formats/qcow2/repair.h"
 #include "block/runtime/gate.h"
 #include "block/sim/crash_points.h"
 #include "block/sim/sim_env.h"

@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include "block/formats/qcow2/check.h"
 #include "block/formats/qcow2/endian.h"
 #include "block/formats/qcow2/open.h"
 #include "block/formats/qcow2/options.h"
+#include "block/formats/qcow2/repair.h"
 #include "block/graph/filename.h"
 #include "block/runtime/env.h"
 #include "block/runtime/event_sink.h"
@@ -78,15 +78,7 @@ Task<Expected<void>> Qcow2Driver::open_data_file(OpenContext& context, const Hea
 
 Task<Expected<void>> Qcow2Driver::repair_if_dirty(Header& header) {
   if (!header.has(incompatible::kDirty) || !node().writable()) co_return Expected<void>();
-  Result<void> repaired = co_await repair_counts(*file_, header);
-  if (repaired) {
-    header.incompatible_features &= ~incompatible::kDirty;
-    std::byte bits[8];
-    store_be64(bits, header.incompatible_features);
-    repaired = co_await file_->write(field::kIncompatible, IoVector(bits, sizeof(bits)));
-    if (repaired) repaired = co_await file_->flush();
-  }
-  if (!repaired) {
+  if (auto repaired = co_await repair_counts(*file_, header); !repaired) {
     co_return fail(
         fmt::format("Could not repair dirty image: {}", strerror_text(repaired.error())));
   }

@@ -254,17 +254,21 @@ Expected<void> check_encryption(const Header& h) {
   return fail("LUKS encryption of qcow2 images is not supported yet");
 }
 
-Expected<void> check_tables(const Header& h) {
+Expected<void> check_tables(const Header& h, HeaderUse use) {
   const uint64_t cluster = h.cluster_size();
   if (h.refcount_table_clusters > kMaxRefcountTableBytes / cluster) {
     return fail("Reference count table too large");
   }
-  if (h.refcount_table_clusters == 0) return fail("Image does not contain a reference count table");
+  const bool checking = use == HeaderUse::kChecking;
+  if (h.refcount_table_clusters == 0 && !checking)
+    return fail("Image does not contain a reference count table");
   BB_TRY(check_table(h.refcount_table_offset, h.refcount_table_clusters * (cluster / 8), 8,
                      kMaxRefcountTableBytes, cluster, "Reference count table"));
   // Each entry of the snapshot table is at least 40 bytes; 1024 is what QEMU multiplies with.
-  BB_TRY(check_table(h.snapshots_offset, h.snapshot_count, 1024, kMaxSnapshotTableBytes, cluster,
-                     "Snapshot table"));
+  if (!checking) {
+    BB_TRY(check_table(h.snapshots_offset, h.snapshot_count, 1024, kMaxSnapshotTableBytes, cluster,
+                       "Snapshot table"));
+  }
   BB_TRY(check_table(h.l1_offset, h.l1_size, 8, kMaxL1Bytes, cluster, "Active L1 table"));
   return {};
 }
@@ -285,7 +289,7 @@ Expected<uint64_t> l1_entries_needed(const Geometry& geometry, uint64_t size) {
   return entries;
 }
 
-Expected<ParsedHeader> parse_header(std::span<const std::byte> start, bool writable) {
+Expected<ParsedHeader> parse_header(std::span<const std::byte> start, HeaderUse use) {
   ParsedHeader parsed;
   Header& h = parsed.header;
   if (start.size() < kHeaderBytesWritten) return fail("Image is not in qcow2 format");
@@ -316,7 +320,7 @@ Expected<ParsedHeader> parse_header(std::span<const std::byte> start, bool writa
                             unsupported_features(h.incompatible_features & ~incompatible::kKnown,
                                                  extensions.features())));
   }
-  if (h.has(incompatible::kCorrupt) && writable) {
+  if (h.has(incompatible::kCorrupt) && use == HeaderUse::kWriting) {
     return fail("qcow2: Image is corrupt; cannot be opened read/write");
   }
   if (h.extended_l2() && h.cluster_bits < kMinExtendedClusterBits) {
@@ -327,7 +331,7 @@ Expected<ParsedHeader> parse_header(std::span<const std::byte> start, bool writa
     return fail("Reference count entry width too large; may not exceed 64 bits");
   }
   if (h.crypt_method > kCryptLuks) BB_TRY(check_encryption(h));
-  BB_TRY(check_tables(h));
+  BB_TRY(check_tables(h, use));
   const Geometry g = h.geometry();
   // A size that overflows when it is rounded up to whole tables has always got past this check of
   // QEMU's; such a length is refused when the node asks for it.

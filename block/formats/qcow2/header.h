@@ -130,8 +130,14 @@ struct ParsedHeader {
   Header header;
 };
 
-// `writable`: a corrupt image is refused only then.
-Expected<ParsedHeader> parse_header(std::span<const std::byte> start, bool writable);
+// kWriting: a corrupt image is refused only then. kChecking: what a check can repair, or says in
+// its own words, is let pass (the corrupt bit, no refcount table, the place and length of the
+// snapshot table).
+enum class HeaderUse : uint8_t { kReading, kWriting, kChecking };
+Expected<ParsedHeader> parse_header(std::span<const std::byte> start, HeaderUse use);
+inline Expected<ParsedHeader> parse_header(std::span<const std::byte> start, bool writable) {
+  return parse_header(start, writable ? HeaderUse::kWriting : HeaderUse::kReading);
+}
 
 // ENOSPC as nullopt: the backing name and extensions do not fit.
 std::optional<std::vector<std::byte>> serialise_header(Header& header);

@@ -8,6 +8,9 @@
 
 namespace blockbed::qcow2 {
 
-Task<Expected<Header>> read_header(Storage& file, bool writable);
+Task<Expected<Header>> read_header(Storage& file, HeaderUse use);
+inline Task<Expected<Header>> read_header(Storage& file, bool writable) {
+  return read_header(file, writable ? HeaderUse::kWriting : HeaderUse::kReading);
+}
 
 }  // namespace blockbed::qcow2

@@ -1,0 +1,575 @@
+// Checker: following every reference.
+#include "block/formats/qcow2/check_walk.h"
+
+#include <fmt/format.h>
+
+#include "block/formats/qcow2/bitmaps.h"
+#include "block/formats/qcow2/endian.h"
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+// Long tables are read in parts.
+constexpr uint64_t kReadAtOnce = 1 << 20;
+// Places behind the end that are remembered.
+constexpr std::size_t kMaxDangling = 65536;
+constexpr uint64_t kLastOffset = static_cast<uint64_t>(INT64_MAX);
+constexpr uint64_t kAllocatedMask = 0xffffffffu;
+// Bit 0 says that bits without a cluster are ones.
+constexpr uint64_t kBitmapEntryReservedMask = 0xff000000000001feu;
+
+// The descriptor as it stands: what lies beyond what an image can hold is a fault, not masked.
+CompressedExtent whole_extent(const Geometry& g, uint64_t entry) {
+  CompressedExtent extent = parse_compressed(g, entry);
+  const uint64_t offset = entry & ((uint64_t{1} << g.compressed_shift) - 1);
+  extent.offset = offset;
+  return extent;
+}
+
+}  // namespace
+
+Checker::Checker(Storage& file, Header& header, RepairOptions options, CheckReport& report,
+                 FindingSink sink)
+    : file_(file),
+      h_(header),
+      g_(header.geometry()),
+      options_(options),
+      report_(report),
+      sink_(std::move(sink)),
+      counts_(header.refcount_order) {}
+
+void Checker::tell(CheckFinding finding) {
+  if (report_.findings.size() < kKeptFindings) report_.findings.push_back(finding);
+  if (sink_) sink_(finding);
+}
+
+void Checker::corruption(FaultClass fault, uint64_t offset, std::string text) {
+  ++report_.corruptions;
+  CheckFinding finding;
+  finding.fault = fault;
+  finding.offset = offset;
+  finding.bytes = g_.cluster_size;
+  finding.text = std::move(text);
+  tell(std::move(finding));
+}
+
+void Checker::note(std::string text) {
+  CheckFinding finding;
+  finding.text = std::move(text);
+  tell(std::move(finding));
+}
+
+void Checker::protect(Owner owner, uint64_t offset, uint64_t bytes) {
+  if (bytes == 0) return;
+  const uint64_t begin = g_.cluster_start(offset);
+  protected_.emplace_back(owner, Region{begin, align_up(offset + bytes, g_.cluster_size)});
+}
+
+bool Checker::is_other_metadata(uint64_t offset, uint64_t bytes, Owner allowed) const {
+  for (const auto& [owner, region] : protected_) {
+    if (owner != allowed && region.begin < offset + bytes && offset < region.end) return true;
+  }
+  return false;
+}
+
+Task<Result<Buffer>> Checker::read_piece(uint64_t offset, uint64_t bytes) {
+  if (offset >= length_) co_return Buffer::zeroed(bytes);
+  Buffer buffer = Buffer::zeroed(bytes);
+  const uint64_t inside = std::min(bytes, length_ - offset);
+  BB_CO_TRY(co_await file_.read(offset, buffer.io(0, inside)));
+  co_return buffer;
+}
+
+bool Checker::refer(const Referrer& by, uint64_t offset, uint64_t bytes) {
+  if (bytes == 0) return true;
+  const bool overflows = offset > kLastOffset || bytes > kLastOffset - offset;
+  if (overflows || (offset + bytes > length_ && offset + bytes - length_ >= g_.cluster_size)) {
+    corruption(FaultClass::kOutsideFile, offset,
+               fmt::format("ERROR: counting reference for region exceeding the end of the file by "
+                           "one cluster or more: offset {:#x} size {:#x}",
+                           offset, bytes));
+    if (!overflows && dangling_.size() < kMaxDangling) {
+      dangling_.push_back(Region{offset, offset + bytes});
+    }
+    return false;
+  }
+  const uint64_t first = offset >> g_.cluster_bits;
+  const uint64_t last = (offset + bytes - 1) >> g_.cluster_bits;
+  if (watched_ != nullptr) {
+    watch(by, first, last);
+    return true;
+  }
+  counted_clusters_ = std::max(counted_clusters_, last + 1);
+  for (uint64_t cluster = first; cluster <= last; ++cluster) {
+    switch (counts_.add(cluster)) {
+      case CountTable::Added::kYes:
+        break;
+      case CountTable::Added::kNoMemory:
+        no_memory_ = true;
+        return false;
+      case CountTable::Added::kOverflow:
+        corruption(FaultClass::kCountOverflow, cluster << g_.cluster_bits,
+                   fmt::format("ERROR: overflow cluster offset={:#x}\n"
+                               "Use qemu-img amend to increase the refcount entry width or "
+                               "qemu-img convert to create a clean copy if the image cannot be "
+                               "opened for writing",
+                               cluster << g_.cluster_bits));
+        break;
+    }
+  }
+  return true;
+}
+
+void Checker::watch(const Referrer& by, uint64_t first, uint64_t last) {
+  for (auto at = watched_->lower_bound(first); at != watched_->end() && *at <= last; ++at) {
+    if (references_.size() >= kMaxReferences) return;
+    std::string text;
+    switch (by.owner) {
+      case Owner::kHeader:
+        text = "the header's own cluster";
+        break;
+      case Owner::kActiveL1:
+        text = "header: active L1 table";
+        break;
+      case Owner::kActiveL2:
+        text = fmt::format("active L1 table, entry {}", by.index);
+        break;
+      case Owner::kActiveData:
+        text = fmt::format("active L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
+                           by.index, by.guest);
+        break;
+      case Owner::kSnapshotTable:
+        text = "header: snapshot table";
+        break;
+      case Owner::kSnapshotL1:
+        text = fmt::format("snapshot table, entry {}: L1 table", by.index);
+        break;
+      case Owner::kSnapshotL2:
+        text = fmt::format("snapshot's L1 table at {:#x}, entry {}", by.table, by.index);
+        break;
+      case Owner::kSnapshotData:
+        text = fmt::format("snapshot's L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
+                           by.index, by.guest);
+        break;
+      case Owner::kCrypto:
+        text = "header extension: encryption header";
+        break;
+      case Owner::kBitmapDirectory:
+        text = "header extension: bitmap directory";
+        break;
+      case Owner::kBitmapTable:
+        text = fmt::format("bitmap directory, entry {}: table", by.index);
+        break;
+      case Owner::kBitmapData:
+        text = fmt::format("bitmap table at {:#x}, entry {}", by.table, by.index);
+        break;
+      case Owner::kRefcountTable:
+        text = "header: refcount table";
+        break;
+      case Owner::kRefcountBlock:
+        text = fmt::format("refcount table, entry {}", by.index);
+        break;
+    }
+    references_.push_back(Reference{*at << g_.cluster_bits, std::move(text)});
+  }
+}
+
+// --- L2 tables
+
+struct Checker::L2Walk {
+  uint64_t table = 0;
+  uint64_t guest = 0;
+  bool active = false;
+  bool may_write = false;
+  uint64_t next_contiguous = 0;
+  Owner owner() const { return active ? Owner::kActiveData : Owner::kSnapshotData; }
+};
+
+bool Checker::look_at_compressed(L2Walk& walk, uint32_t index, L2Entry entry) {
+  const uint64_t position = walk.table + uint64_t{index} * g_.entry_bytes;
+  if ((entry.value & kEntryCopied) != 0) {
+    corruption(FaultClass::kCopiedCompressed, position,
+               fmt::format("ERROR: coffset={:#x}: copied flag must never be set for compressed "
+                           "clusters",
+                           whole_extent(g_, entry.value).offset));
+    entry.value &= ~kEntryCopied;
+  }
+  if (g_.external_data) {
+    corruption(
+        FaultClass::kExternalData, position,
+        fmt::format("ERROR compressed cluster {} with data file, entry={:#x}", index, entry.value));
+    return false;
+  }
+  if (g_.extended_l2 && entry.bitmap != 0) {
+    corruption(FaultClass::kSubclusters, position,
+               fmt::format("ERROR compressed cluster {} with non-zero subcluster allocation "
+                           "bitmap, entry={:#x}",
+                           index, entry.value));
+    return false;
+  }
+  const CompressedExtent extent = whole_extent(g_, entry.value);
+  refer(
+      Referrer{walk.owner(), walk.table, index, walk.guest + (uint64_t{index} << g_.cluster_bits)},
+      extent.offset, extent.bytes);
+  if (walk.active && first_walk_) {
+    ++report_.allocated_clusters;
+    ++report_.compressed_clusters;
+    // Compressed clusters are fragmented by nature.
+    ++report_.fragmented_clusters;
+  }
+  return false;
+}
+
+bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
+  if ((entry.value & kEntryCompressed) != 0) return look_at_compressed(walk, index, entry);
+  const uint64_t position = walk.table + uint64_t{index} * g_.entry_bytes;
+  // QEMU lets bit 0 pass in extended entries too, where it has no meaning.
+  if ((entry.value & kL2ReservedMask) != 0) {
+    corruption(FaultClass::kReservedBits, position,
+               fmt::format("ERROR found l2 entry with reserved bits set: {:x}", entry.value));
+  }
+  const uint64_t host = entry.value & kOffsetMask;
+  const bool has_host = host != 0 || (g_.external_data && (entry.value & kEntryCopied) != 0);
+  bool contains_data = true;
+  if (g_.extended_l2) {
+    const uint64_t allocated = entry.bitmap & kAllocatedMask;
+    if (!has_host) {
+      if (allocated != 0) {
+        corruption(FaultClass::kSubclusters, position,
+                   "ERROR: Unallocated cluster has non-zero subcluster allocation map");
+      }
+      return false;
+    }
+    if ((allocated & (entry.bitmap >> 32)) != 0) {
+      corruption(FaultClass::kSubclusters, host,
+                 fmt::format("ERROR offset={:x}: Allocated cluster has corrupted subcluster "
+                             "allocation bitmap",
+                             host));
+    }
+    contains_data = allocated != 0;
+  } else {
+    if (!has_host) return false;
+    contains_data = (entry.value & kEntryZero) == 0;
+  }
+
+  if (walk.active && first_walk_) {
+    ++report_.allocated_clusters;
+    if (walk.next_contiguous != 0 && host != walk.next_contiguous) ++report_.fragmented_clusters;
+    walk.next_contiguous = host + g_.cluster_size;
+  }
+
+  if (g_.in_cluster(host) != 0) {
+    if (contains_data) {
+      corruption(FaultClass::kUnaligned, host,
+                 fmt::format("ERROR offset={:x}: Data cluster is not properly aligned; L2 entry "
+                             "corrupted.",
+                             host));
+    } else {
+      const bool fix = walk.may_write;
+      ++(fix ? report_.corruptions_fixed : report_.corruptions);
+      CheckFinding finding;
+      finding.fault = FaultClass::kUnaligned;
+      finding.repaired = fix;
+      finding.offset = host;
+      finding.bytes = g_.cluster_size;
+      finding.text = fmt::format(
+          "{} offset={:x}: Preallocated cluster is not properly aligned; L2 entry corrupted.",
+          fix ? "Repairing" : "ERROR", host);
+      tell(std::move(finding));
+      if (fix) {
+        // It reads as zeroes, or as the backing file where it did, without the cluster.
+        entry.value = g_.extended_l2 ? 0 : kEntryZero;
+        return true;
+      }
+    }
+  }
+  if (!g_.external_data) {
+    refer(Referrer{walk.owner(), walk.table, index,
+                   walk.guest + (uint64_t{index} << g_.cluster_bits)},
+          host, g_.cluster_size);
+  }
+  return false;
+}
+
+Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index,
+                                    const SnapshotEntry* snapshot) {
+  // Zeroes only.
+  if (table >= length_) co_return Result<void>();
+  auto bytes = co_await read_piece(table, g_.cluster_size);
+  if (!bytes) co_return io_error(bytes.error());
+  L2Walk walk;
+  walk.table = table;
+  walk.guest = l1_index * g_.l2_coverage();
+  walk.active = snapshot == nullptr;
+  walk.may_write = repairs_all() && watched_ == nullptr && first_walk_ &&
+                   !is_other_metadata(table, g_.cluster_size, Owner::kActiveL2);
+  for (uint32_t i = 0; i < uint32_t{1} << g_.l2_bits; ++i) {
+    L2Entry entry = load_entry(g_, bytes->data(), i);
+    if (entry.value == 0 && entry.bitmap == 0) continue;
+    if (look_at_entry(walk, i, entry)) {
+      store_entry(g_, bytes->data(), i, entry);
+      const uint64_t at = uint64_t{i} * g_.entry_bytes;
+      const uint64_t sector = align_down(at, kSectorSize);
+      BB_CO_TRY(co_await file_.write(table + sector, bytes->io(sector, kSectorSize)));
+    }
+    if (no_memory_) co_return io_error(ENOMEM);
+  }
+  co_return Result<void>();
+}
+
+// --- L1 tables
+
+Task<Result<void>> Checker::walk_l1(uint64_t offset, uint64_t entries,
+                                    const SnapshotEntry* snapshot) {
+  const bool active = snapshot == nullptr;
+  Referrer by;
+  by.owner = active ? Owner::kActiveL1 : Owner::kSnapshotL1;
+  if (!active) by.index = static_cast<uint64_t>(snapshot - snapshots_.entries.data());
+  refer(by, offset, entries * 8);
+  if (offset > kLastOffset || offset >= length_) co_return Result<void>();
+  // What is behind the end of the file is zero.
+  const uint64_t bytes = std::min(entries * 8, length_ - offset);
+  for (uint64_t at = 0; at < bytes; at += kReadAtOnce) {
+    const uint64_t here = std::min(kReadAtOnce, align_up(bytes - at, 8));
+    auto piece = co_await read_piece(offset + at, here);
+    if (!piece) co_return io_error(piece.error());
+    for (uint64_t i = 0; i < here / 8; ++i) {
+      const uint64_t entry = load_be64(piece->data() + i * 8);
+      if (entry == 0) continue;
+      const uint64_t index = at / 8 + i;
+      if ((entry & kL1ReservedMask) != 0) {
+        corruption(FaultClass::kReservedBits, offset + index * 8,
+                   fmt::format("ERROR found L1 entry with reserved bits set: {:x}", entry));
+      }
+      const uint64_t table = entry & kOffsetMask;
+      refer(Referrer{active ? Owner::kActiveL2 : Owner::kSnapshotL2, offset, index,
+                     index * g_.l2_coverage()},
+            table, g_.cluster_size);
+      if (g_.in_cluster(table) != 0) {
+        corruption(FaultClass::kUnaligned, table,
+                   fmt::format("ERROR l2_offset={:x}: Table is not cluster aligned; L1 entry "
+                               "corrupted",
+                               table));
+      }
+      BB_CO_TRY(co_await walk_l2(table, index, snapshot));
+      if (no_memory_) co_return io_error(ENOMEM);
+    }
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Checker::walk_snapshots() {
+  if (g_.external_data && h_.snapshot_count > 0) {
+    corruption(FaultClass::kExternalData, h_.snapshots_offset,
+               fmt::format("ERROR {} snapshots in image with data file", h_.snapshot_count));
+  }
+  for (const SnapshotEntry& snapshot : snapshots_.entries) {
+    // As C strings: what is shown ends at a zero byte.
+    const std::string who =
+        fmt::format("ERROR snapshot {} ({})", snapshot.id.c_str(), snapshot.name.c_str());
+    if (g_.in_cluster(snapshot.l1_offset) != 0) {
+      corruption(FaultClass::kUnaligned, snapshot.l1_offset,
+                 fmt::format("{} l1_offset={:#x}: L1 table is not cluster aligned; snapshot table "
+                             "entry corrupted",
+                             who, snapshot.l1_offset));
+      continue;
+    }
+    if (snapshot.l1_size > kMaxL1Bytes / 8) {
+      corruption(FaultClass::kSnapshotTable, h_.snapshots_offset,
+                 fmt::format("{} l1_size={:#x}: L1 table is too large; snapshot table entry "
+                             "corrupted",
+                             who, snapshot.l1_size));
+      continue;
+    }
+    BB_CO_TRY(co_await walk_l1(snapshot.l1_offset, snapshot.l1_size, &snapshot));
+  }
+  snapshot_table_counted_ =
+      refer(Referrer{Owner::kSnapshotTable, 0, 0, 0}, h_.snapshots_offset, snapshots_.bytes);
+  co_return Result<void>();
+}
+
+// --- bitmaps
+
+Task<Result<void>> Checker::walk_bitmaps() {
+  if (!h_.bitmaps) co_return Result<void>();
+  auto bitmaps = co_await load_directory(file_, h_);
+  // Whoever opened the image has read it already.
+  if (!bitmaps) {
+    corruption(FaultClass::kReservedBits, h_.bitmaps->directory_offset,
+               fmt::format("ERROR {}", bitmaps.error().description));
+    refer(Referrer{Owner::kBitmapDirectory, 0, 0, 0}, h_.bitmaps->directory_offset,
+          h_.bitmaps->directory_size);
+    co_return Result<void>();
+  }
+  refer(Referrer{Owner::kBitmapDirectory, 0, 0, 0}, h_.bitmaps->directory_offset,
+        h_.bitmaps->directory_size);
+  for (std::size_t number = 0; number < bitmaps->size(); ++number) {
+    const StoredBitmap& bitmap = (*bitmaps)[number];
+    const uint64_t bytes = uint64_t{bitmap.table_entries} * 8;
+    refer(Referrer{Owner::kBitmapTable, 0, number, 0}, bitmap.table_offset, bytes);
+    if (bitmap.table_offset >= length_) continue;
+    const uint64_t inside = std::min(bytes, length_ - bitmap.table_offset);
+    for (uint64_t at = 0; at < inside; at += kReadAtOnce) {
+      const uint64_t here = std::min(kReadAtOnce, align_up(inside - at, 8));
+      auto piece = co_await read_piece(bitmap.table_offset + at, here);
+      if (!piece) co_return io_error(piece.error());
+      for (uint64_t i = 0; i < here / 8; ++i) {
+        const uint64_t entry = load_be64(piece->data() + i * 8);
+        const uint64_t host = entry & kOffsetMask;
+        if ((entry & kBitmapEntryReservedMask) != 0 || (host != 0 && (entry & 1) != 0)) {
+          corruption(
+              FaultClass::kReservedBits, bitmap.table_offset + at + i * 8,
+              fmt::format("ERROR found bitmap table entry with reserved bits set: {:x}", entry));
+        }
+        if (host == 0) continue;
+        if (g_.in_cluster(host) != 0) {
+          corruption(FaultClass::kUnaligned, host,
+                     fmt::format("ERROR offset={:x}: Bitmap data is not cluster aligned", host));
+        }
+        refer(Referrer{Owner::kBitmapData, bitmap.table_offset, at / 8 + i, 0}, host,
+              g_.cluster_size);
+        if (no_memory_) co_return io_error(ENOMEM);
+      }
+    }
+  }
+  co_return Result<void>();
+}
+
+// --- refcount structures
+
+Task<Result<void>> Checker::look_at_refcount_block(uint64_t index, uint64_t entry) {
+  const uint64_t position = h_.refcount_table_offset + index * 8;
+  const uint64_t block = entry & kRefcountTableOffsetMask;
+  if ((entry & ~kRefcountTableOffsetMask) != 0) {
+    corruption(FaultClass::kReservedBits, position,
+               fmt::format("ERROR refcount table entry {} has reserved bits set", index));
+    broken_structures_ = true;
+    co_return Result<void>();
+  }
+  if (g_.in_cluster(block) != 0) {
+    corruption(FaultClass::kUnaligned, block,
+               fmt::format("ERROR refcount block {} is not cluster aligned; refcount table entry "
+                           "corrupted",
+                           index));
+    broken_structures_ = true;
+    co_return Result<void>();
+  }
+  if (block >> g_.cluster_bits >= used_clusters()) {
+    if (!repairs_all()) {
+      corruption(FaultClass::kOutsideFile, block,
+                 fmt::format("ERROR refcount block {} is outside image", index));
+      co_return Result<void>();
+    }
+    CheckFinding finding;
+    finding.fault = FaultClass::kOutsideFile;
+    finding.repaired = true;
+    finding.offset = block;
+    finding.text = fmt::format("Repairing refcount block {} is outside image", index);
+    tell(std::move(finding));
+    Errno error(EINVAL);
+    bool grown = false;
+    if (block <= kLastOffset - g_.cluster_size) {
+      error = Errno(EFBIG);
+      if (block + g_.cluster_size <= length_ + kMaxGrowthForBlock) {
+        grown = (co_await file_.truncate(block + g_.cluster_size, TruncateOptions())).has_value();
+      }
+    }
+    if (!grown) {
+      ++report_.corruptions;
+      broken_structures_ = true;
+      note(fmt::format("ERROR could not resize image: {}", strerror_text(error)));
+      co_return Result<void>();
+    }
+    length_ = block + g_.cluster_size;
+    ++report_.corruptions_fixed;
+  }
+  refer(Referrer{Owner::kRefcountBlock, h_.refcount_table_offset, index, 0}, block,
+        g_.cluster_size);
+  if (watched_ != nullptr) co_return Result<void>();
+  const uint64_t count = counts_[block >> g_.cluster_bits];
+  if (count != 1) {
+    corruption(FaultClass::kRefcountBlock, block,
+               fmt::format("ERROR refcount block {} refcount={}", index, count));
+    broken_structures_ = true;
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Checker::read_refcount_table() {
+  const uint64_t bytes = uint64_t{h_.refcount_table_clusters} << g_.cluster_bits;
+  refcount_table_.assign(bytes / 8, 0);
+  if (h_.refcount_table_offset >= length_ || bytes == 0) co_return Result<void>();
+  auto table = co_await read_piece(h_.refcount_table_offset, bytes);
+  if (!table) co_return io_error(table.error());
+  for (uint64_t i = 0; i < refcount_table_.size(); ++i) {
+    refcount_table_[i] = load_be64(table->data() + i * 8);
+    const uint64_t block = refcount_table_[i] & kRefcountTableOffsetMask;
+    if (block != 0 && block < length_) protect(Owner::kRefcountBlock, block, g_.cluster_size);
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Checker::walk_refcount_structures() {
+  const uint64_t bytes = uint64_t{h_.refcount_table_clusters} << g_.cluster_bits;
+  refer(Referrer{Owner::kRefcountTable, 0, 0, 0}, h_.refcount_table_offset, bytes);
+  for (uint64_t i = 0; i < refcount_table_.size(); ++i) {
+    if (refcount_table_[i] == 0) continue;
+    BB_CO_TRY(co_await look_at_refcount_block(i, refcount_table_[i]));
+    if (no_memory_) co_return io_error(ENOMEM);
+  }
+  co_return Result<void>();
+}
+
+// --- all of it
+
+Task<Result<void>> Checker::walk() {
+  auto length = co_await file_.length();
+  if (!length) co_return io_error(length.error());
+  length_ = *length;
+  counts_.clear();
+  counted_clusters_ = 0;
+  broken_structures_ = uncounted_ = false;
+  blocks_.clear();
+  dangling_.clear();
+  protected_.clear();
+  protect(Owner::kHeader, 0, g_.cluster_size);
+  protect(Owner::kActiveL1, h_.l1_offset, uint64_t{h_.l1_size} * 8);
+  protect(Owner::kRefcountTable, h_.refcount_table_offset,
+          uint64_t{h_.refcount_table_clusters} << g_.cluster_bits);
+  protect(Owner::kSnapshotTable, h_.snapshots_offset, snapshots_.bytes);
+  for (const SnapshotEntry& snapshot : snapshots_.entries) {
+    if (snapshot.l1_offset > kLastOffset || snapshot.l1_size > kMaxL1Bytes / 8) continue;
+    protect(Owner::kSnapshotL1, snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
+  }
+  if (h_.bitmaps) {
+    protect(Owner::kBitmapDirectory, h_.bitmaps->directory_offset, h_.bitmaps->directory_size);
+  }
+
+  BB_CO_TRY(co_await read_refcount_table());
+
+  refer(Referrer{Owner::kHeader, 0, 0, 0}, 0, g_.cluster_size);
+  BB_CO_TRY(co_await walk_l1(h_.l1_offset, h_.l1_size, nullptr));
+  BB_CO_TRY(co_await walk_snapshots());
+  if (h_.crypto) {
+    refer(Referrer{Owner::kCrypto, 0, 0, 0}, h_.crypto->offset, h_.crypto->length);
+  }
+  BB_CO_TRY(co_await walk_bitmaps());
+  BB_CO_TRY(co_await walk_refcount_structures());
+  if (no_memory_) co_return io_error(ENOMEM);
+  co_return Result<void>();
+}
+
+Task<Result<std::vector<Reference>>> Checker::find(const std::vector<uint64_t>& cluster_offsets) {
+  std::set<uint64_t> clusters;
+  for (uint64_t offset : cluster_offsets) clusters.insert(offset >> g_.cluster_bits);
+  watched_ = &clusters;
+  sink_ = nullptr;
+  auto snapshots = co_await read_snapshot_table(file_, h_, false, report_, [](const auto&) {});
+  if (snapshots) snapshots_ = std::move(*snapshots);
+  BB_CO_TRY(co_await walk());
+  watched_ = nullptr;
+  co_return std::move(references_);
+}
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,170 @@
+// Checker: one pass of a check over an image, with or without repairs.
+//
+// Problem: what refers to a cluster is spread over all tables of an image. A check follows every
+// one of them, counts, then compares with what the refcount structures say; a repair does the same
+// and changes what can be changed in place on the way.
+//
+// Contract: run() is called once. With Repair::kNone nothing is written. What is repaired in place
+// is written in an order in which a crash leaves an image that is no worse than before; see
+// repair.h for the whole. Tables in which entries must be changed are not touched when they lie in
+// the place of other metadata. Units: bytes unless a name says otherwise. Threading: engine thread
+// only.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "block/formats/qcow2/check.h"
+#include "block/formats/qcow2/check_snapshots.h"
+#include "block/formats/qcow2/count_table.h"
+#include "block/formats/qcow2/mapping.h"
+#include "block/formats/qcow2/repair.h"
+#include "block/formats/qcow2/resident_table.h"
+
+namespace blockbed::qcow2 {
+
+class Checker {
+ public:
+  // All must outlive it. `header` follows what a repair changes.
+  Checker(Storage& file, Header& header, RepairOptions options, CheckReport& report,
+          FindingSink sink);
+
+  Task<Result<void>> run();
+
+  // Instead of run(): only who refers to these clusters.
+  Task<Result<std::vector<Reference>>> find(const std::vector<uint64_t>& cluster_offsets);
+
+ private:
+  enum class Owner : uint8_t {
+    kHeader,
+    kActiveL1,
+    kActiveL2,
+    kActiveData,
+    kSnapshotTable,
+    kSnapshotL1,
+    kSnapshotL2,
+    kSnapshotData,
+    kCrypto,
+    kBitmapDirectory,
+    kBitmapTable,
+    kBitmapData,
+    kRefcountTable,
+    kRefcountBlock,
+  };
+  // Who refers: enough to say it in words if somebody asks.
+  struct Referrer {
+    Owner owner = Owner::kHeader;
+    uint64_t table = 0;
+    uint64_t index = 0;
+    uint64_t guest = 0;
+  };
+  struct Region {
+    uint64_t begin = 0;
+    uint64_t end = 0;
+  };
+
+  bool repairs_all() const { return options_.repair == Repair::kAll; }
+  bool repairs() const { return options_.repair != Repair::kNone; }
+
+  // --- telling
+  void tell(CheckFinding finding);
+  void corruption(FaultClass fault, uint64_t offset, std::string text);
+  void note(std::string text);
+
+  // --- references (check_walk.cpp)
+  Task<Result<void>> walk();
+  // False: it is not counted, because it is not there.
+  bool refer(const Referrer& by, uint64_t offset, uint64_t bytes);
+  void watch(const Referrer& by, uint64_t first, uint64_t last);
+  // `bytes` of the file from `offset`, zeroes beyond its end.
+  Task<Result<Buffer>> read_piece(uint64_t offset, uint64_t bytes);
+  Task<Result<void>> walk_l1(uint64_t offset, uint64_t entries, const SnapshotEntry* snapshot);
+  Task<Result<void>> walk_l2(uint64_t table, uint64_t l1_index, const SnapshotEntry* snapshot);
+  struct L2Walk;
+  // True: the entry was made right and needs to be written.
+  bool look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry);
+  bool look_at_compressed(L2Walk& walk, uint32_t index, L2Entry entry);
+  Task<Result<void>> walk_snapshots();
+  Task<Result<void>> walk_bitmaps();
+  Task<Result<void>> read_refcount_table();
+  Task<Result<void>> walk_refcount_structures();
+  Task<Result<void>> look_at_refcount_block(uint64_t index, uint64_t entry);
+  uint64_t file_clusters() const { return g_.clusters(length_); }
+  uint64_t used_clusters() const { return std::max(file_clusters(), counted_clusters_); }
+
+  // --- counts and flags (check_compare.cpp)
+  Task<Result<void>> compare(Repair repair);
+  Task<Result<void>> compare_block(uint64_t index, Repair repair);
+  Task<Result<void>> check_copied_flags();
+  Task<Result<void>> write_l1_entries(const ResidentTable& l1,
+                                      const std::vector<uint64_t>& changed);
+  Task<Result<bool>> check_copied_in_table(uint64_t table, bool repair);
+  // The stored count; EIO where it cannot be known.
+  Task<Result<uint64_t>> stored_count(uint64_t cluster);
+  // Null: nothing is counted there.
+  Task<Result<Buffer*>> load_block(uint64_t index);
+  uint64_t block_offset(uint64_t index) const;
+  bool copied_flag_right(uint64_t count, uint64_t entry) const {
+    return (count == 1) == ((entry & kEntryCopied) != 0);
+  }
+  // A place where metadata lies that is none of `allowed`.
+  bool is_other_metadata(uint64_t offset, uint64_t bytes, Owner allowed) const;
+  void protect(Owner owner, uint64_t offset, uint64_t bytes);
+
+  // --- larger repairs (repair.cpp)
+  Task<Result<void>> repair_counts(uint64_t corruptions_of_walk);
+  Task<Result<void>> rebuild_and_compare();
+  Task<Result<void>> rebuild();
+  // Where new structures go: blocks by index.
+  struct NewStructures {
+    std::map<uint64_t, uint64_t> blocks;
+    uint64_t table = 0;
+    uint64_t table_clusters = 0;
+  };
+  std::optional<NewStructures> place_structures();
+  // `clusters` in a row that nothing refers to; counted once afterwards. Nothing: not in reach.
+  std::optional<uint64_t> take_free(uint64_t clusters);
+  bool is_free(uint64_t cluster) const;
+  bool is_dangling(uint64_t first, uint64_t clusters) const;
+  std::set<uint64_t> counted_blocks() const;
+  Task<Result<void>> write_new_block(uint64_t index, uint64_t offset);
+  Task<Result<void>> write_snapshot_table();
+  bool can_count(uint64_t first, uint64_t clusters) const;
+  Task<Result<void>> store_counts(uint64_t first, uint64_t clusters);
+
+  Storage& file_;
+  Header& h_;
+  const Geometry g_;
+  const RepairOptions options_;
+  CheckReport& report_;
+  FindingSink sink_;
+
+  uint64_t length_ = 0;
+  CountTable counts_;
+  // Behind the highest cluster that was counted.
+  uint64_t counted_clusters_ = 0;
+  bool no_memory_ = false;
+  // New refcount structures are needed: the old ones are broken, or count too little.
+  bool broken_structures_ = false;
+  bool uncounted_ = false;
+  CheckedSnapshots snapshots_;
+  std::vector<uint64_t> refcount_table_;
+  bool snapshot_table_counted_ = false;
+  uint64_t free_hint_ = 0;
+  bool told_unaligned_block_ = false;
+  std::vector<std::pair<Owner, Region>> protected_;
+  // Where entries point to behind the end: the file must not grow there.
+  std::vector<Region> dangling_;
+  // Refcount blocks by index; emptied when there are too many.
+  std::map<uint64_t, Buffer> blocks_;
+  bool first_walk_ = true;
+
+  const std::set<uint64_t>* watched_ = nullptr;
+  std::vector<Reference> references_;
+};
+
+}  // namespace blockbed::qcow2

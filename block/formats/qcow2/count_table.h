@@ -1,0 +1,104 @@
+// CountTable: how often each cluster of a file is referred to.
+//
+// Problem: a check counts references for every cluster of files that may be larger than memory, and
+// tables of a broken image may refer to any place in it.
+//
+// Contract: counters are as wide as the image's own counts (narrower than 8 bits: 8; wider than 32:
+// 32) and stop at `max`; memory is taken in pages of kPageBytes, for places that are counted.
+// Bounds: kMaxCountBytes in all, then add() says so. Units: clusters. Threading: plain data.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <memory>
+
+namespace blockbed::qcow2 {
+
+// 16-bit counters of 32 TiB in clusters of 64 KiB.
+inline constexpr uint64_t kMaxCountBytes = uint64_t{1} << 30;
+
+class CountTable {
+ public:
+  static constexpr uint64_t kPageBytes = 4096;
+
+  explicit CountTable(uint32_t refcount_order)
+      : width_(refcount_order <= 3   ? 1
+               : refcount_order == 4 ? 2
+                                     : 4),
+        per_page_(kPageBytes / width_),
+        max_(refcount_order >= 5 ? UINT32_MAX
+                                 : (uint64_t{1} << (uint64_t{1} << refcount_order)) - 1) {}
+
+  enum class Added { kYes, kOverflow, kNoMemory };
+  Added add(uint64_t cluster) {
+    std::byte* const page = make_page(cluster / per_page_);
+    if (page == nullptr) return Added::kNoMemory;
+    std::byte* const at = page + cluster % per_page_ * width_;
+    const uint64_t count = load(at);
+    if (count == max_) return Added::kOverflow;
+    store(at, count + 1);
+    return Added::kYes;
+  }
+  // Of a cluster that was counted.
+  void remove(uint64_t cluster) {
+    std::byte* const at = make_page(cluster / per_page_) + cluster % per_page_ * width_;
+    store(at, load(at) - 1);
+  }
+  uint64_t operator[](uint64_t cluster) const {
+    const uint64_t number = cluster / per_page_;
+    if (number != last_number_) {
+      const auto found = pages_.find(number);
+      if (found == pages_.end()) return 0;
+      last_number_ = number;
+      last_page_ = found->second.get();
+    }
+    return load(last_page_ + cluster % per_page_ * width_);
+  }
+  void clear() {
+    pages_.clear();
+    last_number_ = UINT64_MAX;
+  }
+  uint64_t max() const { return max_; }
+
+  // The first cluster at or behind `from` that may be counted: the start of a page, or `from`.
+  // UINT64_MAX: there is none.
+  uint64_t next_counted_page(uint64_t from) const {
+    const auto found = pages_.lower_bound(from / per_page_);
+    if (found == pages_.end()) return UINT64_MAX;
+    return std::max(from, found->first * per_page_);
+  }
+
+ private:
+  std::byte* make_page(uint64_t number) {
+    if (number == last_number_) return last_page_;
+    auto found = pages_.find(number);
+    if (found == pages_.end()) {
+      if (pages_.size() >= kMaxCountBytes / kPageBytes) return nullptr;
+      found = pages_.emplace(number, std::make_unique<std::byte[]>(kPageBytes)).first;
+    }
+    last_number_ = number;
+    last_page_ = found->second.get();
+    return last_page_;
+  }
+  uint64_t load(const std::byte* at) const {
+    uint32_t value = 0;
+    std::memcpy(&value, at, width_);
+    return value;
+  }
+  void store(std::byte* at, uint64_t value) const {
+    const uint32_t narrow = static_cast<uint32_t>(value);
+    std::memcpy(at, &narrow, width_);
+  }
+
+  uint32_t width_;
+  uint64_t per_page_;
+  uint64_t max_;
+  std::map<uint64_t, std::unique_ptr<std::byte[]>> pages_;
+  mutable uint64_t last_number_ = UINT64_MAX;
+  mutable std::byte* last_page_ = nullptr;
+};
+
+}  // namespace blockbed::qcow2

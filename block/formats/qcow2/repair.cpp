@@ -1,0 +1,260 @@
+// Checker: what is repaired beyond single places, and the order of it all.
+#include "block/formats/qcow2/repair.h"
+
+#include <fmt/format.h>
+
+#include "block/formats/qcow2/check_walk.h"
+#include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/refcount_array.h"
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+// Each may bring tables into the file that were behind its end; two levels refer to each other.
+constexpr int kMaxRebuilds = 4;
+
+}  // namespace
+
+// --- finding room
+
+bool Checker::is_dangling(uint64_t first, uint64_t clusters) const {
+  const uint64_t begin = first << g_.cluster_bits;
+  const uint64_t end = (first + clusters) << g_.cluster_bits;
+  return std::ranges::any_of(dangling_,
+                             [&](const Region& r) { return r.begin < end && begin < r.end; });
+}
+
+bool Checker::is_free(uint64_t cluster) const {
+  return counts_[cluster] == 0 &&
+         !is_other_metadata(cluster << g_.cluster_bits, g_.cluster_size, Owner::kCrypto) &&
+         !is_dangling(cluster, 1);
+}
+
+std::optional<uint64_t> Checker::take_free(uint64_t clusters) {
+  uint64_t run = 0;
+  for (uint64_t cluster = clusters == 1 ? free_hint_ : 0;
+       cluster < kMaxHostOffset >> g_.cluster_bits; ++cluster) {
+    run = is_free(cluster) ? run + 1 : 0;
+    if (run < clusters) continue;
+    const uint64_t first = cluster + 1 - clusters;
+    for (uint64_t c = first; c <= cluster; ++c) {
+      if (counts_.add(c) == CountTable::Added::kNoMemory) return std::nullopt;
+    }
+    counted_clusters_ = std::max(counted_clusters_, cluster + 1);
+    if (clusters == 1) free_hint_ = cluster + 1;
+    return first << g_.cluster_bits;
+  }
+  return std::nullopt;
+}
+
+// --- new refcount structures
+
+// Placing a block or the table may call for another block, until nothing more is needed.
+std::optional<Checker::NewStructures> Checker::place_structures() {
+  NewStructures made;
+  free_hint_ = 0;
+  for (;;) {
+    bool complete = true;
+    for (uint64_t index : counted_blocks()) {
+      if (made.blocks.contains(index)) continue;
+      const auto offset = take_free(1);
+      if (!offset) return std::nullopt;
+      made.blocks.emplace(index, *offset);
+      complete = false;
+    }
+    if (!complete) continue;
+    const uint64_t needed = g_.clusters((made.blocks.rbegin()->first + 1) * 8);
+    if (needed << g_.cluster_bits > kMaxRefcountTableBytes) return std::nullopt;
+    if (made.table_clusters >= needed) return made;
+    for (uint64_t i = 0; i < made.table_clusters; ++i) {
+      counts_.remove((made.table >> g_.cluster_bits) + i);
+    }
+    const auto table = take_free(needed);
+    if (!table) return std::nullopt;
+    made.table = *table;
+    made.table_clusters = needed;
+  }
+}
+
+Task<Result<void>> Checker::write_new_block(uint64_t index, uint64_t offset) {
+  Buffer block = Buffer::zeroed(g_.cluster_size);
+  const uint64_t first = index << g_.refcount_block_bits;
+  const uint64_t end = std::min(used_clusters(), first + (uint64_t{1} << g_.refcount_block_bits));
+  for (uint64_t cluster = first; cluster < end; ++cluster) {
+    set_refcount(block.data(), cluster - first, g_.refcount_order, counts_[cluster]);
+  }
+  co_return co_await file_.write(offset, block.io());
+}
+
+Task<Result<void>> Checker::rebuild() {
+  const auto made = place_structures();
+  if (!made) co_return io_error(EFBIG);
+  std::vector<uint64_t> table(made->table_clusters << (g_.cluster_bits - 3));
+  for (const auto& [index, offset] : made->blocks) {
+    BB_CO_TRY(co_await write_new_block(index, offset));
+    table[index] = offset;
+  }
+  const Buffer content = ResidentTable::to_file(table, table.size() * 8);
+  BB_CO_TRY(co_await file_.write(made->table, content.io()));
+  BB_CO_TRY(co_await file_.flush());
+  std::byte field[12];
+  store_be64(field, made->table);
+  store_be<uint32_t>(field + 8, static_cast<uint32_t>(made->table_clusters));
+  BB_CO_TRY(co_await file_.write(field::kRefcountTable, IoVector(field, sizeof(field))));
+  BB_CO_TRY(co_await file_.flush());
+  h_.refcount_table_offset = made->table;
+  h_.refcount_table_clusters = static_cast<uint32_t>(made->table_clusters);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Checker::rebuild_and_compare() {
+  note("Rebuilding refcount structure");
+  const CheckReport before = report_;
+  first_walk_ = false;
+  for (int attempt = 0;; ++attempt) {
+    BB_CO_TRY(co_await rebuild());
+    // The new structures are counted like all else; the old ones are not referred to any more. What
+    // the image had too much of everything is in the totals already.
+    report_.corruptions = report_.leaks = report_.check_errors = 0;
+    BB_CO_TRY(co_await walk());
+    BB_CO_TRY(co_await compare(Repair::kLeaks));
+    if (!uncounted_ && !broken_structures_) break;
+    // The file grew over what had been behind its end, and that is to be counted now.
+    if (attempt == kMaxRebuilds) co_return io_error(EIO);
+  }
+  report_.leaks_fixed =
+      before.leaks_fixed + (before.leaks > report_.leaks ? before.leaks - report_.leaks : 0);
+  report_.corruptions_fixed =
+      before.corruptions_fixed +
+      (before.corruptions > report_.corruptions ? before.corruptions - report_.corruptions : 0);
+  co_return Result<void>();
+}
+
+// --- counts
+
+Task<Result<void>> Checker::repair_counts(uint64_t corruptions_of_walk) {
+  const bool rebuild_needed = broken_structures_ || (uncounted_ && !options_.raise_in_place);
+  if (rebuild_needed && !repairs_all()) {
+    note("ERROR need to rebuild refcount structures");
+    co_return io_error(EIO);
+  }
+  if (!rebuild_needed && (report_.leaks > 0 || report_.corruptions > 0)) {
+    report_.leaks = report_.check_errors = 0;
+    report_.corruptions = corruptions_of_walk;
+    uncounted_ = false;
+    BB_CO_TRY(co_await compare(options_.repair));
+  }
+  // In place was not enough where there is no block to count in.
+  const bool still_uncounted = options_.raise_in_place && report_.corruptions > corruptions_of_walk;
+  if (rebuild_needed || (still_uncounted && repairs_all())) {
+    BB_CO_TRY(co_await rebuild_and_compare());
+  }
+  co_return co_await file_.flush();
+}
+
+bool Checker::can_count(uint64_t first, uint64_t clusters) const {
+  const uint64_t last = (first + clusters - 1) >> g_.refcount_block_bits;
+  for (uint64_t index = first >> g_.refcount_block_bits; index <= last; ++index) {
+    if (block_offset(index) == 0 || block_offset(index) >= length_) return false;
+  }
+  return true;
+}
+
+Task<Result<void>> Checker::store_counts(uint64_t first, uint64_t clusters) {
+  for (uint64_t cluster = first; cluster < first + clusters; ++cluster) {
+    const uint64_t index = cluster >> g_.refcount_block_bits;
+    auto block = co_await load_block(index);
+    if (!block) co_return io_error(block.error());
+    if (*block == nullptr) co_return io_error(EIO);
+    const uint64_t in_block = cluster - (index << g_.refcount_block_bits);
+    set_refcount((*block)->data(), in_block, g_.refcount_order, counts_[cluster]);
+    const uint64_t sector = align_down(in_block << g_.refcount_order >> 3, kSectorSize);
+    BB_CO_TRY(
+        co_await file_.write(block_offset(index) + sector, (*block)->io(sector, kSectorSize)));
+  }
+  co_return Result<void>();
+}
+
+// --- the snapshot table
+
+Task<Result<void>> Checker::write_snapshot_table() {
+  const std::vector<std::byte> table = encode_snapshot_table(snapshots_.entries);
+  const uint64_t clusters = g_.clusters(table.size());
+  uint64_t offset = 0;
+  if (clusters > 0) {
+    const auto room = take_free(clusters);
+    if (!room) co_return io_error(EFBIG);
+    offset = *room;
+    const uint64_t first = offset >> g_.cluster_bits;
+    if (can_count(first, clusters)) {
+      BB_CO_TRY(co_await store_counts(first, clusters));
+    } else {
+      BB_CO_TRY(co_await rebuild());
+    }
+    BB_CO_TRY(co_await file_.write(offset, IoVector(std::span<const std::byte>(table))));
+    BB_CO_TRY(co_await file_.flush());
+  }
+  const uint64_t old_first = h_.snapshots_offset >> g_.cluster_bits;
+  const uint64_t old_clusters = snapshot_table_counted_ ? g_.clusters(snapshots_.bytes) : 0;
+  std::byte field[12];
+  store_be<uint32_t>(field, static_cast<uint32_t>(snapshots_.entries.size()));
+  store_be64(field + 4, offset);
+  BB_CO_TRY(co_await file_.write(field::kSnapshots, IoVector(field, sizeof(field))));
+  BB_CO_TRY(co_await file_.flush());
+  h_.snapshot_count = static_cast<uint32_t>(snapshots_.entries.size());
+  h_.snapshots_offset = offset;
+  // Structures that were made on the way left the old ones behind; all leaks go in one pass.
+  for (uint64_t i = 0; i < old_clusters; ++i) counts_.remove(old_first + i);
+  if (old_clusters > 0 && can_count(old_first, old_clusters)) {
+    BB_CO_TRY(co_await store_counts(old_first, old_clusters));
+  }
+  co_return co_await file_.flush();
+}
+
+// --- all of it
+
+Task<Result<void>> Checker::run() {
+  report_.total_clusters = g_.clusters(h_.size);
+  const FindingSink through = [this](const CheckFinding& finding) { tell(finding); };
+  auto snapshots = co_await read_snapshot_table(file_, h_, repairs_all(), report_, through);
+  if (!snapshots) co_return io_error(snapshots.error());
+  snapshots_ = std::move(*snapshots);
+  BB_CO_TRY(co_await walk());
+  const uint64_t corruptions_of_walk = report_.corruptions;
+  BB_CO_TRY(co_await compare(Repair::kNone));
+  if (repairs()) BB_CO_TRY(co_await repair_counts(corruptions_of_walk));
+  BB_CO_TRY(co_await check_copied_flags());
+  if (!repairs()) co_return Result<void>();
+  BB_CO_TRY(co_await file_.flush());
+  if (snapshots_.changed) BB_CO_TRY(co_await write_snapshot_table());
+  co_return Result<void>();
+}
+
+Task<Result<void>> repair_image(Storage& file, Header& header, RepairOptions options,
+                                CheckReport& report, FindingSink sink) {
+  Checker checker(file, header, options, report, std::move(sink));
+  BB_CO_TRY(co_await checker.run());
+  constexpr uint64_t kBits = incompatible::kDirty | incompatible::kCorrupt;
+  if (report.corruptions > 0 || report.check_errors > 0 || !header.has(kBits)) {
+    co_return Result<void>();
+  }
+  const uint64_t features = header.incompatible_features & ~kBits;
+  std::byte bytes[8];
+  store_be64(bytes, features);
+  BB_CO_TRY(co_await file.write(field::kIncompatible, IoVector(bytes, sizeof(bytes))));
+  BB_CO_TRY(co_await file.flush());
+  header.incompatible_features = features;
+  co_return Result<void>();
+}
+
+Task<Result<void>> repair_counts(Storage& file, Header& header) {
+  CheckReport report;
+  RepairOptions options(Repair::kAll);
+  options.raise_in_place = true;
+  BB_CO_TRY(co_await repair_image(file, header, options, report, nullptr));
+  if (report.check_errors > 0) co_return io_error(EIO);
+  co_return Result<void>();
+}
+
+}  // namespace blockbed::qcow2

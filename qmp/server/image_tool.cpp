@@ -1,0 +1,304 @@
+#include "qmp/server/image_tool.h"
+
+#include <fmt/format.h>
+
+#include "block/filters/register.h"
+#include "block/formats/register.h"
+#include "block/graph/filename.h"
+#include "block/protocols/register.h"
+#include "block/runtime/event_sink.h"
+#include "block/runtime/production_env.h"
+#include "qmp/server/image_check.h"
+#include "qmp/server/messages.h"
+#include "qmp/server/startup.h"
+
+namespace blockbed::server {
+
+namespace {
+
+// What a driver is shown of an image of unknown format.
+constexpr uint64_t kProbeBytes = 512;
+
+struct NoEvents final : EventSink {
+  void emit(std::string_view, json::Value) override {}
+};
+
+const ToolOption* find_long(std::span<const ToolOption> options, std::string_view name,
+                            bool& ambiguous) {
+  const ToolOption* found = nullptr;
+  for (const ToolOption& option : options) {
+    if (option.name == name) {
+      ambiguous = false;
+      return &option;
+    }
+    if (!option.name.starts_with(name)) continue;
+    ambiguous = found != nullptr;
+    found = &option;
+  }
+  return found;
+}
+
+const ToolOption* find_short(std::span<const ToolOption> options, char letter) {
+  for (const ToolOption& option : options) {
+    if (option.letter != 0 && option.letter == letter) return &option;
+  }
+  return nullptr;
+}
+
+std::optional<ToolArguments> unknown_option(std::string_view text) {
+  usage_error(fmt::format("unrecognized option '{}'", text));
+  return std::nullopt;
+}
+
+std::optional<ToolArguments> missing_value(std::string_view text) {
+  usage_error(fmt::format("missing argument for option '{}'", text));
+  return std::nullopt;
+}
+
+}  // namespace
+
+int usage_error(std::string_view text) {
+  report_error("", fmt::format("{}\nTry '{} --help' for more information", text, program_name()));
+  return kToolFailed;
+}
+
+bool ToolArguments::has(std::string_view name) const { return value(name) != nullptr; }
+
+const std::string* ToolArguments::value(std::string_view name) const {
+  const std::string* found = nullptr;
+  for (const Use& use : options) {
+    if (use.name == name) found = &use.value;
+  }
+  return found;
+}
+
+std::optional<ToolArguments> parse_tool_arguments(const std::vector<std::string>& arguments,
+                                                  std::span<const ToolOption> options) {
+  ToolArguments parsed;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (argument == "--") {
+      parsed.names.insert(parsed.names.end(), arguments.begin() + static_cast<long>(i) + 1,
+                          arguments.end());
+      break;
+    }
+    if (argument.starts_with("--")) {
+      const std::size_t equals = argument.find('=');
+      const std::string name =
+          argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+      bool ambiguous = false;
+      const ToolOption* option = find_long(options, name, ambiguous);
+      if (option == nullptr || ambiguous) return unknown_option(argument);
+      std::string value;
+      if (option->takes_value) {
+        if (equals != std::string::npos) {
+          value = argument.substr(equals + 1);
+        } else if (i + 1 < arguments.size()) {
+          value = arguments[++i];
+        } else {
+          return missing_value(argument);
+        }
+      } else if (equals != std::string::npos) {
+        return unknown_option(argument);
+      }
+      parsed.options.push_back({option->name, std::move(value)});
+      continue;
+    }
+    if (argument.size() < 2 || argument[0] != '-') {
+      parsed.names.push_back(argument);
+      continue;
+    }
+    for (std::size_t at = 1; at < argument.size(); ++at) {
+      const ToolOption* option = find_short(options, argument[at]);
+      if (option == nullptr) return unknown_option(argument);
+      std::string value;
+      if (option->takes_value) {
+        if (at + 1 < argument.size()) {
+          value = argument.substr(at + 1);
+        } else if (i + 1 < arguments.size()) {
+          value = arguments[++i];
+        } else {
+          return missing_value(fmt::format("-{}", argument[at]));
+        }
+      }
+      parsed.options.push_back({option->name, std::move(value)});
+      if (option->takes_value) break;
+    }
+  }
+  return parsed;
+}
+
+// --- images
+
+struct ToolGraph::Parts {
+  ProductionEnv env;
+  NoEvents events;
+  DriverRegistry drivers;
+  Graph graph{env, events, drivers};
+};
+
+ToolGraph::ToolGraph() : parts_(std::make_unique<Parts>()) {
+  register_protocols(parts_->drivers);
+  register_formats(parts_->drivers);
+  register_filters(parts_->drivers);
+}
+
+ToolGraph::~ToolGraph() = default;
+
+Graph& ToolGraph::graph() { return parts_->graph; }
+
+namespace {
+
+Task<int> run_and_close(ToolGraph& tool, std::function<Task<int>(ToolGraph&)> work) {
+  const int status = co_await work(tool);
+  {
+    auto lock = co_await tool.graph().lock();
+    co_await tool.graph().close_unreferenced();
+  }
+  co_await tool.graph().shutdown();
+  co_return status;
+}
+
+// The definition of an image as a tree, and whether its values are strings only.
+struct Definition {
+  json::Object tree;
+  bool keyval = false;
+};
+
+Expected<std::optional<Definition>> definition_of(const DriverRegistry& drivers,
+                                                  const ImageName& name) {
+  if (name.is_options) {
+    auto parsed = parse_tree_option(name.text, "");
+    if (!parsed) return std::unexpected(std::move(parsed).error());
+    return Definition{std::move(parsed->tree), !parsed->is_json};
+  }
+  if (!name.text.starts_with("json:")) return std::optional<Definition>();
+  auto options = options_of_filename(drivers, name.text);
+  if (!options) return std::unexpected(std::move(options).error());
+  return Definition{std::move(options->options), false};
+}
+
+InheritedOptions flags_of(bool writable, bool force_share) {
+  InheritedOptions inherited;
+  inherited.flags.read_only = !writable;
+  inherited.flags.force_share = force_share;
+  return inherited;
+}
+
+std::string probe(const DriverRegistry& drivers, std::span<const std::byte> head,
+                  std::string_view filename) {
+  std::string best = "raw";
+  int score = 0;
+  for (const DriverEntry& entry : drivers.entries()) {
+    if (entry.probe == nullptr) continue;
+    const int own = entry.probe(ProbeInput{head, filename});
+    if (own > score) {
+      score = own;
+      best = entry.name;
+    }
+  }
+  return best;
+}
+
+Error could_not_open(const ImageName& name, Error error) {
+  error.description.insert(0, fmt::format("Could not open '{}': ", name.text));
+  return error;
+}
+
+}  // namespace
+
+int ToolGraph::run(std::function<Task<int>(ToolGraph&)> work) {
+  return parts_->env.run_until_complete(run_and_close(*this, std::move(work)));
+}
+
+Task<Expected<StorageOfImage>> ToolGraph::open_storage(ImageName name, bool writable,
+                                                       bool force_share) {
+  auto definition = definition_of(parts_->drivers, name);
+  if (!definition) co_return fail(could_not_open(name, std::move(definition).error()));
+  StorageOfImage image;
+  image.format = name.format;
+  Graph::OpenRequest request;
+  request.inherited = flags_of(writable, force_share);
+  if (*definition) {
+    json::Object& tree = (*definition)->tree;
+    request.keyval = (*definition)->keyval;
+    if (const json::Value* driver = tree.find("driver"); driver != nullptr && driver->is_string()) {
+      image.format = driver->as_string();
+    }
+    const json::Value* file = tree.find("file");
+    if (file != nullptr && file->is_object()) {
+      request.options = file->as_object();
+    } else {
+      // A definition of storage alone.
+      request.options = std::move(tree);
+      if (const DriverEntry* entry = parts_->drivers.find(image.format);
+          entry != nullptr && entry->is_protocol) {
+        image.format.clear();
+      }
+    }
+    if (const json::Value* filename = request.options.find("filename");
+        request.options.find("driver") == nullptr && filename != nullptr && filename->is_string()) {
+      request.options.set("driver", "file");
+    }
+  } else {
+    request.filename = name.text;
+    request.protocol_only = true;
+  }
+  if (!image.format.empty() && parts_->drivers.find(image.format) == nullptr) {
+    co_return fail(could_not_open(name, Error(fmt::format("Unknown driver '{}'", image.format))));
+  }
+  auto lock = co_await graph().lock();
+  auto node = co_await graph().open(std::move(request));
+  if (!node) co_return fail(could_not_open(name, std::move(node).error()));
+  // As the file of an image that is open.
+  PermissionPair permissions;
+  permissions.needs = Permission::kConsistentRead;
+  if (writable) permissions.needs |= Permission::kWrite | Permissions(Permission::kResize);
+  if (!force_share) {
+    permissions.shares =
+        Permissions::all() - (Permission::kWrite | Permissions(Permission::kResize));
+  }
+  image.storage = std::make_unique<Backend>(graph(), "", permissions);
+  if (auto inserted = image.storage->insert(**node); !inserted) {
+    co_return fail(could_not_open(name, std::move(inserted).error()));
+  }
+  if (image.format.empty()) {
+    Buffer head = Buffer::zeroed(kProbeBytes);
+    const uint64_t bytes = std::min<uint64_t>(kProbeBytes, (*node)->length());
+    if (auto read = co_await image.storage->read(0, head.io(0, bytes)); !read) {
+      co_await image.storage->remove();
+      co_return fail(could_not_open(
+          name, Error(fmt::format("Could not read image for determining its format: {}",
+                                  strerror_text(read.error())))));
+    }
+    image.format = probe(parts_->drivers, head.span().first(bytes), name.text);
+  }
+  co_return image;
+}
+
+Task<Expected<NodeRef>> ToolGraph::open_image(ImageName name, bool writable, bool force_share) {
+  auto definition = definition_of(parts_->drivers, name);
+  if (!definition) co_return fail(could_not_open(name, std::move(definition).error()));
+  Graph::OpenRequest request;
+  request.inherited = flags_of(writable, force_share);
+  if (*definition) {
+    request.options = std::move((*definition)->tree);
+    request.keyval = (*definition)->keyval;
+  } else {
+    request.filename = name.text;
+    if (!name.format.empty()) request.options.set("driver", name.format);
+  }
+  auto lock = co_await graph().lock();
+  auto node = co_await graph().open(std::move(request));
+  if (!node) co_return fail(could_not_open(name, std::move(node).error()));
+  co_return node;
+}
+
+std::optional<int> run_image_tool(const std::vector<std::string>& arguments) {
+  if (arguments.empty()) return std::nullopt;
+  const std::vector<std::string> rest(arguments.begin() + 1, arguments.end());
+  if (arguments.front() == "check") return run_check(rest);
+  return std::nullopt;
+}
+
+}  // namespace blockbed::server

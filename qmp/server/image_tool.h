@@ -1,0 +1,98 @@
+// Commands that work on one image and end: `blockbed check ...` and its like.
+//
+// Problem: qemu-img is a program of many commands that name images in the same ways. What they have
+// in common is here: options in the manner of getopt, opening an image by name or by options, the
+// words of failures.
+//
+// Contract
+//  - run_image_tool answers nothing when the first argument is not the name of a command; else it
+//    has run it and gives the status to exit with.
+//  - Options may stand before and behind names, short ones may be joined (`-qU`), long ones
+//    shortened as far as they stay unambiguous.
+//  - ToolGraph owns what a command opens; run() waits for the work and closes everything.
+//  - Texts are qemu-img's, under our program's name.
+// Threading: the thread of the process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/graph/backend.h"
+#include "block/graph/graph.h"
+
+namespace blockbed::server {
+
+std::optional<int> run_image_tool(const std::vector<std::string>& arguments);
+
+// Statuses of qemu-img.
+inline constexpr int kToolOk = 0;
+inline constexpr int kToolFailed = 1;
+
+// --- options
+
+struct ToolOption {
+  // 0: long only.
+  char letter = 0;
+  std::string_view name;
+  bool takes_value = false;
+};
+
+struct ToolArguments {
+  struct Use {
+    std::string_view name;
+    std::string value;
+  };
+  std::vector<Use> options;
+  std::vector<std::string> names;
+
+  bool has(std::string_view name) const;
+  // The last one given; null when none was.
+  const std::string* value(std::string_view name) const;
+};
+
+// Prints what is wrong and answers nothing.
+std::optional<ToolArguments> parse_tool_arguments(const std::vector<std::string>& arguments,
+                                                  std::span<const ToolOption> options);
+// "Try 'blockbed --help' for more information" behind the text.
+int usage_error(std::string_view text);
+
+// --- images
+
+struct ImageName {
+  std::string text;
+  // driver=qcow2,file.filename=... instead of a file name.
+  bool is_options = false;
+  // Empty: looked for.
+  std::string format;
+};
+
+// An image whose storage is open and whose format is known, but is not opened.
+struct StorageOfImage {
+  std::string format;
+  std::unique_ptr<Backend> storage;
+};
+
+class ToolGraph {
+ public:
+  ToolGraph();
+  ~ToolGraph();
+  ToolGraph(const ToolGraph&) = delete;
+  ToolGraph& operator=(const ToolGraph&) = delete;
+
+  int run(std::function<Task<int>(ToolGraph&)> work);
+
+  Graph& graph();
+  // Full texts: "Could not open 'x': ...".
+  Task<Expected<StorageOfImage>> open_storage(ImageName name, bool writable, bool force_share);
+  Task<Expected<NodeRef>> open_image(ImageName name, bool writable, bool force_share);
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace blockbed::server
