@@ -60,6 +60,7 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
       result = co_await refcount_cache_.write_dirty();
       if (!result) break;
     }
+    co_await file_.debug_event(DebugEvent::kRefblockAlloc);
     auto piece = co_await refcount_piece(cluster, true);
     if (!piece) {
       result = io_error(piece.error());
@@ -170,6 +171,7 @@ Task<Result<void>> Metadata::write_back_for_reuse() {
 Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const char* what) {
   BB_ASSERT(clusters > 0 && ready_for_writing_);
   if (failed_) co_return io_error(EIO);
+  co_await file_.debug_event(DebugEvent::kClusterAlloc);
   for (;;) {
     auto found = co_await find_free(clusters);
     if (!found) co_return io_error(found.error());
@@ -222,7 +224,7 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
   if (const uint32_t hit = overlap(host, g_.cluster_size); hit != 0) {
     co_return io_error(co_await report_overlap(hit, host, g_.cluster_size));
   }
-  BB_CO_TRY(co_await refcount_table_.place(file_, index));
+  BB_CO_TRY(co_await refcount_table_.place(file_, index, DebugEvent::kRefblockAllocHookup));
   const bool counts_itself = cluster >> g_.refcount_block_bits == index;
   if (!counts_itself) BB_CO_TRY(co_await change_counts(cluster, 1, 1));
   // Written whole before anything refers to it; only then does it become a block.
@@ -233,6 +235,7 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
   }
   // Also a write that fails leaves something there.
   file_end_ = std::max(file_end_, host + g_.cluster_size);
+  co_await file_.debug_event(DebugEvent::kRefblockAllocWrite);
   if (auto written = co_await file_.write(host, content.io()); !written) {
     if (!counts_itself) (void)co_await change_counts(cluster, 1, -1);
     co_return io_error(written.error());
@@ -245,6 +248,7 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
 }
 
 Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
+  co_await file_.debug_event(DebugEvent::kReftableGrow);
   // The new table and the blocks that count it and themselves lie behind all that the old one
   // covers, where nothing can be in use.
   const uint64_t per_block = uint64_t{1} << g_.refcount_block_bits;
@@ -281,15 +285,18 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
     for (uint64_t i = 0; i < counted; ++i) {
       set_refcount(content.data(), i, g_.refcount_order, 1);
     }
+    co_await file_.debug_event(DebugEvent::kRefblockAllocWriteBlocks);
     BB_CO_TRY(co_await file_.write(host + (b << g_.cluster_bits), content.io()));
     table[old_entries + b] = host + (b << g_.cluster_bits);
   }
   const Buffer table_bytes = ResidentTable::to_file(table, table_clusters << g_.cluster_bits);
+  co_await file_.debug_event(DebugEvent::kRefblockAllocWriteTable);
   BB_CO_TRY(co_await file_.write(table_host, table_bytes.io()));
   BB_CO_TRY(co_await file_.flush());
   std::byte bytes[12];
   store_be64(bytes, table_host);
   store_be<uint32_t>(bytes + 8, static_cast<uint32_t>(table_clusters));
+  co_await file_.debug_event(DebugEvent::kRefblockAllocSwitchTable);
   BB_CO_TRY(co_await write_header_field(field::kRefcountTable, bytes, sizeof(bytes)));
 
   const uint64_t old_host = refcount_table_.offset();
@@ -307,6 +314,7 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
 
 Task<Result<uint64_t>> Metadata::allocate_bytes(uint64_t bytes) {
   BB_ASSERT(bytes > 0 && bytes <= g_.cluster_size);
+  co_await file_.debug_event(DebugEvent::kClusterAllocBytes);
   if (compressed_end_ != 0) {
     // The cluster that was packed last is counted once for each compressed cluster in it.
     auto count = co_await refcount(compressed_end_ >> g_.cluster_bits);

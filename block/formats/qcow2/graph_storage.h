@@ -18,6 +18,8 @@ class EdgeStorage final : public Storage {
 
   Edge& edge() const { return edge_; }
 
+  DebugListener* debug_listener() const override { return edge_.node()->debug_listener(); }
+
   Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
     return edge_.read(offset, std::move(buffers));
   }

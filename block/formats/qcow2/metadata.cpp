@@ -14,8 +14,10 @@ Metadata::Metadata(Executor& executor, Storage& file, Storage* data, Header head
       file_(file),
       data_(data),
       mutex_(executor),
-      l2_cache_(executor, file, g_.l2_piece_bytes, options.l2_pieces),
-      refcount_cache_(executor, file, g_.refcount_piece_bytes, options.refcount_pieces),
+      l2_cache_(executor, file, g_.l2_piece_bytes, options.l2_pieces, DebugEvent::kL2Load,
+                DebugEvent::kL2Update),
+      refcount_cache_(executor, file, g_.refcount_piece_bytes, options.refcount_pieces,
+                      DebugEvent::kRefblockLoad, DebugEvent::kRefblockUpdatePart),
       overlap_map_(g_.cluster_bits),
       pending_limit_(kPendingFrees),
       reuse_threshold_(options.reuse_bytes) {}
@@ -31,6 +33,7 @@ Task<Expected<void>> Metadata::open() {
 Task<Result<void>> Metadata::prepare_for_writing() {
   if (ready_for_writing_) co_return Result<void>();
   const uint64_t entries = header_.refcount_table_clusters * (g_.cluster_size / 8);
+  co_await file_.debug_event(DebugEvent::kReftableLoad);
   BB_CO_TRY(co_await refcount_table_.read(file_, header_.refcount_table_offset, entries));
   auto length = co_await file_.length();
   if (!length) co_return io_error(length.error());
@@ -111,7 +114,7 @@ Task<Result<Metadata::Piece*>> Metadata::writable_piece(uint64_t guest) {
 }
 
 Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t old_table) {
-  BB_CO_TRY(co_await l1_.place(file_, g_.l1_index(guest)));
+  BB_CO_TRY(co_await l1_.place(file_, g_.l1_index(guest), DebugEvent::kL1Update));
   auto allocation = co_await allocate(1, "L2 table");
   if (!allocation) co_return io_error(allocation.error());
   const uint64_t table = allocation->host;
@@ -123,6 +126,7 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
   uint64_t content_at = table;
   if (old_table != 0) {
     content = Buffer(g_.cluster_size);
+    co_await file_.debug_event(DebugEvent::kL2AllocCowRead);
     for (uint64_t at = 0; at < g_.cluster_size; at += g_.l2_piece_bytes) {
       auto old_piece = co_await l2_cache_.load(old_table + at);
       if (!old_piece) {
@@ -137,6 +141,7 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
     content = Buffer::zeroed(g_.l2_piece_bytes);
     content_at = table + in_table;
   }
+  co_await file_.debug_event(DebugEvent::kL2AllocWrite);
   if (auto written = co_await file_.write(content_at, content.io()); !written) {
     (void)co_await give_back(table, g_.cluster_size);
     co_return io_error(written.error());
@@ -172,11 +177,13 @@ Task<Result<void>> Metadata::grow_l1(uint64_t entries) {
   // Counts and L2 tables that the new table will refer to come first.
   BB_CO_TRY(co_await write_back());
   const uint64_t bytes = align_up(entries * 8, g_.cluster_size);
+  co_await file_.debug_event(DebugEvent::kL1GrowAllocTable);
   auto allocation = co_await allocate(bytes >> g_.cluster_bits, "L1 table");
   if (!allocation) co_return io_error(allocation.error());
   std::vector<uint64_t> table = l1_.entries();
   table.resize(entries);
   const Buffer content = ResidentTable::to_file(table, entries * 8);
+  co_await file_.debug_event(DebugEvent::kL1GrowWriteTable);
   auto done = co_await file_.write(allocation->host, content.io());
   if (done) done = co_await refcount_cache_.write_dirty();
   if (done) done = co_await write_back();
@@ -185,6 +192,7 @@ Task<Result<void>> Metadata::grow_l1(uint64_t entries) {
     std::byte bytes12[12];
     store_be<uint32_t>(bytes12, static_cast<uint32_t>(entries));
     store_be64(bytes12 + 4, allocation->host);
+    co_await file_.debug_event(DebugEvent::kL1GrowActivateTable);
     done = co_await write_header_field(field::kL1Size, bytes12, sizeof(bytes12));
   }
   if (!done) {

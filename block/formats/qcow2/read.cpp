@@ -89,6 +89,7 @@ Task<Result<void>> Image::read(uint64_t offset, IoVector buffers) {
   ReadRun run;
   const uint64_t length = buffers.size();
   if (map_read_here(offset, length, run) && run.length == length && run.kind == Kind::kData) {
+    co_await metadata_.file().debug_event(DebugEvent::kReadAio);
     co_return co_await metadata_.data().read(run.host, std::move(buffers));
   }
   co_return co_await read_unguarded(offset, std::move(buffers));
@@ -134,6 +135,7 @@ bool Image::reads_zero(Kind kind, uint64_t begin) const {
 Task<Result<void>> Image::read_run(ReadRun run, uint64_t guest, IoVector buffers) {
   switch (run.kind) {
     case Kind::kData:
+      co_await metadata_.file().debug_event(DebugEvent::kReadAio);
       co_return co_await metadata_.data().read(run.host, std::move(buffers));
     case Kind::kZero:
       buffers.fill(0);
@@ -150,7 +152,8 @@ Task<Result<void>> Image::read_run(ReadRun run, uint64_t guest, IoVector buffers
 
 Task<Result<void>> Image::read_backing(uint64_t guest, IoVector buffers) {
   const uint64_t size = buffers.size();
-  const uint64_t there = backing_.length();
+  const uint64_t there = backing_length();
+  if (guest < there) co_await metadata_.file().debug_event(DebugEvent::kReadBackingAio);
   if (guest + size <= there) co_return co_await backing_.read(guest, std::move(buffers));
   const uint64_t shared = guest < there ? there - guest : 0;
   buffers.slice(shared, size - shared).fill(0);
@@ -162,6 +165,7 @@ Task<Result<void>> Image::read_compressed(uint64_t entry, uint64_t guest, IoVect
   const Geometry& g = geometry();
   const CompressedExtent extent = parse_compressed(g, entry);
   Buffer from(extent.bytes);
+  co_await metadata_.file().debug_event(DebugEvent::kReadCompressed);
   BB_CO_TRY(co_await metadata_.file().read(extent.offset, from.io()));
   const auto ranges = buffers.ranges();
   const bool direct = buffers.size() == g.cluster_size && ranges.size() == 1;

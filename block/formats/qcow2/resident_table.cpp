@@ -15,7 +15,7 @@ Task<Result<void>> ResidentTable::read(Storage& file, uint64_t offset, uint64_t 
   co_return Result<void>();
 }
 
-Task<Result<void>> ResidentTable::write_dirty(Storage& file) {
+Task<Result<void>> ResidentTable::write_dirty(Storage& file, DebugEvent event) {
   while (!dirty_.empty()) {
     const uint64_t first = *dirty_.begin();
     uint64_t end = first;
@@ -29,13 +29,14 @@ Task<Result<void>> ResidentTable::write_dirty(Storage& file) {
     for (uint64_t i = begin_entry; i < end_entry; ++i) {
       store_be64(buffer.data() + (i - begin_entry) * 8, entries_[i]);
     }
+    co_await file.debug_event(event);
     BB_CO_TRY(co_await file.write(offset_ + first * kSectorSize, buffer.io()));
     while (!dirty_.empty() && *dirty_.begin() < end) dirty_.erase(dirty_.begin());
   }
   co_return Result<void>();
 }
 
-Task<Result<void>> ResidentTable::place(Storage& file, uint64_t index) {
+Task<Result<void>> ResidentTable::place(Storage& file, uint64_t index, DebugEvent event) {
   const uint64_t sector = index / kEntriesPerSector;
   if (dirty_.contains(static_cast<uint32_t>(sector))) co_return Result<void>();
   const uint64_t begin = sector * kEntriesPerSector;
@@ -44,6 +45,7 @@ Task<Result<void>> ResidentTable::place(Storage& file, uint64_t index) {
     if (entries_[i] != 0) co_return Result<void>();
   }
   const Buffer zeroes = Buffer::zeroed(kSectorSize);
+  co_await file.debug_event(event);
   co_return co_await file.write(offset_ + sector * kSectorSize, zeroes.io());
 }
 

@@ -27,7 +27,7 @@ class ResidentTable {
   const std::vector<uint64_t>& entries() const { return entries_; }
   bool dirty() const { return !dirty_.empty(); }
 
-  Task<Result<void>> place(Storage& file, uint64_t index);
+  Task<Result<void>> place(Storage& file, uint64_t index, DebugEvent event);
   void set(uint64_t index, uint64_t value) {
     entries_[index] = value;
     dirty_.insert(static_cast<uint32_t>(index / kEntriesPerSector));
@@ -40,7 +40,7 @@ class ResidentTable {
   }
 
   Task<Result<void>> read(Storage& file, uint64_t offset, uint64_t entries);
-  Task<Result<void>> write_dirty(Storage& file);
+  Task<Result<void>> write_dirty(Storage& file, DebugEvent event);
   // In file byte order, padded with zeroes to `bytes`.
   static Buffer to_file(const std::vector<uint64_t>& entries, uint64_t bytes);
 

@@ -219,6 +219,7 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
   }
   MutexGuard lock = co_await metadata_.lock();
   for (uint64_t i = g.l1_entries(new_end); i < metadata_.l1().size(); ++i)
+  co_await metadata_.file().debug_event(DebugEvent::kL1ShrinkWriteTable);
     metadata_.drop_l2_table(i);
   done = co_await metadata_.write_back();
   if (!done) {

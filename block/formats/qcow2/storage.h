@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "block/graph/debug_event.h"
 #include "block/graph/request.h"
 #include "block/runtime/buffers.h"
 #include "block/runtime/result.h"
@@ -33,6 +34,11 @@ class Storage {
   virtual Task<Result<uint64_t>> length() = 0;
   // What lies beyond the end reads as zeroes once the file has grown over it.
   virtual bool new_space_reads_zero() const = 0;
+
+  // Awaited before a request, says what it is for (debug_event.h). Events of an image go to the
+  // file of its tables, whatever file the request goes to.
+  DebugPoint debug_event(DebugEvent event) const { return DebugPoint(debug_listener(), event); }
+  virtual DebugListener* debug_listener() const { return nullptr; }
 };
 
 // What shows through where an image has nothing.

@@ -24,8 +24,10 @@ bool may_have_holes(const std::byte* data, uint64_t bytes) {
 }  // namespace
 
 TableCache::TableCache(Executor& executor, Storage& file, uint32_t piece_bytes,
-                       std::size_t capacity)
+                       std::size_t capacity, DebugEvent load_event, DebugEvent update_event)
     : file_(file),
+      load_event_(load_event),
+      update_event_(update_event),
       piece_bytes_(piece_bytes),
       piece_shift_(static_cast<uint32_t>(__builtin_ctz(piece_bytes))),
       capacity_(std::max(capacity, kMinPieces)),
@@ -135,6 +137,7 @@ Task<Result<TableCache::Piece*>> TableCache::load(uint64_t offset) {
     }
     piece->loading = true;
     std::byte* const memory = piece->data();
+    co_await file_.debug_event(load_event_);
     auto done = co_await file_.read(offset, IoVector(memory, piece_bytes_));
     // The vector of pieces may have grown meanwhile.
     piece = lookup(offset);
@@ -161,6 +164,7 @@ Task<Result<TableCache::Piece*>> TableCache::load_for_change(uint64_t offset) {
   // A copy: only dirty pieces stay where they are.
   Buffer same(piece_bytes_);
   std::memcpy(same.data(), (*piece)->data(), piece_bytes_);
+  co_await file_.debug_event(update_event_);
   BB_CO_TRY(co_await file_.write(offset, same.io()));
   // Others may have taken its memory meanwhile.
   piece = co_await load(offset);
@@ -194,6 +198,7 @@ Task<Result<void>> TableCache::write_dirty() {
       buffers.append(pieces_[order[end]].data(), piece_bytes_);
       ++end;
     }
+    co_await file_.debug_event(update_event_);
     BB_CO_TRY(co_await file_.write(offset, std::move(buffers)));
     for (std::size_t i = first; i < end; ++i) {
       pieces_[order[i]].dirty = false;

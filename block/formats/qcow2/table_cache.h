@@ -51,7 +51,9 @@ class TableCache {
   static constexpr std::size_t kMinPieces = 2;
   static constexpr std::size_t kAlwaysClean = 8;
 
-  TableCache(Executor& executor, Storage& file, uint32_t piece_bytes, std::size_t capacity);
+  // The events are those of reading a piece and of writing one.
+  TableCache(Executor& executor, Storage& file, uint32_t piece_bytes, std::size_t capacity,
+             DebugEvent load_event, DebugEvent update_event);
 
   uint32_t piece_bytes() const { return piece_bytes_; }
   std::size_t capacity() const { return capacity_; }
@@ -101,6 +103,8 @@ class TableCache {
   Piece* take(uint64_t offset);
 
   Storage& file_;
+  DebugEvent load_event_;
+  DebugEvent update_event_;
   uint32_t piece_bytes_;
   uint32_t piece_shift_;
   std::size_t capacity_;

@@ -44,6 +44,7 @@ Task<Result<void>> Image::write(uint64_t offset, IoVector buffers) {
       const WriteRun run = map_write(geometry(), piece->data(), offset + done, size - done);
       if (run.kind == WriteKind::kInPlace) {
         if (metadata_.overlap(run.host, run.length) == 0) [[likely]] {
+          co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
           if (run.length == size) {
             co_return co_await metadata_.data().write(run.host, std::move(buffers));
           }
@@ -88,6 +89,7 @@ Task<Result<uint64_t>> Image::write_some(uint64_t guest, IoVector buffers) {
   }
   if (plan.length < buffers.size()) buffers = buffers.slice(0, plan.length);
   if (plan.kind == WriteKind::kInPlace) {
+    co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
     BB_CO_TRY(co_await write_data(plan.host, std::move(buffers)));
     co_return plan.length;
   }
@@ -146,6 +148,7 @@ Task<Result<bool>> Image::fetch_cow(const CowPart& part, bool fresh, Buffer& int
     co_return true;
   }
   into = Buffer(part.length());
+  co_await metadata_.file().debug_event(DebugEvent::kCowRead);
   BB_CO_TRY(co_await read_unguarded(part.begin, into.io()));
   co_return !(fresh && all_zero(into.data(), into.size()));
 }
@@ -157,11 +160,14 @@ Task<Result<void>> Image::write_with_cow(const WritePlan& plan, IoVector buffers
   if (!with_head) co_return io_error(with_head.error());
   auto with_tail = co_await fetch_cow(plan.tail, plan.fresh, tail);
   if (!with_tail) co_return io_error(with_tail.error());
+  co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
   if (!*with_head && !*with_tail) co_return co_await write_data(plan.host, std::move(buffers));
   IoVector whole;
   if (*with_head) whole.append(head.data(), head.size());
   for (const iovec& range : buffers.ranges()) whole.append(range.iov_base, range.iov_len);
   if (*with_tail) whole.append(tail.data(), tail.size());
+  // One request for what QEMU may write as two or three.
+  co_await metadata_.file().debug_event(DebugEvent::kCowWrite);
   co_return co_await write_data(plan.host - (*with_head ? head.size() : 0), std::move(whole));
 }
 

@@ -27,7 +27,7 @@ Task<Result<void>> Metadata::write_back() {
     }
     // 4
     if (refcount_table_.dirty()) {
-      BB_CO_TRY(co_await refcount_table_.write_dirty(file_));
+      BB_CO_TRY(co_await refcount_table_.write_dirty(file_, DebugEvent::kRefblockAllocHookup));
       BB_CO_TRY(co_await file_.flush());
     }
     // 5
@@ -35,7 +35,7 @@ Task<Result<void>> Metadata::write_back() {
     // 6
     if (l1_.dirty()) {
       BB_CO_TRY(co_await file_.flush());
-      BB_CO_TRY(co_await l1_.write_dirty(file_));
+      BB_CO_TRY(co_await l1_.write_dirty(file_, DebugEvent::kL1Update));
     }
     unsynced_references_ = false;
   }
@@ -81,6 +81,7 @@ Task<Result<void>> Metadata::apply_frees() {
         const uint64_t first = free.host >> g_.cluster_bits;
         const uint64_t last = (free.host + free.bytes - 1) >> g_.cluster_bits;
         // A count that was wrong before stays wrong: a check finds it.
+        co_await file_.debug_event(DebugEvent::kClusterFree);
         (void)co_await change_counts(first, last - first + 1, -1, &unused);
         for (const HostRange& range : unused) freed_bytes_ += range.bytes;
       }

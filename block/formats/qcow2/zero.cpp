@@ -115,6 +115,7 @@ Task<Result<void>> Image::make_empty() {
   if (metadata_.failed()) co_return io_error(ENOMEDIUM);
   Metadata::RequestGuard guard(metadata_);
   if (!writing_) BB_CO_TRY(co_await begin_writing());
+  co_await metadata_.file().debug_event(DebugEvent::kEmptyImagePrepare);
   const uint64_t end = align_up(this->length(), geometry().cluster_size);
   co_return co_await change_clusters(0, end, Change::kRemove);
 }
