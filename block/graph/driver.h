@@ -46,6 +46,7 @@ struct ImageInfoSpecific;
 class DebugListener;
 class Edge;
 class File;
+class InternalSnapshots;
 class Node;
 class ReopenState;
 
@@ -149,6 +150,9 @@ class Driver {
   virtual bool has_zero_init_truncate() const { return has_zero_init(); }
   virtual bool encrypted() const { return false; }
   virtual bool can_write_compressed() const { return false; }
+
+  // Null: a format that keeps no snapshots within the image (internal_snapshots.h).
+  virtual InternalSnapshots* internal_snapshots() { return nullptr; }
 
   // What the image says about its backing file: name as stored, and format ("" when it says none).
   virtual std::string backing_file_name() const { return {}; }

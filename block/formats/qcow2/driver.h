@@ -14,10 +14,11 @@
 #include "block/formats/qcow2/image.h"
 #include "block/graph/driver.h"
 #include "block/graph/graph.h"
+#include "block/graph/internal_snapshots.h"
 
 namespace blockbed::qcow2 {
 
-class Qcow2Driver final : public Driver {
+class Qcow2Driver final : public Driver, public InternalSnapshots {
  public:
   static constexpr std::string_view kName = "qcow2";
 
@@ -58,6 +59,14 @@ class Qcow2Driver final : public Driver {
   }
   Task<Expected<void>> change_backing_file(std::string name, std::string format,
                                            bool require) override;
+
+  InternalSnapshots* internal_snapshots() override { return this; }
+  Result<std::vector<InternalSnapshot>> list() const override;
+  Task<Result<void>> create(InternalSnapshot& snapshot) override;
+  Task<Expected<void>> apply(std::string id) override;
+  Task<Expected<void>> remove(std::string id) override;
+  Task<Result<void>> write_vm_state(uint64_t position, IoVector buffers) override;
+  Task<Result<void>> read_vm_state(uint64_t position, IoVector buffers) override;
 
   Task<Expected<void>> prepare_writing() override;
   Task<Expected<void>> finish_writing() override;

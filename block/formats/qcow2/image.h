@@ -16,6 +16,7 @@
 // Threading: engine thread; codecs run on worker threads.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -23,6 +24,7 @@
 
 #include "block/formats/qcow2/mapping.h"
 #include "block/formats/qcow2/metadata.h"
+#include "block/formats/qcow2/snapshots.h"
 #include "block/graph/request.h"
 #include "block/runtime/env.h"
 
@@ -41,7 +43,7 @@ class Image {
   Image(Env& env, Storage& file, Storage* data, Backing& backing, Header header,
         MetadataOptions options);
 
-  Task<Expected<void>> open() { return metadata_.open(); }
+  Task<Expected<void>> open();
   // No request is in flight. Afterwards the file is consistent and nothing is cached dirty.
   Task<Result<void>> close() { return metadata_.close(); }
 
@@ -66,6 +68,24 @@ class Image {
   Task<Result<ImageStatus>> status(uint64_t offset, uint64_t length);
 
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
+
+  // --- internal snapshots (snapshot_*.cpp). No request is in flight while one is made, applied or
+  // deleted: the caller has drained the disk. What fails leaves the image as it was, but for leaks.
+  const std::vector<Snapshot>& snapshots() const { return snapshots_.snapshots; }
+  // Of the disk as it is now, with `snapshot`'s name, dates and size of VM state; the id it was
+  // given. The VM state itself goes over to the snapshot. EFBIG: too many; EINVAL: the counts are
+  // too narrow; ENOTSUP: external data file.
+  Task<Result<std::string>> create_snapshot(Snapshot snapshot);
+  // The disk is again what it was, its length too. An error that comes when that is done (old
+  // clusters could not be freed) is told as well.
+  Task<Expected<void>> apply_snapshot(std::size_t index);
+  // The same holds for an error that comes when it is gone.
+  Task<Expected<void>> delete_snapshot(std::size_t index);
+  // The VM state lies behind the disk's end; `position` counts from its start. It is any number of
+  // bytes; what was never written reads as zeroes.
+  Task<Result<void>> write_vm_state(uint64_t position, IoVector buffers);
+  Task<Result<void>> read_vm_state(uint64_t position, IoVector buffers);
+  uint64_t vm_state_offset() const;
 
   // Marks bitmaps as in use before the first write; see order_of_writes.md.
   Task<Result<void>> begin_writing();
@@ -137,7 +157,22 @@ class Image {
   Task<Result<void>> zero_part(uint64_t begin, uint64_t end, RequestFlags flags);
   Task<Result<void>> write_zero_bytes(uint64_t begin, uint64_t end);
 
+  // --- snapshots
+  void protect_snapshots();
+  // What shows through ends with the disk: a VM state behind it is the image's own.
+  uint64_t backing_length() const { return std::min(backing_.length(), length()); }
+  // [locked] A table of `snapshots` in new clusters.
+  struct NewTable {
+    uint64_t host = 0;
+    uint64_t bytes = 0;
+  };
+  Task<Result<NewTable>> write_snapshot_table(const std::vector<Snapshot>& snapshots);
+  Task<Result<NewTable>> write_l1(const std::vector<uint64_t>& entries);
+  // [locked] After a switch: what is known of the tables is brought in line.
+  void adopt_snapshots(std::vector<Snapshot> snapshots, uint64_t table_bytes);
+
   // --- size
+  Task<Result<void>> drop_vm_state();
   Task<Expected<void>> grow(uint64_t length, TruncateOptions options);
   Task<Expected<void>> shrink(uint64_t length);
   Task<Result<void>> preallocate(uint64_t begin, uint64_t end, Preallocation mode);
@@ -146,6 +181,7 @@ class Image {
   Storage* const data_;
   Backing& backing_;
   Metadata metadata_;
+  SnapshotTable snapshots_;
   InFlight* in_flight_ = nullptr;
   WaitQueue in_flight_ended_;
   bool writing_ = false;

@@ -159,7 +159,7 @@ class Metadata {
   // Cheap test: write_back() would do nothing.
   bool clean() const {
     return l2_cache_.dirty_count() == 0 && refcount_cache_.dirty_count() == 0 && !l1_.dirty() &&
-           !refcount_table_.dirty() && pending_.empty();
+           !refcount_table_.dirty() && pending_.empty() && !header_unsure_;
   }
   // Puts off the counterpart of `pending frees`: true when so much is pending that a write_back is
   // due.
@@ -176,6 +176,35 @@ class Metadata {
   // to us and say "clear me before writing" are cleared.
   bool ready_for_writing() const { return ready_for_writing_; }
   Task<Result<void>> prepare_for_writing();
+
+  // --- [locked] other tables in place of the present ones (table_switch.cpp)
+  // No request is in flight: nobody reads by the old tables.
+  bool idle() const { return oldest_request_ == nullptr; }
+  // Everything that changed is on the disk, counts too.
+  Task<Result<void>> sync();
+  struct TableSwitch {
+    uint64_t size = 0;
+    uint32_t snapshot_count = 0;
+    uint64_t snapshots_offset = 0;
+    // The active L1 table, when it is another one.
+    bool other_l1 = false;
+    uint64_t l1_offset = 0;
+    std::vector<uint64_t> l1;
+  };
+  TableSwitch present_tables() const;
+  // In one write of one sector, after sync() and with a barrier behind it. After a failure the
+  // header is as it was; when even that could not be written, header_unsure(): both the old and the
+  // new tables may be what the disk has, and the next write_back starts with the header. The caller
+  // frees what is old, and calls protect_tables().
+  Task<Result<void>> switch_tables(TableSwitch next);
+  bool header_unsure() const { return header_unsure_; }
+  // The clusters of the active tables are known to the overlap checks, all others are forgotten.
+  void protect_tables() { fill_overlap_map(); }
+  // One reference less, at once: nothing on the disk refers to them by it any more. Clusters that
+  // nobody refers to are discarded as the options say.
+  Task<Result<void>> drop_reference(uint64_t host, uint64_t bytes, FreeReason reason, FreeOf of);
+  // refcount() without I/O; nullopt: only that can tell.
+  std::optional<uint64_t> refcount_here(uint64_t cluster);
 
   // --- corruption
   // EIO after a fatal one; the caller returns it.
@@ -249,6 +278,7 @@ class Metadata {
   Task<Result<void>> grow_refcount_table(uint64_t entries);
   Task<Result<Piece*>> new_l2_table(uint64_t guest, uint64_t old_table);
   Task<Result<void>> mark_dirty_bit();
+  Task<Result<void>> write_table_fields(const TableSwitch& fields);
   void fill_overlap_map();
   bool discards(FreeReason reason) const;
   void push_pending(const PendingFree& free);
@@ -290,6 +320,7 @@ class Metadata {
   bool ready_for_writing_ = false;
   bool failed_ = false;
   bool corruption_reported_ = false;
+  bool header_unsure_ = false;
 
   uint64_t clock_ = 1;
   RequestGuard* oldest_request_ = nullptr;

@@ -129,7 +129,7 @@ Task<Result<void>> Image::read_unguarded(uint64_t offset, IoVector buffers) {
 }
 
 bool Image::reads_zero(Kind kind, uint64_t begin) const {
-  return kind == Kind::kZero || (kind == Kind::kUnallocated && backing_.length() <= begin);
+  return kind == Kind::kZero || (kind == Kind::kUnallocated && backing_length() <= begin);
 }
 
 Task<Result<void>> Image::read_run(ReadRun run, uint64_t guest, IoVector buffers) {

@@ -3,7 +3,6 @@
 
 #include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/image.h"
-#include "block/formats/qcow2/snapshots.h"
 
 namespace blockbed::qcow2 {
 
@@ -22,20 +21,7 @@ Task<Result<void>> Image::begin_writing() {
     if (!bitmaps) co_return io_error(EIO);
     BB_CO_TRY(co_await mark_in_use(metadata_.file(), *bitmaps));
   }
-  if (header().snapshot_count > 0) {
-    // A table that cannot be read is not protected; a check will tell.
-    if (auto table = co_await load_snapshots(metadata_.file(), header()); table) {
-      OverlapMap& map = metadata_.overlap_map();
-      map.add(overlap::kSnapshotTable, header().snapshots_offset, table->bytes);
-      for (const Snapshot& snapshot : table->snapshots) {
-        if (snapshot.l1_offset % geometry().cluster_size != 0 ||
-            snapshot.l1_size > kMaxL1Bytes / 8) {
-          continue;
-        }
-        map.add(overlap::kInactiveL1, snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
-      }
-    }
-  }
+  protect_snapshots();
   writing_ = true;
   co_return Result<void>();
 }
@@ -65,11 +51,25 @@ Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
   co_return co_await grow(length, options);
 }
 
+// What lies behind the end must not become part of the disk.
+Task<Result<void>> Image::drop_vm_state() {
+  const Geometry& g = geometry();
+  const uint64_t first = g.l1_entries(length());
+  uint64_t end = metadata_.l1().size();
+  while (end > first && metadata_.l1()[end - 1] == 0) --end;
+  if (end <= first) co_return Result<void>();
+  BB_CO_TRY(
+      co_await change_clusters(first * g.l2_coverage(), end * g.l2_coverage(), Change::kRemove));
+  MutexGuard lock = co_await metadata_.lock();
+  for (uint64_t i = first; i < end; ++i) metadata_.drop_l2_table(i);
+  co_return co_await metadata_.write_back();
+}
+
 Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   const Geometry& g = geometry();
   const uint64_t old_length = this->length();
-  Result<void> done;
-  {
+  Result<void> done = co_await drop_vm_state();
+  if (done) {
     MutexGuard lock = co_await metadata_.lock();
     done = co_await metadata_.grow_l1(g.l1_entries(length));
   }
@@ -124,7 +124,8 @@ Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   }
   {
     MutexGuard lock = co_await metadata_.lock();
-    done = co_await metadata_.write_back();
+    // With a barrier: what was behind the old end is gone before it is inside.
+    done = co_await metadata_.sync();
     if (done) done = co_await metadata_.set_size(length);
   }
   if (!done) {
@@ -212,14 +213,16 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
   const Geometry& g = geometry();
   const uint64_t old_end = align_up(this->length(), g.cluster_size);
   const uint64_t new_end = align_up(length, g.cluster_size);
-  auto done = co_await change_clusters(new_end, old_end, Change::kRemove);
+  // Its tables go with those of the disk, and so must its clusters.
+  auto done = co_await drop_vm_state();
+  if (done) done = co_await change_clusters(new_end, old_end, Change::kRemove);
   if (!done) {
     co_return fail(
         fmt::format("Failed to discard cropped clusters: {}", strerror_text(done.error())));
   }
   MutexGuard lock = co_await metadata_.lock();
-  for (uint64_t i = g.l1_entries(new_end); i < metadata_.l1().size(); ++i)
   co_await metadata_.file().debug_event(DebugEvent::kL1ShrinkWriteTable);
+  for (uint64_t i = g.l1_entries(new_end); i < metadata_.l1().size(); ++i)
     metadata_.drop_l2_table(i);
   done = co_await metadata_.write_back();
   if (!done) {

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
 #include "block/formats/qcow2/endian.h"
 
 namespace blockbed::qcow2 {
@@ -10,6 +14,24 @@ namespace {
 
 constexpr uint64_t kEntryHeaderBytes = 40;
 constexpr uint32_t kKnownExtraBytes = 24;
+constexpr uint64_t kNoIcount = UINT64_MAX;
+
+void append(std::vector<std::byte>& out, const void* bytes, std::size_t length) {
+  const auto* from = static_cast<const std::byte*>(bytes);
+  out.insert(out.end(), from, from + length);
+}
+
+template <typename T>
+void append_be(std::vector<std::byte>& out, T value) {
+  std::byte bytes[sizeof(T)];
+  store_be<T>(bytes, value);
+  append(out, bytes, sizeof(bytes));
+}
+
+// Names end where C strings end.
+std::string text_of(const char* bytes, std::size_t length) {
+  return std::string(bytes, ::strnlen(bytes, length));
+}
 
 }  // namespace
 
@@ -49,17 +71,52 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
     }
     if (extra_bytes >= 8) snapshot.vm_state_size = load_be64(rest.data());
     if (extra_bytes >= 16) snapshot.disk_size = load_be64(rest.data() + 8);
-    if (extra_bytes >= 24) snapshot.icount = load_be64(rest.data() + 16);
+    if (extra_bytes >= 24 && load_be64(rest.data() + 16) != kNoIcount) {
+      snapshot.icount = load_be64(rest.data() + 16);
+    }
     if (extra_bytes > kKnownExtraBytes) {
       snapshot.unknown_extra.assign(rest.begin() + kKnownExtraBytes, rest.begin() + extra_bytes);
     }
     const char* const text = reinterpret_cast<const char*>(rest.data()) + extra_bytes;
-    snapshot.id.assign(text, id_bytes);
-    snapshot.name.assign(text + id_bytes, name_bytes);
+    snapshot.id = text_of(text, id_bytes);
+    snapshot.name = text_of(text + id_bytes, name_bytes);
     table.snapshots.push_back(std::move(snapshot));
   }
   table.bytes = position - header.snapshots_offset;
   co_return table;
+}
+
+std::vector<std::byte> serialise_snapshots(const std::vector<Snapshot>& snapshots,
+                                           uint64_t disk_size) {
+  std::vector<std::byte> out;
+  for (const Snapshot& s : snapshots) {
+    out.resize(align_up(out.size(), 8));
+    append_be<uint64_t>(out, s.l1_offset);
+    append_be<uint32_t>(out, s.l1_size);
+    append_be<uint16_t>(out, static_cast<uint16_t>(s.id.size()));
+    append_be<uint16_t>(out, static_cast<uint16_t>(s.name.size()));
+    append_be<uint32_t>(out, s.seconds);
+    append_be<uint32_t>(out, s.nanoseconds);
+    append_be<uint64_t>(out, s.vm_clock_ns);
+    append_be<uint32_t>(out,
+                        s.vm_state_size > UINT32_MAX ? 0 : static_cast<uint32_t>(s.vm_state_size));
+    append_be<uint32_t>(out, kKnownExtraBytes + static_cast<uint32_t>(s.unknown_extra.size()));
+    append_be<uint64_t>(out, s.vm_state_size);
+    append_be<uint64_t>(out, s.disk_size.value_or(disk_size));
+    append_be<uint64_t>(out, s.icount.value_or(kNoIcount));
+    append(out, s.unknown_extra.data(), s.unknown_extra.size());
+    append(out, s.id.data(), s.id.size());
+    append(out, s.name.data(), s.name.size());
+  }
+  return out;
+}
+
+std::string next_snapshot_id(const std::vector<Snapshot>& snapshots) {
+  unsigned long highest = 0;
+  for (const Snapshot& s : snapshots) {
+    highest = std::max(highest, std::strtoul(s.id.c_str(), nullptr, 10));
+  }
+  return fmt::format("{}", highest + 1);
 }
 
 }  // namespace blockbed::qcow2

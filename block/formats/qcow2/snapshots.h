@@ -1,9 +1,10 @@
 // The table of internal snapshots in an image.
 //
-// Contract: load_snapshots reads the table that the header names. Extra data that is unknown is
-// kept in `extra`. Entries are bounded by the header (count) and kMaxSnapshotTableBytes (all
-// together). Units: bytes. Errors: texts of QEMU. Threading: engine thread only. Source: qcow2
-// specification, section Snapshots.
+// Contract: load_snapshots reads the table that the header names, whatever the length of its
+// entries' extra data (none, 8, 16, 24 bytes or more); what is unknown of it is kept.
+// serialise_snapshots writes every entry with all that is known today, as QEMU does. Entries are
+// bounded by the header (count) and kMaxSnapshotTableBytes (all together). Units: bytes. Errors:
+// texts of QEMU. Threading: engine thread only. Source: qcow2 specification, section Snapshots.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,9 @@ namespace blockbed::qcow2 {
 
 // QEMU refuses entries with more extra data.
 inline constexpr uint32_t kMaxSnapshotExtraBytes = 1024;
+// What QEMU keeps of names that users choose; the table has room for 65535.
+inline constexpr std::size_t kMaxSnapshotNameBytes = 255;
+inline constexpr std::size_t kMaxSnapshotIdBytes = 127;
 
 struct Snapshot {
   uint64_t l1_offset = 0;
@@ -40,5 +44,10 @@ struct SnapshotTable {
 };
 
 Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header);
+// `disk_size`: of the disks of snapshots that do not say.
+std::vector<std::byte> serialise_snapshots(const std::vector<Snapshot>& snapshots,
+                                           uint64_t disk_size);
+// One more than the largest number among the ids.
+std::string next_snapshot_id(const std::vector<Snapshot>& snapshots);
 
 }  // namespace blockbed::qcow2

@@ -16,6 +16,7 @@ Task<Result<void>> Metadata::mark_dirty_bit() {
 
 Task<Result<void>> Metadata::write_back() {
   if (failed_) co_return io_error(EIO);
+  if (header_unsure_) BB_CO_TRY(co_await write_table_fields(present_tables()));
   const bool lazy = options_.lazy_refcounts && g_.version >= 3;
   // 2
   if (!lazy) BB_CO_TRY(co_await refcount_cache_.write_dirty());
@@ -80,8 +81,8 @@ Task<Result<void>> Metadata::apply_frees() {
         if (free.of == FreeOf::kTable) l2_cache_.drop(free.host, free.bytes);
         const uint64_t first = free.host >> g_.cluster_bits;
         const uint64_t last = (free.host + free.bytes - 1) >> g_.cluster_bits;
-        // A count that was wrong before stays wrong: a check finds it.
         co_await file_.debug_event(DebugEvent::kClusterFree);
+        // A count that was wrong before stays wrong: a check finds it.
         (void)co_await change_counts(first, last - first + 1, -1, &unused);
         for (const HostRange& range : unused) freed_bytes_ += range.bytes;
       }

@@ -1,0 +1,84 @@
+// Qcow2Driver: internal snapshots.
+#include <algorithm>
+
+#include "block/formats/qcow2/driver.h"
+#include "block/graph/drain.h"
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+std::optional<std::size_t> position_of(const std::vector<Snapshot>& snapshots,
+                                       const std::string& id) {
+  const auto found = std::ranges::find(snapshots, id, &Snapshot::id);
+  if (found == snapshots.end()) return std::nullopt;
+  return static_cast<std::size_t>(found - snapshots.begin());
+}
+
+}  // namespace
+
+Result<std::vector<InternalSnapshot>> Qcow2Driver::list() const {
+  if (image_->geometry().external_data) return io_error(ENOTSUP);
+  std::vector<InternalSnapshot> list;
+  list.reserve(image_->snapshots().size());
+  for (const Snapshot& from : image_->snapshots()) {
+    InternalSnapshot snapshot;
+    snapshot.id = from.id;
+    snapshot.name = from.name;
+    snapshot.vm_state_size = from.vm_state_size;
+    snapshot.seconds = from.seconds;
+    snapshot.nanoseconds = from.nanoseconds;
+    snapshot.vm_clock_ns = from.vm_clock_ns;
+    snapshot.icount = from.icount;
+    list.push_back(std::move(snapshot));
+  }
+  return list;
+}
+
+Task<Result<void>> Qcow2Driver::create(InternalSnapshot& snapshot) {
+  if (!node().writable()) co_return io_error(EPERM);
+  Snapshot entry;
+  entry.name = snapshot.name;
+  entry.vm_state_size = snapshot.vm_state_size;
+  entry.seconds = static_cast<uint32_t>(snapshot.seconds);
+  entry.nanoseconds = static_cast<uint32_t>(snapshot.nanoseconds);
+  entry.vm_clock_ns = snapshot.vm_clock_ns;
+  entry.icount = snapshot.icount;
+  DrainedSection drained = co_await drain(node());
+  auto id = co_await image_->create_snapshot(std::move(entry));
+  if (!id) co_return io_error(id.error());
+  snapshot.id = std::move(*id);
+  co_return Result<void>();
+}
+
+Task<Expected<void>> Qcow2Driver::apply(std::string id) {
+  const auto at = position_of(image_->snapshots(), id);
+  if (!at) co_return fail(strerror_text(ENOENT));
+  if (!node().writable()) co_return fail(strerror_text(EPERM));
+  DrainedSection drained = co_await drain(node());
+  auto done = co_await image_->apply_snapshot(*at);
+  node().set_length(image_->length());
+  co_return done;
+}
+
+Task<Expected<void>> Qcow2Driver::remove(std::string id) {
+  const auto at = position_of(image_->snapshots(), id);
+  if (!at) co_return fail("Can't find the snapshot");
+  if (!node().writable()) {
+    // In the words of the first write that cannot be.
+    co_return fail("Failed to remove snapshot from snapshot list: Operation not permitted");
+  }
+  DrainedSection drained = co_await drain(node());
+  co_return co_await image_->delete_snapshot(*at);
+}
+
+Task<Result<void>> Qcow2Driver::write_vm_state(uint64_t position, IoVector buffers) {
+  if (!node().writable()) co_return io_error(EPERM);
+  co_return co_await image_->write_vm_state(position, std::move(buffers));
+}
+
+Task<Result<void>> Qcow2Driver::read_vm_state(uint64_t position, IoVector buffers) {
+  co_return co_await image_->read_vm_state(position, std::move(buffers));
+}
+
+}  // namespace blockbed::qcow2

@@ -1,0 +1,44 @@
+#include "block/graph/internal_snapshots.h"
+
+#include "block/graph/driver.h"
+#include "block/graph/edge.h"
+#include "block/graph/node.h"
+
+namespace blockbed {
+
+InternalSnapshots* internal_snapshots_of(const Node& node) {
+  const Node* at = &node;
+  while (at != nullptr) {
+    if (InternalSnapshots* snapshots = at->driver().internal_snapshots()) return snapshots;
+    // Through a node that has one child with data and nothing of its own: as QEMU falls back.
+    const Node* below = nullptr;
+    for (const auto& edge : at->children()) {
+      const ChildRoles roles = edge->roles();
+      if (!roles.has(ChildRole::kData) && !roles.has(ChildRole::kMetadata) &&
+          !roles.has(ChildRole::kFiltered)) {
+        continue;
+      }
+      if (below != nullptr || !roles.has(ChildRole::kPrimary)) return nullptr;
+      below = edge->node();
+    }
+    at = below;
+  }
+  return nullptr;
+}
+
+Result<std::vector<InternalSnapshot>> list_internal_snapshots(const Node& node) {
+  const InternalSnapshots* snapshots = internal_snapshots_of(node);
+  if (snapshots == nullptr) return io_error(ENOTSUP);
+  return snapshots->list();
+}
+
+const InternalSnapshot* find_internal_snapshot(const std::vector<InternalSnapshot>& snapshots,
+                                               std::optional<std::string_view> id,
+                                               std::optional<std::string_view> name) {
+  for (const InternalSnapshot& snapshot : snapshots) {
+    if ((!id || snapshot.id == *id) && (!name || snapshot.name == *name)) return &snapshot;
+  }
+  return nullptr;
+}
+
+}  // namespace blockbed

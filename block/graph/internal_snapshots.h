@@ -1,0 +1,65 @@
+// InternalSnapshots: snapshots that an image keeps within itself.
+//
+// Problem: commands, monitors and machine states name a disk; which node of its chain keeps the
+// snapshots, and how, is the format's business.
+//
+// Contract: a driver that keeps snapshots implements this and returns itself from
+// Driver::internal_snapshots(). create, apply and remove drain the node for themselves. Ids and
+// names are compared as a whole. Units: bytes. Errors: errno of what cannot be listed or made;
+// texts of QEMU for clients. Threading: engine thread only.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/runtime/buffers.h"
+#include "block/runtime/result.h"
+#include "block/runtime/task.h"
+#include "qmp/schema/error.h"
+
+namespace blockbed {
+
+class Node;
+
+struct InternalSnapshot {
+  // Given by the image when the snapshot is made.
+  std::string id;
+  std::string name;
+  uint64_t vm_state_size = 0;
+  // UTC.
+  int64_t seconds = 0;
+  int64_t nanoseconds = 0;
+  // The guest's time.
+  uint64_t vm_clock_ns = 0;
+  std::optional<uint64_t> icount;
+};
+
+class InternalSnapshots {
+ public:
+  virtual ~InternalSnapshots() = default;
+
+  // Oldest first. ENOTSUP: this image cannot have any.
+  virtual Result<std::vector<InternalSnapshot>> list() const = 0;
+  virtual Task<Result<void>> create(InternalSnapshot& snapshot) = 0;
+  virtual Task<Expected<void>> apply(std::string id) = 0;
+  virtual Task<Expected<void>> remove(std::string id) = 0;
+
+  // The state of the machine beside the disk: the next create() takes it into the snapshot, apply()
+  // brings it back.
+  virtual Task<Result<void>> write_vm_state(uint64_t position, IoVector buffers) = 0;
+  virtual Task<Result<void>> read_vm_state(uint64_t position, IoVector buffers) = 0;
+};
+
+// Of the node, or of the one that a filter or raw format shows; null when neither keeps snapshots.
+InternalSnapshots* internal_snapshots_of(const Node& node);
+// ENOTSUP as well where there is nothing that keeps snapshots.
+Result<std::vector<InternalSnapshot>> list_internal_snapshots(const Node& node);
+// By id and name, whichever are given.
+const InternalSnapshot* find_internal_snapshot(const std::vector<InternalSnapshot>& snapshots,
+                                               std::optional<std::string_view> id,
+                                               std::optional<std::string_view> name);
+
+}  // namespace blockbed
