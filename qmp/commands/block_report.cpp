@@ -84,6 +84,20 @@ Task<std::optional<uint64_t>> allocated_bytes(Node& node) {
   co_return sum;
 }
 
+schema::SnapshotInfo snapshot_info(const InternalSnapshot& snapshot) {
+  constexpr uint64_t kSecond = 1'000'000'000;
+  schema::SnapshotInfo info;
+  info.id = snapshot.id;
+  info.name = snapshot.name;
+  info.vm_state_size = static_cast<int64_t>(snapshot.vm_state_size);
+  info.date_sec = snapshot.seconds;
+  info.date_nsec = snapshot.nanoseconds;
+  info.vm_clock_sec = static_cast<int64_t>(snapshot.vm_clock_ns / kSecond);
+  info.vm_clock_nsec = static_cast<int64_t>(snapshot.vm_clock_ns % kSecond);
+  if (snapshot.icount) info.icount = static_cast<int64_t>(*snapshot.icount);
+  return info;
+}
+
 Task<schema::ImageInfo> image_info(Node& node) {
   schema::ImageInfo info;
   Driver& driver = node.driver();
@@ -107,6 +121,10 @@ Task<schema::ImageInfo> image_info(Node& node) {
       info.backing_filename_format = std::move(format);
   }
   info.format_specific = driver.specific_info();
+  if (auto snapshots = list_internal_snapshots(node); snapshots && !snapshots->empty()) {
+    info.snapshots.emplace();
+    for (const InternalSnapshot& s : *snapshots) info.snapshots->push_back(snapshot_info(s));
+  }
   co_return info;
 }
 

@@ -11,6 +11,7 @@
 
 #include "block/graph/backend.h"
 #include "block/graph/graph.h"
+#include "block/graph/internal_snapshots.h"
 #include "block/graph/node.h"
 #include "block/runtime/task.h"
 #include "qmp/commands/device_directory.h"
@@ -25,6 +26,8 @@ Task<std::optional<uint64_t>> allocated_bytes(Node& node);
 
 // Cluster size and the like; no value for drivers that have no such facts (null-co, nbd).
 std::optional<DriverInfo> driver_facts(const Node& node);
+
+schema::SnapshotInfo snapshot_info(const InternalSnapshot& snapshot);
 
 // One image, without those below it.
 Task<schema::ImageInfo> image_info(Node& node);

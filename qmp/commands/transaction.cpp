@@ -6,6 +6,7 @@
 
 #include "block/graph/drain.h"
 #include "qmp/commands/backup_commands.h"
+#include "qmp/commands/internal_snapshot_commands.h"
 #include "qmp/commands/snapshot_commands.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/monitor.h"
@@ -67,6 +68,10 @@ std::unique_ptr<Action> action_of(schema::TransactionAction& action, bool groupe
   if (auto* snapshot = std::get_if<schema::BlockdevSnapshotSyncWrapper>(&action.u)) {
     if (grouped) return std::make_unique<IndividualAction>(kind);
     return snapshot_sync_action(std::move(snapshot->data));
+  }
+  if (auto* snapshot = std::get_if<schema::BlockdevSnapshotInternalWrapper>(&action.u)) {
+    if (grouped) return std::make_unique<IndividualAction>(kind);
+    return internal_snapshot_action(std::move(snapshot->data));
   }
   return std::make_unique<MissingAction>(kind);
 }

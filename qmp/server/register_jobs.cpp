@@ -2,6 +2,7 @@
 
 #include "qmp/commands/backup_commands.h"
 #include "qmp/commands/create_commands.h"
+#include "qmp/commands/internal_snapshot_commands.h"
 #include "qmp/commands/job_commands.h"
 #include "qmp/commands/snapshot_commands.h"
 #include "qmp/commands/transaction.h"
@@ -13,6 +14,7 @@ void register_job_families(CommandTable& commands, Graph& graph, JobRegistry& jo
   register_backup_commands(commands, graph, jobs);
   register_create_commands(commands, graph, jobs);
   register_snapshot_commands(commands, graph, jobs);
+  register_internal_snapshot_commands(commands, graph, jobs);
   register_transaction_command(commands, graph, jobs);
 }
 
