@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -29,6 +30,14 @@ std::span<std::byte> bytes_of(std::string& text) {
   return std::as_writable_bytes(std::span(text.data(), text.size()));
 }
 IoVector io_of(std::string& text) { return IoVector(text.data(), text.size()); }
+
+// A bare chroot has no /etc/hosts.
+bool resolves(const char* host) {
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host, nullptr, nullptr, &found) != 0) return false;
+  ::freeaddrinfo(found);
+  return true;
+}
 
 class ProductionStreams : public ::testing::Test {
  public:
@@ -169,7 +178,9 @@ TEST_F(ProductionStreams, TcpOnEveryAddressOfAName) {
   RUN([](T& t) -> Task<void> {
     for (const char* host : {"127.0.0.1", "localhost", ""}) {
       auto listener = co_await t.env_.listen(inet(host, "0"));
+      if (!listener && !resolves(host)) continue;
       EXPECT_TRUE(listener.has_value());
+      if (!listener) continue;
       const auto address = std::get<InetAddress>((*listener)->address());
       EXPECT_NE(address.port, "0");
       InetAddress target = address;
@@ -433,7 +444,7 @@ TEST_F(ProductionStreams, AdoptsWhatListens) {
 
 TEST_F(ProductionStreams, CloseEndsAWaitingAccept) {
   RUN([](T& t) -> Task<void> {
-    for (const SocketAddress& address : {t.unix_address(), SocketAddress(inet("localhost", "0"))}) {
+    for (const SocketAddress& address : {t.unix_address(), SocketAddress(inet("", "0"))}) {
       auto listener = co_await t.env_.listen(address);
       int error = 0;
       const auto accept = [](Listener& l, int& e) -> Task<void> {
