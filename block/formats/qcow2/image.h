@@ -176,6 +176,7 @@ class Image {
   Task<Expected<void>> grow(uint64_t length, TruncateOptions options);
   Task<Expected<void>> shrink(uint64_t length);
   Task<Result<void>> preallocate(uint64_t begin, uint64_t end, Preallocation mode);
+  Task<Result<void>> extend_file(uint64_t length, Preallocation mode);
 
   Env& env_;
   Storage* const data_;

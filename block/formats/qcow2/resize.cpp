@@ -138,7 +138,6 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
   const Geometry& g = geometry();
   begin = align_down(begin, g.cluster_size);
   end = align_up(end, g.cluster_size);
-  uint64_t highest = 0;
   uint64_t at = begin;
   while (at < end) {
     const uint64_t piece_end =
@@ -166,7 +165,14 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
       if (!allocation) co_return io_error(allocation.error());
       host = allocation->host;
       fresh = allocation->fresh;
-      highest = std::max(highest, host + (run_end - at));
+      // The file reaches as far as what is referred to in it, before anything refers to it.
+      auto reached = co_await extend_file(host + (run_end - at), mode);
+      if (!reached) {
+        (void)co_await metadata_.give_back(host, run_end - at);
+        co_return reached;
+      }
+    } else {
+      metadata_.keep_external(at, run_end);
     }
     piece = co_await metadata_.writable_piece(at);
     if (!piece) co_return io_error(piece.error());
@@ -194,18 +200,18 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
     }
     metadata_.piece_changed(**piece, true);
   }
-  if (highest == 0) co_return Result<void>();
-  // The file reaches as far as what was allocated in it.
-  auto file_length = co_await metadata_.file().length();
-  if (!file_length) co_return io_error(file_length.error());
-  if (*file_length < highest) {
-    TruncateOptions options;
-    if (mode == Preallocation::kFalloc || mode == Preallocation::kFull)
-      options.preallocation = mode;
-    options.exact = false;
-    auto grown = co_await metadata_.file().truncate(highest, options);
-    if (!grown) co_return io_error(ENOSPC);
-  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Image::extend_file(uint64_t length, Preallocation mode) {
+  auto present = co_await metadata_.file().length();
+  if (!present) co_return io_error(present.error());
+  if (*present >= length) co_return Result<void>();
+  TruncateOptions options;
+  if (mode == Preallocation::kFalloc || mode == Preallocation::kFull) options.preallocation = mode;
+  options.exact = false;
+  auto grown = co_await metadata_.file().truncate(length, options);
+  if (!grown) co_return io_error(ENOSPC);
   co_return Result<void>();
 }
 

@@ -1,0 +1,323 @@
+"""blkdebug: requests that fail, stand still or obey limits, as rules say; and how such nodes are named."""
+
+import pytest
+
+from blockbed_iotests import QmpError, qemu_io
+
+# qemu-io needs the human monitor.
+pytestmark = pytest.mark.manners("system")
+both_manners = pytest.mark.manners("system", "daemon")
+
+
+@pytest.fixture
+def raw(images):
+    return images.create("disk.raw", "raw", "1M")
+
+
+@pytest.fixture
+def disk(images):
+    return images.create("disk.qcow2", "qcow2", "64M")
+
+
+def storage(image):
+    return {"driver": "file", "filename": str(image.path)}
+
+
+def add(server, image, format="raw", **options):
+    """A format over blkdebug over the image's file."""
+    options = {key.replace("_", "-"): value for key, value in options.items()}
+    server.blockdev_add(driver=format, node_name="d", file={"driver": "blkdebug", "node-name": "b", "image": storage(image), **options})
+
+
+class Io:
+    """qemu-io commands, each answered by the first line that it printed."""
+
+    def __init__(self, server, node="d"):
+        self.server, self.node = server, node
+
+    def __call__(self, command):
+        return (self.server.qemu_io(self.node, command).splitlines() or [""])[0]
+
+
+@pytest.fixture
+def io(server):
+    return Io(server)
+
+
+def outcome(line):
+    """What became of a request: "ok" or the error's words."""
+    return line.split(": ", 1)[1] if " failed: " in line else "ok"
+
+
+# ---------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("rules", "commands", "outcomes"),
+    [
+        ([{"event": "read_aio"}], ["write 0 512", "read 0 512", "write 0 512"], ["ok", "EIO", "EIO"]),
+        ([{"event": "read_aio", "once": True}], ["read 0 512", "read 0 512"], ["EIO", "ok"]),
+        ([{"event": "read_aio", "sector": 3}], ["read 0 512", "read 1k 1k", "read 1536 512", "read 2k 512"], ["ok", "EIO", "EIO", "ok"]),
+        ([{"event": "none", "errno": 28}], ["read 0 512"], ["ENOSPC"]),
+        ([{"event": "none", "errno": 28, "iotype": "read"}], ["write 0 512", "read 0 512"], ["ok", "ENOSPC"]),
+        ([{"event": "none", "iotype": "write", "once": True}], ["write 0 512", "write 0 512"], ["EIO", "ok"]),
+        ([{"event": "none", "iotype": "write-zeroes"}], ["write 0 4k", "write -z 0 4k"], ["ok", "EIO"]),
+        ([{"event": "none", "iotype": "discard"}], ["write 0 4k", "discard 0 4k"], ["ok", "EIO"]),
+        ([{"event": "read_aio", "sector": 0, "errno": 28}, {"event": "read_aio", "sector": 1, "errno": 1}],
+         ["read 0 512", "read 512 512", "read 0 1k"], ["ENOSPC", "EPERM", "ENOSPC"]),
+        ([{"event": "read_aio", "errno": 28, "once": True}, {"event": "read_aio", "errno": 1, "once": True}],
+         ["read 0 512", "read 0 512", "read 0 512"], ["ENOSPC", "EPERM", "ok"]),
+        ([{"event": "read_aio", "errno": 0, "once": True}, {"event": "read_aio", "errno": 28}], ["read 0 512"] * 3, ["ok"] * 3),
+        ([{"event": "write_aio", "errno": 28, "iotype": "read"}], ["read 0 512", "write 0 512", "read 0 512"], ["ok", "ok", "ENOSPC"]),
+        ([{"event": "none", "iotype": "read", "errno": 28}, {"event": "write_aio", "errno": 1, "iotype": "write", "once": True}],
+         ["read 0 512", "write 0 512", "read 0 512", "write 0 512"], ["ENOSPC", "EPERM", "ok", "ok"]),
+        ([{"event": "pwritev"}], ["read 0 512", "write 0 512"], ["ok", "EIO"]),
+        ([{"event": "read_aio", "immediately": True}], ["read 0 512"], ["EIO"]),
+    ],
+)
+def test_rules(server, raw, io, rules, commands, outcomes):
+    words = {"EIO": "Input/output error", "ENOSPC": "No space left on device", "EPERM": "Operation not permitted", "ok": "ok"}
+    server.blockdev_add(driver="raw", node_name="d", discard="unmap", file={
+        "driver": "blkdebug", "image": storage(raw), "discard": "unmap", "inject-error": rules})
+    assert [outcome(io(command)) for command in commands] == [words[name] for name in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("changes", "errors"),
+    [
+        ([(1, 2)], ["ok", 28, 28]),
+        ([(1, 2), (2, 3)], ["ok", 28, 1]),
+        # The first of two that fit.
+        ([(1, 2), (1, 3)], ["ok", 28]),
+    ],
+)
+def test_states(server, raw, io, changes, errors):
+    add(server, raw,
+        set_state=[{"event": "read_aio", "state": old, "new_state": new} for old, new in changes],
+        inject_error=[{"event": "read_aio", "state": 2, "errno": 28}, {"event": "read_aio", "state": 3, "errno": 1}])
+    words = {"ok": "ok", 28: "No space left on device", 1: "Operation not permitted"}
+    assert [outcome(io("read 0 512")) for _ in errors] == [words[error] for error in errors]
+
+
+def test_rules_of_a_file_come_first(server, raw, io, tmp_path):
+    config = tmp_path / "rules.conf"
+    config.write_text('# a rule\n[inject-error]\nevent = "read_aio"\nerrno = "28"\n\n[set-state "x"]\nevent = "write_aio"\nnew_state = "7"\n')
+    add(server, raw, config=str(config), inject_error=[{"event": "read_aio", "errno": 1}, {"event": "write_aio", "errno": 5, "state": 7}])
+    assert outcome(io("read 0 512")) == "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('event = "read_aio"\n', "no group defined"),
+        ("[foo]\n", "There is no option group 'foo'"),
+        ('[inject-error]\nerrno = "5"\n', "Missing event name for rule"),
+        ('[inject-error]\nevent = "nosuch"\n', "invalid parameter value: nosuch"),
+        ('[inject-error]\nevent = "read_aio"\nbar = "1"\n', "Invalid parameter 'bar'"),
+        ('[inject-error]\nevent = "read_aio"\nerrno = "x"\n', "Parameter 'errno' expects a number"),
+        ('[inject-error]\nevent = "read_aio"\nonce = "maybe"\n', "Parameter 'once' expects 'on' or 'off'"),
+        ('[inject-error "x"]\nevent = "read_aio"\n[inject-error "x"]\nevent = "read_aio"\n', "Duplicate ID 'x' for inject-error"),
+        ('[inject-error "a b"]\nevent = "read_aio"\n', "Parameter 'id' expects an identifier"),
+        ('[set-state]\nevent = "write_aio"\nerrno = "3"\n', "Invalid parameter 'errno'"),
+    ],
+)
+def test_faults_of_a_file_of_rules(server, raw, tmp_path, text, error):
+    config = tmp_path / "rules.conf"
+    config.write_text(text)
+    assert server.error("blockdev-add", driver="blkdebug", node_name="b", image=storage(raw), config=str(config)) == error
+    assert server.node_names() == set()
+
+
+@both_manners
+def test_missing_file_of_rules(server, raw, tmp_path):
+    assert server.error("blockdev-add", driver="blkdebug", image=storage(raw), node_name="b", config=str(tmp_path / "none")) == (
+        "Could not read blkdebug config file: No such file or directory")
+
+
+@pytest.mark.differs("a file that size would be read whole", server="qemu")
+def test_a_file_of_rules_has_a_bound(server, raw, tmp_path):
+    config = tmp_path / "rules.conf"
+    config.write_bytes(b"#" * (1 << 20) + b"\n")
+    assert server.error("blockdev-add", driver="blkdebug", image=storage(raw), node_name="b", config=str(config)) == (
+        "Cannot read config file: File too large")
+    config.write_bytes(b"#" * ((1 << 20) - 1) + b"\n")
+    server.blockdev_add(driver="blkdebug", image=storage(raw), node_name="b", config=str(config))
+
+
+# ---------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"align": 3}, "align 3"),
+        ({"align": 1 << 31}, "align 2147483648"),
+        ({"align": 512, "max-transfer": 1000}, "max-transfer 1000"),
+        ({"align": 512, "opt-write-zero": 7}, "opt-write-zero 7"),
+        ({"max-write-zero": 512, "opt-write-zero": 1024}, "max-write-zero 512"),
+        ({"max-discard": 512, "opt-discard": 1024}, "max-discard 512"),
+        ({"max-transfer": 1000}, None),
+        ({"align": 1 << 30}, None),
+    ],
+)
+def test_limits_must_fit(server, raw, options, refused):
+    definition = {"driver": "blkdebug", "node-name": "b", "image": storage(raw), **options}
+    if refused is None:
+        server.execute("blockdev-add", **definition)
+        return
+    with pytest.raises(QmpError, match="Cannot meet constraints with " + refused):
+        server.execute("blockdev-add", **definition)
+    assert server.node_names() == set()
+
+
+def test_unaligned_requests_are_widened(server, raw, io):
+    raw.fill_bytes(b"\1" * (1 << 20))
+    add(server, raw, align=4096)
+    assert outcome(io("write -P 2 512 512")) == "ok"
+    assert outcome(io("write -z 5000 100")) == "ok"
+    server.blockdev_del(node_name="d")
+    server.stop()
+    expected = bytearray(b"\1" * (1 << 20))
+    expected[512:1024] = b"\2" * 512
+    expected[5000:5100] = bytes(100)
+    assert raw.content() == bytes(expected)
+
+
+def test_small_zeroes_are_written(server, raw, io):
+    add(server, raw, opt_write_zero=65536, inject_error=[{"event": "none", "iotype": "write"}])
+    outcomes = [outcome(io(c)) == "ok" for c in ("write -z 0 4k", "write -z 0 64k", "write -z 4k 64k", "write -z 0 100k")]
+    assert outcomes == [False, True, False, False]
+
+
+def test_large_writes_are_cut(server, raw, io):
+    add(server, raw, align=512, max_transfer=4096, inject_error=[{"event": "none", "iotype": "write", "sector": 9}])
+    assert [outcome(io(c)) == "ok" for c in ("write 0 4k", "write 4k 512", "write 0 8k")] == [True, True, False]
+
+
+# ---------------------------------------------------------------------- breakpoints
+
+
+def test_breakpoints(start, raw):
+    server = start("-drive", f"if=none,id=d,driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename={raw.path}")
+    io = Io(server)
+    assert io("break write_aio A") == ""
+    assert io("aio_write 0 4k") == "blkdebug: Suspended request 'A'"
+    assert io("wait_break A") == ""
+    assert outcome(io("read 8k 512")) == "ok"
+    assert "wrote" not in server.stdout
+    assert io("resume A") == "blkdebug: Resuming request 'A'"
+    io("aio_flush")
+    assert server.stdout.count("wrote 4096/4096") == 1
+    assert io("resume A") == "Could not resume request: No such file or directory"
+    assert io("remove_break A") == "Could not remove breakpoint A: No such file or directory"
+    assert io("break foo B") == "Could not set breakpoint: No such file or directory"
+    # One request, two breakpoints.
+    io("break write_aio A")
+    io("break write_aio B")
+    assert io("aio_write 0 4k") == "blkdebug: Suspended request 'B'"
+    io("resume A")
+    io("resume B")
+    io("aio_flush")
+    assert server.stdout.count("wrote 4096/4096") == 2
+    # Removing lets go, and says that there was no breakpoint left.
+    io("break write_aio A")
+    io("aio_write 0 4k")
+    assert io("remove_break A") == "blkdebug: Resuming request 'A'"
+    io("aio_flush")
+    assert server.stdout.count("wrote 4096/4096") == 3
+
+
+@pytest.mark.differs("it waits for ever", server="qemu")
+def test_the_end_of_the_program_lets_requests_go(start, raw):
+    server = start("-drive", f"if=none,id=d,driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename={raw.path}")
+    io = Io(server)
+    io("break write_aio A")
+    assert io("aio_write -P 9 0 4k") == "blkdebug: Suspended request 'A'"
+    server.stop()
+    assert raw.content()[:4096] == b"\x09" * 4096
+
+
+def test_without_blkdebug_there_are_no_breakpoints(server, raw, io):
+    server.blockdev_add(driver="raw", node_name="d", file=storage(raw))
+    assert io("break write_aio A") == "Could not set breakpoint: Operation not supported"
+    assert io("resume A") == "Could not resume request: Operation not supported"
+    assert io("remove_break A") == "Could not remove breakpoint A: Operation not supported"
+
+
+# ---------------------------------------------------------------------- names and permissions
+
+
+def name_of(server, node):
+    return server.query_node(node)["image"]["filename"]
+
+
+@both_manners
+def test_plain_names(server, raw, tmp_path):
+    config = tmp_path / "rules.conf"
+    config.write_text("")
+    add(server, raw)
+    assert name_of(server, "b") == name_of(server, "d") == f"blkdebug::{raw.path}"
+    server.blockdev_add(driver="blkdebug", node_name="c", image="b", config=str(config), read_only=True)
+    assert name_of(server, "c") == f"blkdebug:{config}:blkdebug::{raw.path}"
+
+
+@both_manners
+def test_names_with_rules(server, raw):
+    add(server, raw, align=512, inject_error=[{"event": "read_aio", "once": True}], set_state=[{"event": "read_aio", "new_state": 2}])
+    assert name_of(server, "b") == (
+        'json:{"set-state.0.event": "read_aio", "inject-error.0.once": true, "image": {"driver": "file", "filename": "%s"}, '
+        '"driver": "blkdebug", "set-state.0.new_state": 2, "inject-error.0.event": "read_aio", "align": 512}' % raw.path)
+
+
+@both_manners
+def test_permissions(server, raw):
+    server.blockdev_add(driver="file", node_name="f", filename=str(raw.path))
+    server.execute("blockdev-add", driver="blkdebug", image="f", **{
+        "node-name": "a", "take-child-perms": ["write"], "unshare-child-perms": ["write", "resize"]})
+    with pytest.raises(QmpError) as refused:
+        server.execute("blockdev-add", driver="blkdebug", image="f", **{"node-name": "b", "take-child-perms": ["resize"]})
+    assert refused.value.desc == (
+        "Permission conflict on node 'f': permissions 'resize' are both required by node 'b' (uses node 'f' as 'image' child) "
+        "and unshared by node 'a' (uses node 'f' as 'image' child).")
+    server.execute("blockdev-add", driver="blkdebug", image="f", **{"node-name": "c", "unshare-child-perms": ["consistent-read"]})
+
+
+# ---------------------------------------------------------------------- what formats say
+
+
+EVENTS_OF = {
+    "write 0 64k": ["cluster_alloc", "refblock_alloc", "refblock_load", "refblock_update_part", "l2_alloc_write", "l1_update", "write_aio"],
+    "write -c 0 64k": ["cluster_alloc_bytes", "cluster_alloc", "write_compressed", "l1_update"],
+}
+
+
+@pytest.mark.parametrize(("command", "event"), [(c, e) for c, events in EVENTS_OF.items() for e in events])
+def test_events_of_qcow2_writes(server, disk, io, command, event):
+    add(server, disk, "qcow2", inject_error=[{"event": event, "once": True}])
+    assert outcome(io(command)) == "Input/output error"
+    assert outcome(io("write 128k 64k")) == "ok"
+    assert outcome(io("read -P 0xcd 128k 64k")) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "command", "event"),
+    [
+        ("write 0 64k", "read 0 4k", "l2_load"),
+        ("write 0 64k", "read 0 4k", "read_aio"),
+        ("write -c 0 64k", "read 0 4k", "read_compressed"),
+        ("write -c 0 64k", "write 0 4k", "cow_read"),
+        ("write -c 0 64k", "write 0 4k", "cow_write"),
+        ("write 0 64k", "write 0 4k", "write_aio"),
+    ],
+)
+def test_events_of_qcow2_with_data(server, disk, io, prepare, command, event):
+    qemu_io(disk.path, prepare, format="qcow2")
+    add(server, disk, "qcow2", inject_error=[{"event": event, "once": True}])
+    assert outcome(io(command)) == "Input/output error"
+    assert outcome(io(command)) == "ok"
+
+
+def test_a_filter_in_between_hears_and_says_nothing(server, raw, io):
+    server.blockdev_add(driver="raw", node_name="d", file={"driver": "blkdebug", "image": {
+        "driver": "blkdebug", "image": storage(raw), "inject-error": [{"event": "read_aio"}]}})
+    assert outcome(io("read 0 512")) == "ok"
