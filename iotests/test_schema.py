@@ -19,7 +19,7 @@ UNIMPLEMENTED = set("""
     block-dirty-bitmap-enable block-dirty-bitmap-merge block-dirty-bitmap-remove block-latency-histogram-set
     block-set-write-threshold block-stream block_set_io_throttle blockdev-change-medium blockdev-close-tray
     blockdev-insert-medium blockdev-mirror blockdev-open-tray blockdev-remove-medium blockdev-reopen
-    blockdev-snapshot-delete-internal-sync blockdev-snapshot-internal-sync change-backing-file chardev-add
+    change-backing-file chardev-add
     chardev-change chardev-remove chardev-send-break drive-mirror eject inject-nmi migrate migrate-continue
     migrate-incoming migrate-pause migrate-recover migrate-set-parameters migrate-start-postcopy migrate_cancel
     query-chardev-backends query-fdsets query-memory-size-summary query-migrate-parameters query-pr-managers

@@ -34,10 +34,13 @@ const DriverEntry* DriverRegistry::find(std::string_view name) const {
 
 Graph::Graph(Env& env, EventSink& events, DriverRegistry& drivers)
     : env_(env),
+      made_at_(env.now()),
       events_(events),
       drivers_(drivers),
       lock_(env.executor()),
       drain_waiters_(env.executor()) {}
+
+int64_t Graph::age_ns() const { return env_.now() - made_at_; }
 
 Graph::~Graph() { BB_ASSERT(nodes_.empty() && backends_.empty()); }
 

@@ -149,6 +149,8 @@ class Graph {
   ~Graph();
 
   Env& env() const { return env_; }
+  // How long this graph, and the program around it, has been there.
+  int64_t age_ns() const;
   EventSink& events() const { return events_; }
   DriverRegistry& drivers() const { return drivers_; }
   Executor& executor() const;
@@ -254,6 +256,7 @@ class Graph {
   Task<void> close(Node& node);
 
   Env& env_;
+  const int64_t made_at_;
   EventSink& events_;
   DriverRegistry& drivers_;
   Mutex lock_;

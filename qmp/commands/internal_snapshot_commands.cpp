@@ -60,12 +60,11 @@ class InternalSnapshotAction final : public Action {
       co_return fail(fmt::format("Snapshot with name '{}' already exists on device '{}'",
                                  arguments_.name, device));
     }
-    const Env& env = context.graph.env();
-    const WallTime now = env.wall_time();
+    const WallTime now = context.graph.env().wall_time();
     made_.name = arguments_.name;
     made_.seconds = now.seconds;
     made_.nanoseconds = now.microseconds * 1000;
-    made_.vm_clock_ns = static_cast<uint64_t>(std::max<int64_t>(env.now(), 0));
+    made_.vm_clock_ns = static_cast<uint64_t>(context.graph.age_ns());
     if (auto done = co_await snapshots->create(made_); !done) {
       co_return fail(fmt::format("Failed to create snapshot '{}' on device '{}': {}",
                                  arguments_.name, device, strerror_text(done.error())));

@@ -152,7 +152,7 @@ Task<Result<void>> Image::read_run(ReadRun run, uint64_t guest, IoVector buffers
 
 Task<Result<void>> Image::read_backing(uint64_t guest, IoVector buffers) {
   const uint64_t size = buffers.size();
-  const uint64_t there = backing_.length();
+  const uint64_t there = backing_length();
   if (guest < there) co_await metadata_.file().debug_event(DebugEvent::kReadBackingAio);
   if (guest + size <= there) co_return co_await backing_.read(guest, std::move(buffers));
   const uint64_t shared = guest < there ? there - guest : 0;
