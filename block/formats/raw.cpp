@@ -86,8 +86,7 @@ Task<Result<void>> RawDriver::read(uint64_t offset, IoVector buffers, RequestFla
   return read_debugged(offset, std::move(buffers), flags);
 }
 
-Task<Result<void>> RawDriver::read_debugged(uint64_t offset, IoVector buffers,
-                                            RequestFlags flags) {
+Task<Result<void>> RawDriver::read_debugged(uint64_t offset, IoVector buffers, RequestFlags flags) {
   co_await file_.debug_event(DebugEvent::kReadAio);
   co_return co_await file_.read(offset_ + offset, std::move(buffers), flags);
 }

@@ -307,8 +307,8 @@ Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags fla
     co_await DebugPoint(debug_listener_,
                         head ? DebugEvent::kPwritevRmwHead : DebugEvent::kPwritevRmwTail);
     BB_CO_TRY(co_await read_aligned(at - in_block, block.io(), {}));
-    co_await DebugPoint(debug_listener_, head ? DebugEvent::kPwritevRmwAfterHead
-                                              : DebugEvent::kPwritevRmwAfterTail);
+    co_await DebugPoint(debug_listener_,
+                        head ? DebugEvent::kPwritevRmwAfterHead : DebugEvent::kPwritevRmwAfterTail);
     std::fill_n(block.data() + in_block, part, std::byte{0});
     RequestFlags write_flags;
     write_flags.fua = flags.fua;
