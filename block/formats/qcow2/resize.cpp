@@ -171,8 +171,6 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
         (void)co_await metadata_.give_back(host, run_end - at);
         co_return reached;
       }
-    } else {
-      metadata_.keep_external(at, run_end);
     }
     piece = co_await metadata_.writable_piece(at);
     if (!piece) co_return io_error(piece.error());
