@@ -90,7 +90,7 @@ TEST_F(ListenTest, UnixPaths) {
             "Failed to bind socket to /nonexistent/x: No such file or directory");
   // One byte too many, then the longest.
   const std::string folder = testing::TempDir();
-  const std::string longest = folder + std::string(107 - folder.size(), 'a');
+  const std::string longest = folder + std::string(108 - folder.size(), 'a');
   EXPECT_EQ(start(UnixAddress{longest + "a"}), "UNIX socket path '" + longest + "a' is too long");
   EXPECT_EQ(start(UnixAddress{longest}), "");
   stop();

@@ -8,70 +8,9 @@
 #include "block/exports/nbd/nbd_export.h"
 #include "block/exports/nbd/session.h"
 #include "block/graph/graph.h"
+#include "block/runtime/socket_failure.h"
 
 namespace blockbed::nbd {
-
-namespace {
-
-// The length of sun_path, the terminating zero included.
-constexpr std::size_t kMaxUnixPath = 108;
-
-bool only_of(std::string_view text, std::string_view allowed) {
-  return text.find_first_not_of(allowed) == std::string_view::npos;
-}
-
-// The Env tells an errno; which step failed is seen from what was asked for.
-struct ListenFailure {
-  Errno error;
-
-  std::string operator()(const UnixAddress& address) const {
-    return fmt::format("Failed to bind socket to {}: {}", address.path, strerror_text(error));
-  }
-  std::string operator()(const InetAddress& address) const {
-    const auto unresolved = [&](std::string_view why) {
-      return fmt::format("address resolution failed for {}:{}: {}", address.host, address.port,
-                         why);
-    };
-    constexpr std::string_view kDigits = "0123456789";
-    const bool numeric_host = address.host.contains(':') || only_of(address.host, "0123456789.");
-    if (error.number() == EADDRNOTAVAIL || error.number() == EINVAL) {
-      if (!only_of(address.port, kDigits))
-        return unresolved("Servname not supported for ai_socktype");
-      if (!numeric_host) return unresolved("Name or service not known");
-      // The family that was asked for is not the address's own.
-      const bool v6 = address.host.contains(':');
-      const bool only_v4 = address.ipv6 == false || (address.ipv4 == true && address.ipv6 != true);
-      const bool only_v6 = address.ipv4 == false || (address.ipv6 == true && address.ipv4 != true);
-      if (!address.host.empty() && (v6 ? only_v4 : only_v6)) {
-        return unresolved("Address family for hostname not supported");
-      }
-    }
-    if (error.number() == EAFNOSUPPORT)
-      return unresolved("Address family for hostname not supported");
-    if (error.number() == EADDRINUSE) {
-      return fmt::format("Failed to find an available port: {}", strerror_text(error));
-    }
-    return fmt::format("Failed to bind socket: {}", strerror_text(error));
-  }
-  std::string operator()(const DescriptorAddress&) const {
-    return fmt::format("Failed to listen on socket: {}", strerror_text(error));
-  }
-};
-
-Expected<void> check_address(const SocketAddress& address) {
-  if (const auto* local = std::get_if<UnixAddress>(&address)) {
-    if (local->path.size() + (local->abstract ? 1 : 0) >= kMaxUnixPath) {
-      return fail(fmt::format("UNIX socket path '{}' is too long", local->path));
-    }
-  }
-  if (const auto* inet = std::get_if<InetAddress>(&address)) {
-    if (inet->ipv4 == false && inet->ipv6 == false)
-      return fail("Cannot disable IPv4 and IPv6 at same time");
-  }
-  return {};
-}
-
-}  // namespace
 
 NbdServer::NbdServer(ExportRegistry& registry)
     : registry_(registry), env_(registry.graph().env()), room_(env_.executor()) {
@@ -82,14 +21,14 @@ NbdServer::~NbdServer() { BB_ASSERT(!running_ && sessions_.empty() && exports_.e
 
 Task<Expected<void>> NbdServer::start(NbdServerSettings settings) {
   if (running_) co_return fail("NBD server already running");
-  BB_CO_TRY(check_address(settings.address));
+  if (auto wrong = address_failure(settings.address)) co_return fail(*std::move(wrong));
   if (const auto* given = std::get_if<DescriptorAddress>(&settings.address)) {
     Result<std::unique_ptr<Listener>> listener = env_.adopt_listener(given->descriptor);
-    if (!listener) co_return fail(std::visit(ListenFailure{listener.error()}, settings.address));
+    if (!listener) co_return fail(listen_failure(settings.address, listener.error()));
     listener_ = *std::move(listener);
   } else {
     Result<std::unique_ptr<Listener>> listener = co_await env_.listen(settings.address);
-    if (!listener) co_return fail(std::visit(ListenFailure{listener.error()}, settings.address));
+    if (!listener) co_return fail(listen_failure(settings.address, listener.error()));
     listener_ = *std::move(listener);
   }
   settings_ = std::move(settings);
