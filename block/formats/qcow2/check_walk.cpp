@@ -123,7 +123,10 @@ bool Checker::refer(const Referrer& by, uint64_t offset, uint64_t bytes) {
 
 void Checker::watch(const Referrer& by, uint64_t first, uint64_t last) {
   for (auto at = watched_->lower_bound(first); at != watched_->end() && *at <= last; ++at) {
-    if (references_.size() >= kMaxReferences) return;
+    if (by.owner != Owner::kActiveL2 && by.owner != Owner::kSnapshotL2) {
+      tables_of_others_.insert(*at);
+    }
+    if (references_.size() >= kMaxReferences) continue;
     std::string text;
     switch (by.owner) {
       case Owner::kHeader:
@@ -267,6 +270,7 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
                              host));
     } else {
       const bool fix = walk.may_write;
+      repairable_tables_.insert(walk.table >> g_.cluster_bits);
       ++(fix ? report_.corruptions_fixed : report_.corruptions);
       CheckFinding finding;
       finding.fault = FaultClass::kUnaligned;
@@ -303,6 +307,8 @@ Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index,
   walk.guest = l1_index * g_.l2_coverage();
   walk.active = snapshot == nullptr;
   walk.may_write = repairs_all() && watched_ == nullptr && first_walk_ &&
+                   g_.in_cluster(table) == 0 &&
+                   !tables_of_others_.contains(table >> g_.cluster_bits) &&
                    !is_other_metadata(table, g_.cluster_size, Owner::kActiveL2);
   for (uint32_t i = 0; i < uint32_t{1} << g_.l2_bits; ++i) {
     L2Entry entry = load_entry(g_, bytes->data(), i);
@@ -557,6 +563,20 @@ Task<Result<void>> Checker::walk() {
   BB_CO_TRY(co_await walk_bitmaps());
   BB_CO_TRY(co_await walk_refcount_structures());
   if (no_memory_) co_return io_error(ENOMEM);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Checker::find_tables_of_others() {
+  CheckReport unused;
+  Checker survey(file_, h_, RepairOptions(Repair::kNone), unused, nullptr);
+  survey.snapshots_ = snapshots_;
+  BB_CO_TRY(co_await survey.walk());
+  if (survey.repairable_tables_.empty()) co_return Result<void>();
+  Checker look(file_, h_, RepairOptions(Repair::kNone), unused, nullptr);
+  look.snapshots_ = snapshots_;
+  look.watched_ = &survey.repairable_tables_;
+  BB_CO_TRY(co_await look.walk());
+  tables_of_others_ = std::move(look.tables_of_others_);
   co_return Result<void>();
 }
 

@@ -88,6 +88,9 @@ class Checker {
   // True: the entry was made right and needs to be written.
   bool look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry);
   bool look_at_compressed(L2Walk& walk, uint32_t index, L2Entry entry);
+  // Which L2 tables lie in the place of something else: what is right there cannot be told, so
+  // their entries are left alone.
+  Task<Result<void>> find_tables_of_others();
   Task<Result<void>> walk_snapshots();
   Task<Result<void>> walk_bitmaps();
   Task<Result<void>> read_refcount_table();
@@ -163,6 +166,10 @@ class Checker {
   std::map<uint64_t, Buffer> blocks_;
   bool first_walk_ = true;
 
+  // Clusters of L2 tables with preallocations that can be repaired, and those of them that are not
+  // tables alone.
+  std::set<uint64_t> repairable_tables_;
+  std::set<uint64_t> tables_of_others_;
   const std::set<uint64_t>* watched_ = nullptr;
   std::vector<Reference> references_;
 };

@@ -220,6 +220,7 @@ Task<Result<void>> Checker::run() {
   auto snapshots = co_await read_snapshot_table(file_, h_, repairs_all(), report_, through);
   if (!snapshots) co_return io_error(snapshots.error());
   snapshots_ = std::move(*snapshots);
+  if (repairs_all()) BB_CO_TRY(co_await find_tables_of_others());
   BB_CO_TRY(co_await walk());
   const uint64_t corruptions_of_walk = report_.corruptions;
   BB_CO_TRY(co_await compare(Repair::kNone));
