@@ -367,6 +367,21 @@ void Metadata::free_later(uint64_t host, uint64_t bytes, FreeReason reason, Free
   push_pending(PendingFree{host, bytes, clock_, reason, of});
 }
 
+void Metadata::keep_external(uint64_t begin, uint64_t end) {
+  for (std::size_t i = 0; i < pending_.size(); ++i) {
+    PendingFree& free = pending_[i];
+    const uint64_t free_end = free.host + free.bytes;
+    if (free.of != FreeOf::kExternal || free_end <= begin || end <= free.host) continue;
+    PendingFree behind = free;
+    free.bytes = free.host < begin ? begin - free.host : 0;
+    if (free_end <= end) continue;
+    behind.host = end;
+    behind.bytes = free_end - end;
+    pending_.insert(pending_.begin() + static_cast<std::ptrdiff_t>(i) + 1, behind);
+  }
+  std::erase_if(pending_, [](const PendingFree& free) { return free.bytes == 0; });
+}
+
 void Metadata::free_entry_later(uint64_t entry, FreeReason reason) {
   if ((entry & kEntryCompressed) != 0) {
     // Compressed data shares clusters with its neighbours, and each of them is counted: never

@@ -148,6 +148,9 @@ class Metadata {
   Task<Result<void>> give_back(uint64_t host, uint64_t bytes);
   enum class FreeOf : uint8_t { kData, kTable, kExternal };
   void free_later(uint64_t host, uint64_t bytes, FreeReason reason, FreeOf of = FreeOf::kData);
+  // [begin, end) of the external data file, whole clusters, is about to be used again: what was to
+  // be discarded there is not. Nothing else keeps it apart, since each cluster has but one place.
+  void keep_external(uint64_t begin, uint64_t end);
   // The cluster(s) that an L2 entry refers to: standard, preallocated or compressed.
   void free_entry_later(uint64_t entry, FreeReason reason);
   Task<Result<uint64_t>> refcount(uint64_t cluster);

@@ -171,6 +171,8 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
         (void)co_await metadata_.give_back(host, run_end - at);
         co_return reached;
       }
+    } else {
+      metadata_.keep_external(at, run_end);
     }
     piece = co_await metadata_.writable_piece(at);
     if (!piece) co_return io_error(piece.error());
@@ -236,6 +238,15 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
   done = co_await metadata_.set_size(length);
   if (!done) {
     co_return fail(fmt::format("Failed to update the image size: {}", strerror_text(done.error())));
+  }
+  if (g.external_data) {
+    // What is cut off must not be there when the disk grows again.
+    done = co_await metadata_.sync();
+    if (!done) {
+      co_return fail(
+          fmt::format("Failed to update the image size: {}", strerror_text(done.error())));
+    }
+    co_return co_await metadata_.data().truncate(length, TruncateOptions());
   }
   co_return Expected<void>();
 }

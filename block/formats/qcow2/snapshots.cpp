@@ -30,7 +30,7 @@ void append_be(std::vector<std::byte>& out, T value) {
 
 // Names end where C strings end.
 std::string text_of(const char* bytes, std::size_t length) {
-  return std::string(bytes, ::strnlen(bytes, length));
+  return length == 0 ? std::string() : std::string(bytes, ::strnlen(bytes, length));
 }
 
 }  // namespace

@@ -129,6 +129,7 @@ Task<Result<void>> Image::plan_write(uint64_t guest, uint64_t length, WritePlan&
 
   if (g.external_data) {
     plan.host = guest;
+    metadata_.keep_external(g.cluster_start(guest), align_up(end, g.cluster_size));
     co_return Result<void>();
   }
   const uint64_t first = g.cluster_start(guest);

@@ -108,6 +108,12 @@ Task<Result<void>> Image::discard(uint64_t offset, uint64_t length) {
   if (begin >= end) co_return io_error(ENOTSUP);
   Metadata::RequestGuard guard(metadata_);
   if (!writing_) BB_CO_TRY(co_await begin_writing());
+  if (g.raw_external_data) {
+    // A discarded cluster reads as zeroes here, whether or not the data file is told of discards
+    // (pass-discard-request); it must do so there too.
+    BB_CO_TRY(co_await metadata_.data().zero(begin, std::min(end, this->length()) - begin,
+                                             RequestFlags().with_may_unmap()));
+  }
   co_return co_await change_clusters(begin, end, Change::kDiscard);
 }
 
@@ -185,7 +191,9 @@ Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change c
       const std::optional<L2Entry> entry = changed_entry(old, state, change);
       if (!entry) continue;
       const bool dropped = state.kind == Kind::kCompressed || entry->value == 0 ||
-                           (entry->value & kOffsetMask) != (old.value & kOffsetMask);
+                           (entry->value & kOffsetMask) != (old.value & kOffsetMask) ||
+                           // The first cluster of an external data file lies at 0.
+                           (g.external_data && ((entry->value ^ old.value) & kEntryCopied) != 0);
       store_entry(g, (*piece)->data(), index, *entry);
       metadata_.piece_changed(**piece, false);
       changed = true;
