@@ -4,7 +4,7 @@
     run_all.py [--build DIR] [--only PART ...] [-- PYTEST ARGS]
 
 Parts: lint, units (GoogleTest programs and comparisons with the installed QEMU, by ctest), suite (iotests/), fuzz (each
-target for --fuzz-seconds). A part that fails does not stop the others. The last line is `N passed, N failed, N skipped`;
+target for the seconds that fuzz/CMakeLists.txt gives it, or for --fuzz-seconds). A part that fails does not stop the others. The last line is `N passed, N failed, N skipped`;
 the exit status is 1 when anything failed.
 """
 
@@ -70,10 +70,11 @@ def suite(tally: Tally, options: argparse.Namespace) -> None:
 
 
 def fuzz(tally: Tally, options: argparse.Namespace) -> None:
-    targets = re.findall(r"^blockbed_fuzzer\((\w+)", (ROOT / "fuzz/CMakeLists.txt").read_text(), re.MULTILINE)
-    for target in targets:
-        print(f"fuzz: {target} for {options.fuzz_seconds} s", flush=True)
-        status, output = run(["./dev", "fuzz", target, str(options.fuzz_seconds)])
+    targets = re.findall(r"^blockbed_fuzzer\((\w+) (\d+)", (ROOT / "fuzz/CMakeLists.txt").read_text(), re.MULTILINE)
+    for target, listed in targets:
+        seconds = str(options.fuzz_seconds or listed)
+        print(f"fuzz: {target} for {seconds} s", flush=True)
+        status, output = run(["./dev", "fuzz", target, seconds])
         executions = re.search(r"stat::number_of_executed_units:\s*(\d+)", output)
         print(f"fuzz: {target}: {'ok' if status == 0 else 'FAILED'}, {executions[1] if executions else '?'} executions")
         tally.add(int(status == 0), int(status != 0))
@@ -83,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=ROOT / "build/sanitize")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--fuzz-seconds", type=int, default=60)
+    parser.add_argument("--fuzz-seconds", type=int, help="for each target, whatever its own time is")
     parser.add_argument("pytest", nargs="*", help="arguments for iotests/check")
     options, rest = parser.parse_known_args()
     options.pytest += rest

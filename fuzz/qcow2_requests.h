@@ -1,0 +1,33 @@
+// Requests to an image that the end of a fuzz input describes.
+//
+// Input: an image, then kRequestBytes for each request, then one byte: how many requests there are
+// (modulo kMostRequests). An input that is too short for that has none.
+// Contract: send_requests() sends them one after the other, closes and opens the image where they
+// say so, and closes it at the end. `failed` says that one failed in a way that may leak clusters.
+// Threading: one thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "fuzz/memory_image.h"
+
+namespace blockbed::fuzz {
+
+inline constexpr std::size_t kRequestBytes = 4;
+inline constexpr std::size_t kMostRequests = 24;
+
+struct ImageAndRequests {
+  std::span<const uint8_t> image;
+  std::span<const uint8_t> requests;
+};
+ImageAndRequests split_input(std::span<const uint8_t> input);
+
+// Which requests are likely.
+enum class RequestMix { kWrites, kSnapshots };
+
+// Opens, sends, closes. When the image was clean before, it is an assertion that it is so
+// afterwards.
+void write_to_image(std::span<const uint8_t> input, RequestMix mix);
+
+}  // namespace blockbed::fuzz
