@@ -81,7 +81,7 @@ class FuzzEnv final : public Env {
 
 class FuzzStorage final : public qcow2::Storage {
  public:
-  static constexpr uint64_t kMostBytes = uint64_t{8} << 20;
+  static constexpr uint64_t kMostBytes = uint64_t{1} << 20;
 
   explicit FuzzStorage(std::span<const uint8_t> input)
       : input_(std::as_bytes(input)), now_(input_) {}

@@ -298,8 +298,9 @@ class Mutation {
     if (bits < kMinClusterBits || bits > kMaxClusterBits) store(kClusterBits, 4, 9 + bits % 4);
     if (field(32, 4) > 1) store(32, 4, 0);
     // Tables of megabytes cost time and find nothing that small ones do not.
-    if (field(kL1Size, 4) > 4096 && !chance_.percent(3)) store(kL1Size, 4, field(kL1Size, 4) % 256);
-    if (field(56, 4) > 64) store(56, 4, 1);
+    if (field(kL1Size, 4) > 512 && !chance_.percent(1)) store(kL1Size, 4, field(kL1Size, 4) % 256);
+    const uint64_t most_clusters = std::max<uint64_t>(1, 4096 >> field(kClusterBits, 4));
+    if (field(56, 4) > most_clusters && !chance_.percent(1)) store(56, 4, most_clusters);
     if (field(60, 4) > 64 && !chance_.percent(5)) store(60, 4, field(60, 4) % 8);
     // The disk must fit what the table says.
     const bool extended = field(4, 4) >= 3 && (field(72, 8) & incompatible::kExtendedL2) != 0;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "block/formats/qcow2/check.h"
 #include "block/formats/qcow2/image.h"
@@ -52,9 +53,10 @@ class Session {
 
   Task<bool> open() {
     auto header = co_await qcow2::read_header(file_, true);
-    // A data file of its own, or an inactive image that was not closed: not for this target.
-    if (!header || header->external_data() || header->crypt_method != 0 ||
-        header->has(qcow2::incompatible::kDirty)) {
+    // No node is so long (it refuses the driver's answer); a data file of its own and an image that
+    // was not closed are not for this target.
+    if (!header || header->size > kMaxLength || header->external_data() ||
+        header->crypt_method != 0 || header->has(qcow2::incompatible::kDirty)) {
       co_return false;
     }
     backing_.emplace(header->backing_name.empty() ? 0 : kBackingBytes);
@@ -77,6 +79,7 @@ class Session {
       const What what =
           mix == RequestMix::kWrites ? kWrites[requests[0] % 16] : kSnapshots[requests[0] % 16];
       co_await send_one(what, requests[0] >> 4, requests[1] << 8 | requests[2], requests[3]);
+      if (print_) co_await print(what, requests);
     }
     if (image_) co_await close();
   }
@@ -88,6 +91,17 @@ class Session {
   }
   void account(const Result<void>& answer) {
     if (!answer && answer.error().number() != ENOTSUP) failed_ = true;
+  }
+  // For people who look at a finding.
+  Task<void> print(What what, std::span<const uint8_t> request) {
+    if (image_) (void)co_await image_->flush();
+    auto header = co_await qcow2::read_header(file_, qcow2::HeaderUse::kChecking);
+    if (!header) co_return;
+    auto report = co_await qcow2::check_image(file_, *header);
+    std::fprintf(stderr, "request %d, %d at %d: disk %llu, failed %d: %s\n", static_cast<int>(what),
+                 request[3], request[1] << 8 | request[2],
+                 static_cast<unsigned long long>(header->size), failed_,
+                 report ? report->describe().c_str() : "cannot be checked");
   }
   Task<void> close() {
     account(co_await image_->close());
@@ -190,6 +204,7 @@ class Session {
   std::optional<FuzzBacking> backing_;
   std::optional<qcow2::Image> image_;
   bool failed_ = false;
+  const bool print_ = std::getenv("BLOCKBED_TRACE") != nullptr;
 };
 
 Task<std::optional<qcow2::CheckReport>> judge(FuzzStorage& file) {

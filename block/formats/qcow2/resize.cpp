@@ -217,7 +217,8 @@ Task<Result<void>> Image::extend_file(uint64_t length, Preallocation mode) {
 
 Task<Expected<void>> Image::shrink(uint64_t length) {
   const Geometry& g = geometry();
-  const uint64_t old_end = align_up(this->length(), g.cluster_size);
+  // What the last table says of clusters behind the end goes with it.
+  const uint64_t old_end = g.l1_entries(this->length()) * g.l2_coverage();
   const uint64_t new_end = align_up(length, g.cluster_size);
   // Its tables go with those of the disk, and so must its clusters.
   auto done = co_await drop_vm_state();

@@ -1,0 +1,69 @@
+// What a shorter disk leaves behind: nothing.
+#include <gtest/gtest.h>
+
+#include "block/formats/qcow2/check.h"
+#include "block/formats/qcow2/endian.h"
+#include "block/sim/sim_env.h"
+#include "tests/qcow2/image_fixture.h"
+#include "tests/qcow2/memory_storage.h"
+
+namespace blockbed::qcow2::test {
+namespace {
+
+constexpr uint64_t kCluster = 512;
+
+class Shrink : public ::testing::Test {
+ public:
+  Task<std::unique_ptr<Image>> open() {
+    auto header = co_await read_header(file_, true);
+    EXPECT_TRUE(header);
+    auto image = std::make_unique<Image>(env_, file_, nullptr, backing_, std::move(*header),
+                                         writable_options());
+    EXPECT_TRUE(co_await image->open());
+    co_return image;
+  }
+  Task<void> create() {
+    CreateOptions options;
+    options.size = 16 * kCluster;
+    options.cluster_size = kCluster;
+    EXPECT_TRUE(co_await qcow2::create(env_, file_, nullptr, options));
+  }
+  Task<void> close(Image& image) {
+    EXPECT_TRUE(co_await image.close());
+    auto header = co_await read_header(file_, HeaderUse::kChecking);
+    EXPECT_TRUE(header);
+    auto report = co_await check_image(file_, *header);
+    EXPECT_TRUE(report && report->clean()) << report->describe();
+  }
+
+  sim::SimEnv env_{1};
+  MemoryStorage file_{env_.executor(), 1, 0};
+  MemoryBacking backing_;
+  std::vector<std::byte> bytes_ = std::vector<std::byte>(4 * kCluster, std::byte{7});
+  Task<void> vm_state() {
+    co_await create();
+    auto image = co_await open();
+    EXPECT_TRUE(co_await image->write_vm_state(0, IoVector(bytes_.data(), bytes_.size())));
+    EXPECT_TRUE(co_await image->truncate(2 * kCluster, TruncateOptions()));
+    co_await close(*image);
+  }
+  // The header says a shorter disk than the tables hold: nobody made it so, and it is no fault.
+  Task<void> entries_behind_the_end() {
+    co_await create();
+    auto image = co_await open();
+    EXPECT_TRUE(co_await image->write(0, IoVector(bytes_.data(), bytes_.size())));
+    EXPECT_TRUE(co_await image->close());
+    std::byte size[8];
+    store_be64(size, kCluster);
+    file_.bytes.write(field::kSize, size);
+    image = co_await open();
+    EXPECT_TRUE(co_await image->truncate(0, TruncateOptions()));
+    co_await close(*image);
+  }
+};
+
+TEST_F(Shrink, DropsTheVmState) { env_.run(vm_state()); }
+TEST_F(Shrink, DropsWhatTheLastTableHoldsBehindTheEnd) { env_.run(entries_behind_the_end()); }
+
+}  // namespace
+}  // namespace blockbed::qcow2::test
