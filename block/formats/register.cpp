@@ -1,6 +1,7 @@
 #include "block/formats/register.h"
 
 #include "block/formats/qcow2/driver.h"
+#include "block/formats/qcow2/options.h"
 #include "block/formats/raw.h"
 #include "block/graph/graph.h"
 
@@ -17,6 +18,7 @@ void register_formats(DriverRegistry& registry) {
   qcow2.name = qcow2::Qcow2Driver::kName;
   qcow2.open = qcow2::Qcow2Driver::open;
   qcow2.probe = qcow2::Qcow2Driver::probe;
+  qcow2.read_text = qcow2::read_option_text;
   registry.add(std::move(qcow2));
 }
 

@@ -124,6 +124,9 @@ struct DriverEntry {
   // Splits a file name of that protocol into options; null when the driver takes `filename` as it
   // is.
   Expected<json::Object> (*parse_filename)(std::string_view filename) = nullptr;
+  // Turns the driver's own options as -drive takes them, all of them text, into text that the
+  // schema reads; null when it reads them as they are.
+  Expected<void> (*read_text)(json::Object& options) = nullptr;
   // The child whose file name is the rest of this driver's own names; parse_filename leaves it as
   // {CHILD: {"filename": NAME}}.
   std::string named_child;

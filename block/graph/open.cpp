@@ -47,7 +47,8 @@ std::optional<bool> bool_option(const json::Object& options, std::string_view na
 
 // The generic options in force: what the user gave, else what follows from the parent.
 Expected<NodeFlags> flags_from(const json::Object& options,
-                               const std::optional<InheritedOptions>& inherited) {
+                               const std::optional<InheritedOptions>& inherited,
+                               bool from_drive = false) {
   NodeFlags flags;
   if (inherited) flags = inherited->flags;
   flags.read_only = bool_option(options, "read-only").value_or(flags.read_only);
@@ -68,7 +69,8 @@ Expected<NodeFlags> flags_from(const json::Object& options,
     flags.detect_zeroes = mode == "on"      ? DetectZeroes::kOn
                           : mode == "unmap" ? DetectZeroes::kUnmap
                                             : DetectZeroes::kOff;
-    if (flags.detect_zeroes == DetectZeroes::kUnmap && !flags.unmap) {
+    // -drive has always let it pass.
+    if (flags.detect_zeroes == DetectZeroes::kUnmap && !flags.unmap && !from_drive) {
       return fail(
           "setting detect-zeroes to unmap is not allowed without setting discard operation to "
           "unmap");
@@ -201,7 +203,15 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   }
 
   json::Object given;
-  if (request.keep_text) given = request.options;
+  if (request.keep_text) {
+    given = request.options;
+    const json::Value* driver = request.options.find("driver");
+    const DriverEntry* entry =
+        driver != nullptr && driver->is_string() ? drivers_.find(driver->as_string()) : nullptr;
+    if (entry != nullptr && entry->read_text != nullptr) {
+      BB_CO_TRY(entry->read_text(request.options));
+    }
+  }
   auto typed =
       request.keyval
           ? schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(request.options)))
@@ -212,7 +222,7 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   const DriverEntry* entry = drivers_.find(driver_name);
   if (entry == nullptr) co_return fail(fmt::format("Unknown driver '{}'", driver_name));
 
-  auto flags = flags_from(options, request.inherited);
+  auto flags = flags_from(options, request.inherited, request.keep_text);
   if (!flags) co_return fail(std::move(flags).error());
   if (request.keep_text) request.options = std::move(given);
   if (!entry->is_protocol) {

@@ -250,11 +250,22 @@ Task<Expected<void>> FileDriver::truncate(uint64_t length, TruncateOptions optio
       preallocation = FilePreallocation::kFull;
       break;
     case Preallocation::kMetadata:
-      co_return fail(fmt::format("Unsupported preallocation mode '{}'",
+      co_return fail(fmt::format("Unsupported preallocation mode: {}",
                                  preallocation_name(options.preallocation)));
   }
+  if (preallocation != FilePreallocation::kOff) {
+    auto now = co_await this->length();
+    if (now && length < *now) co_return fail("Cannot use preallocation for shrinking files");
+  }
   if (auto resized = co_await file_->truncate(length, preallocation); !resized) {
-    co_return fail(fmt::format("Failed to resize the file: {}", strerror_text(resized.error())));
+    // A file that cannot be so long is told before anything is written.
+    const bool written =
+        preallocation == FilePreallocation::kFull && resized.error().number() != EFBIG;
+    const char* what = preallocation == FilePreallocation::kFalloc
+                           ? "Could not preallocate new data"
+                       : written ? "Could not write zeros for preallocation"
+                                 : "Could not resize file";
+    co_return fail(fmt::format("{}: {}", what, strerror_text(resized.error())));
   }
   co_return Expected<void>();
 }

@@ -16,6 +16,10 @@ class EventSink {
   virtual ~EventSink() = default;
   virtual void emit(std::string_view event, json::Value data) = 0;
 
+  // A line for people who watch the server: what an operator should know whether a client listens
+  // or not. It goes to standard error as it is.
+  virtual void tell(std::string_view line) { (void)line; }
+
   // Typed form: `sink.emit(schema::events::BlockJobReady{...})`.
   template <class E>
   void emit(const E& event) {

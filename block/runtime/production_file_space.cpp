@@ -194,6 +194,8 @@ Task<Result<void>> ProductionFile::truncate(uint64_t size, FilePreallocation pre
             ::posix_fallocate(fd, static_cast<off_t>(before), static_cast<off_t>(size - before));
         break;
       case FilePreallocation::kFull:
+        // A size that is too large is found before anything is written.
+        if (::ftruncate(fd, static_cast<off_t>(size)) != 0) return errno;
         result = file_system::write_zeroes(fd, before, size - before);
         if (result == 0 && ::fsync(fd) != 0) result = errno;
         break;

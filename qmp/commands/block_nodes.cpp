@@ -30,7 +30,7 @@ Task<Expected<void>> resize(Graph& graph, c::BlockResize::Args arguments) {
   if (!found) co_return fail(std::move(found).error());
   Node& node = **found;
   if (arguments.size < 0) co_return fail("Parameter 'size' expects a >0 size");
-  if (job_on(node) != nullptr) {
+  if (job_on(node) != nullptr || !node.operations().check(Operation::kResize)) {
     co_return fail(fmt::format("Device '{}' is in use",
                                arguments.device.value_or(arguments.node_name.value_or(""))));
   }

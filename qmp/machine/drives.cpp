@@ -143,7 +143,9 @@ Error in_drive_words(Error error, const json::Object& options, const DriverRegis
   } else if (rest.starts_with(" does not accept value '") && option == "driver") {
     text = fmt::format("Unknown driver {}", rest.substr(rest.find('\'')));
   } else if (rest.starts_with(" expects ")) {
-    text = fmt::format("Parameter '{}'{}", option, rest);
+    // Groups of options keep their name, children do not.
+    const bool grouped = path.starts_with("overlap-check.");
+    text = fmt::format("Parameter '{}'{}", grouped ? path : option, rest);
   }
   return error;
 }

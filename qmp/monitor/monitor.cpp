@@ -123,6 +123,10 @@ void Monitor::print(std::string_view text) {
   }
 }
 
+void Monitor::tell(std::string_view line) {
+  if (options_.standard_error) options_.standard_error(std::string(line) + "\n");
+}
+
 Task<CommandResult> Monitor::execute(CommandContext& context, std::string name,
                                      json::Value arguments, bool out_of_band) {
   Command* command = commands_.find(name);

@@ -45,6 +45,8 @@ struct MonitorOptions {
   std::string package;
   // Takes what commands print on the server's standard output (Monitor::print).
   std::function<void(std::string_view)> standard_output;
+  // Takes what people are told (EventSink::tell), with its line end.
+  std::function<void(std::string_view)> standard_error;
 };
 
 enum class MonitorMode { kControl, kControlPretty, kHuman };
@@ -74,6 +76,7 @@ class Monitor final : public EventSink {
 
   using EventSink::emit;
   void emit(std::string_view event, json::Value data) override;
+  void tell(std::string_view line) override;
 
   // What commands say on the server's standard output. When a session is on standard output too,
   // the text takes its place between that session's own lines.

@@ -31,6 +31,7 @@ constexpr std::string_view kUsage =
     "  --export [type=]nbd,id=E,node-name=N[,name=X][,writable=on|off]\n"
     "  --daemonize      go to the background when all is set up\n"
     "  --pidfile FILE   write the process id there\n"
+    "  --deny-image-references                            open no file because an image names it\n"
     "\n"
     "Options are acted upon in their order.\n";
 
@@ -182,6 +183,7 @@ int run_daemon(const std::vector<std::string>& arguments) {
   std::unique_ptr<PidFile> pidfile;
   ProductionEnv env;
   Engine engine(env, Manner::kDaemon, nullptr, {});
+  engine.graph().deny_files_named_by_images(options->deny_image_references);
   return env.run_until_complete(serve(env, engine, *options, std::move(daemon), pidfile));
 }
 

@@ -12,10 +12,13 @@ struct Known {
   std::string_view name;
   bool has_argument;
 };
+constexpr std::string_view kDenyImageReferences = "deny-image-references";
+
 constexpr Known kKnown[] = {
-    {"blockdev", true}, {"chardev", true}, {"daemonize", false}, {"export", true},
-    {"help", false},    {"monitor", true}, {"nbd-server", true}, {"object", true},
-    {"pidfile", true},  {"trace", true},   {"version", false},
+    {"blockdev", true},   {"chardev", true}, {"daemonize", false},
+    {"export", true},     {"help", false},   {"monitor", true},
+    {"nbd-server", true}, {"object", true},  {kDenyImageReferences, false},
+    {"pidfile", true},    {"trace", true},   {"version", false},
 };
 
 }  // namespace
@@ -52,7 +55,8 @@ std::expected<DaemonOptions, OptionFailure> parse_daemon_options(
         candidates = 1;
         break;
       }
-      if (known.name.starts_with(word)) {
+      // Ours takes no shorter name from QEMU's.
+      if (known.name.starts_with(word) && known.name != kDenyImageReferences) {
         found = &known;
         ++candidates;
       }
@@ -78,6 +82,8 @@ std::expected<DaemonOptions, OptionFailure> parse_daemon_options(
       options.version = true;
     } else if (use.name == "daemonize") {
       options.daemonize = true;
+    } else if (use.name == kDenyImageReferences) {
+      options.deny_image_references = true;
     } else if (use.name == "pidfile") {
       options.pidfile = use.value;
     } else if (use.name != "trace") {

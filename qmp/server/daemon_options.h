@@ -18,6 +18,8 @@ struct DaemonOptions {
   std::vector<OptionUse> actions;
   std::string pidfile;
   bool daemonize = false;
+  // Files that images name are not opened.
+  bool deny_image_references = false;
   bool help = false;
   bool version = false;
 };

@@ -25,6 +25,7 @@ MonitorOptions monitor_options() {
   MonitorOptions options;
   options.package = std::string(kPackage);
   options.standard_output = [](std::string_view text) { write_stdout(text); };
+  options.standard_error = [](std::string_view text) { write_stderr(text); };
   return options;
 }
 

@@ -8,7 +8,11 @@
 #include "block/protocols/register.h"
 #include "block/runtime/event_sink.h"
 #include "block/runtime/production_env.h"
+#include "qmp/schema/scalar_text.h"
+#include "qmp/server/image_amend.h"
 #include "qmp/server/image_check.h"
+#include "qmp/server/image_map.h"
+#include "qmp/server/image_measure.h"
 #include "qmp/server/messages.h"
 #include "qmp/server/startup.h"
 
@@ -21,6 +25,7 @@ constexpr uint64_t kProbeBytes = 512;
 
 struct NoEvents final : EventSink {
   void emit(std::string_view, json::Value) override {}
+  void tell(std::string_view line) override { write_stderr(std::string(line) + "\n"); }
 };
 
 const ToolOption* find_long(std::span<const ToolOption> options, std::string_view name,
@@ -126,6 +131,30 @@ std::optional<ToolArguments> parse_tool_arguments(const std::vector<std::string>
     }
   }
   return parsed;
+}
+
+std::optional<bool> read_tool_output(const ToolArguments& arguments) {
+  const std::string* output = arguments.value("output");
+  if (output == nullptr || *output == "human") return false;
+  if (*output == "json") return true;
+  report_error("", "--output must be used with human or json as argument.");
+  return std::nullopt;
+}
+
+std::optional<uint64_t> read_tool_size(std::string_view what, const std::string& text) {
+  const std::optional<uint64_t> size = schema::parse_size(text);
+  if (!size) {
+    report_error(
+        "", fmt::format("Invalid {} specified. You may use k, M, G, T, P or E suffixes for", what));
+    report_error("", "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+    return std::nullopt;
+  }
+  if (*size > INT64_MAX) {
+    report_error("",
+                 fmt::format("Invalid {} specified. Must be between 0 and {}.", what, INT64_MAX));
+    return std::nullopt;
+  }
+  return size;
 }
 
 // --- images
@@ -298,6 +327,9 @@ std::optional<int> run_image_tool(const std::vector<std::string>& arguments) {
   if (arguments.empty()) return std::nullopt;
   const std::vector<std::string> rest(arguments.begin() + 1, arguments.end());
   if (arguments.front() == "check") return run_check(rest);
+  if (arguments.front() == "amend") return run_amend(rest);
+  if (arguments.front() == "map") return run_map(rest);
+  if (arguments.front() == "measure") return run_measure(rest);
   return std::nullopt;
 }
 

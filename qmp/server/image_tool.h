@@ -60,6 +60,12 @@ std::optional<ToolArguments> parse_tool_arguments(const std::vector<std::string>
 // "Try 'blockbed --help' for more information" behind the text.
 int usage_error(std::string_view text);
 
+// --output: true for json. Prints what is wrong and answers nothing.
+std::optional<bool> read_tool_output(const ToolArguments& arguments);
+// A number of bytes, with a suffix or without; `what` completes "Invalid ... specified". Prints
+// what is wrong and answers nothing.
+std::optional<uint64_t> read_tool_size(std::string_view what, const std::string& text);
+
 // --- images
 
 struct ImageName {

@@ -34,6 +34,7 @@ constexpr std::string_view kSystemUsage =
     "  -qtest DEV                                the test socket\n"
     "  -machine TYPE  -accel NAME  -name N  -uuid U  -S  -nodefaults  -no-shutdown\n"
     "  -daemonize  -pidfile FILE  -version\n"
+    "  -deny-image-references                    open no file because an image names it\n"
     "  -machine help  -device help  -object help  -chardev help  -drive format=help\n"
     "Options of QEMU that concern a CPU, memory or a screen are taken and ignored.\n";
 

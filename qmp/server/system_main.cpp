@@ -376,6 +376,7 @@ int run_system(const std::vector<std::string>& arguments) {
   }
   ProductionEnv env;
   Engine engine(env, Manner::kSystem, plan->type, std::move(plan->identity));
+  engine.graph().deny_files_named_by_images(options->deny_image_references);
   engine.machine().set_processors(plan->processors);
   return env.run_until_complete(serve(env, engine, *options, daemon.get()));
 }

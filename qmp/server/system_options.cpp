@@ -21,6 +21,7 @@ enum class Act {
   kMachine,
   kProcessors,
   kQtest,
+  kDenyImageReferences,
   kIncoming,
   kLoadvm,
   kPidfile,
@@ -68,6 +69,7 @@ constexpr Known kKnown[] = {
     {"d", true},
     {"daemonize", false, Act::kDaemonize},
     {"debugcon", true},
+    {"deny-image-references", false, Act::kDenyImageReferences},
     {"device", true, Act::kDevice},
     {"dfilter", true},
     {"display", true},
@@ -246,6 +248,9 @@ void apply(SystemOptions& options, Act act, OptionUse use) {
       break;
     case Act::kNoDefaults:
       options.no_defaults = true;
+      break;
+    case Act::kDenyImageReferences:
+      options.deny_image_references = true;
       break;
     case Act::kNoShutdown:
       options.no_shutdown = true;

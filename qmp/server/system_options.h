@@ -38,6 +38,8 @@ struct SystemOptions {
   bool nographic = false;
   bool snapshot = false;
   bool preconfig = false;
+  // Files that images name are not opened; an option of ours.
+  bool deny_image_references = false;
   // A monitor, serial port, ... was mentioned, so the default one is not made.
   bool monitor_given = false;
 };

@@ -92,6 +92,8 @@ struct Workload {
   int operations = 24;
   int parallel = 3;
   bool grow = false;
+  // To half its size, and back.
+  bool shrink = false;
   // The longest write, in clusters.
   uint64_t longest = 3;
   std::size_t pieces = 4;
@@ -145,6 +147,11 @@ class Run {
           EXPECT_TRUE(grown) << grown.error().description;
           slots.release(static_cast<std::size_t>(workload_.parallel) - 1);
         }
+        if (workload_.shrink && i == workload_.operations * 3 / 4) {
+          co_await slots.acquire(static_cast<std::size_t>(workload_.parallel) - 1);
+          co_await shrink_and_grow(*(*opened)->image);
+          slots.release(static_cast<std::size_t>(workload_.parallel) - 1);
+        }
         gate.spawn(
             operation(*(*opened)->image, *(*opened)->storage, slots, static_cast<uint64_t>(i) + 1));
       }
@@ -153,6 +160,18 @@ class Run {
     EXPECT_TRUE(co_await (*opened)->close());
     final_ = env_.storage().operations();
     history_.flushed(history_.tick(), final_);
+  }
+
+  Task<void> shrink_and_grow(Image& image) {
+    const uint64_t size = image.length();
+    const std::vector<History::Write*> gone =
+        history_.begin(size / 2, size / 2, 0, env_.storage().operations());
+    auto done = co_await image.truncate(size / 2, TruncateOptions());
+    EXPECT_TRUE(done) << done.error().description;
+    done = co_await image.truncate(size, TruncateOptions());
+    EXPECT_TRUE(done) << done.error().description;
+    const uint64_t end = history_.tick();
+    for (History::Write* write : gone) write->end = end;
   }
 
   Task<void> operation(Image& image, FileStorage& storage, Semaphore& slots, uint64_t number) {
@@ -390,6 +409,18 @@ TEST(Qcow2Crash, GrowingDisk) {
     w.create.size = 96 * 512;
     w.grow = true;
     visit(seed, w, 2);
+  });
+}
+
+TEST(Qcow2Crash, ShrinkingDisk) {
+  sim::for_each_seed(6, [](uint64_t seed) {
+    Workload w = small(512);
+    w.create.size = 240 * 512;
+    w.create.refcount_bits = 64;
+    w.filled = 200 * 512;
+    w.longest = 20;
+    w.shrink = true;
+    visit(seed, w, 1);
   });
 }
 

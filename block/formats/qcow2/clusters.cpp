@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/hex_text.h"
 #include "block/formats/qcow2/metadata.h"
 #include "block/formats/qcow2/refcount_array.h"
 
@@ -11,11 +12,12 @@ Task<Result<Metadata::Piece*>> Metadata::refcount_piece(uint64_t cluster, bool f
   const uint64_t block_index = cluster >> g_.refcount_block_bits;
   const uint64_t block = refcount_table_[block_index] & kRefcountTableOffsetMask;
   if ((block & g_.cluster_mask()) != 0) {
-    co_return io_error(co_await report(Corruption{
-        true,
-        fmt::format("Refblock offset {:#x} unaligned (reftable index: {:#x})", block, block_index),
-        {},
-        {}}));
+    co_return io_error(
+        co_await report(Corruption{true,
+                                   fmt::format("Refblock offset {} unaligned (reftable index: {})",
+                                               hex_text(block), hex_text(block_index)),
+                                   {},
+                                   {}}));
   }
   const uint64_t index = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
   const uint64_t byte = (index << g_.refcount_order) >> 3;

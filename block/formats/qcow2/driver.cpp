@@ -38,6 +38,11 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
   if (!header) co_return fail(std::move(header).error());
   auto parsed = parse_options(own, *header, writable, node().flags().unmap);
   if (!parsed) co_return fail(std::move(parsed).error());
+  if (own.encrypt && header->crypt_method == 0) {
+    co_return fail(fmt::format(
+        "No encryption in image header, but options specified format '{}'",
+        to_json(own).as_object().find("encrypt")->as_object().find("format")->as_string()));
+  }
   BB_CO_TRY(co_await open_data_file(context, *header));
   BB_CO_TRY(co_await repair_if_dirty(*header));
   if (header->bitmaps) {
@@ -48,13 +53,17 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
   image_ = std::make_unique<Image>(context.env(), *file_, data_.get(), backing_, std::move(*header),
                                    *parsed);
   image_->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
-  co_return co_await image_->open();
+  BB_CO_TRY(co_await image_->open());
+  cleaner_.start(*image_, parsed->cache_clean_seconds);
+  co_return Expected<void>();
 }
 
 Task<Expected<void>> Qcow2Driver::open_data_file(OpenContext& context, const Header& header) {
   const ChildRoles data_role = ChildRole::kData;
   if (!header.external_data()) {
     if (context.child_option("data-file") != nullptr) {
+      auto found = co_await context.open_optional_child("data-file", data_role);
+      if (!found) co_return fail(std::move(found).error());
       co_return fail("'data-file' can only be set for images with an external data file");
     }
     co_return Expected<void>();
@@ -93,7 +102,15 @@ void Qcow2Driver::corrupted(const Corruption& corruption) {
   if (corruption.offset) event.offset = static_cast<int64_t>(*corruption.offset);
   if (corruption.size) event.size = static_cast<int64_t>(*corruption.size);
   event.fatal = corruption.fatal;
-  node().graph().events().emit(event);
+  EventSink& events = node().graph().events();
+  events.tell(corruption.fatal
+                  ? fmt::format("qcow2: Marking image as corrupt: {}; further corruption events "
+                                "will be suppressed",
+                                corruption.message)
+                  : fmt::format("qcow2: Image is corrupt: {}; further non-fatal corruption events "
+                                "will be suppressed",
+                                corruption.message));
+  events.emit(event);
 }
 
 // --- data path
@@ -235,6 +252,7 @@ Task<Expected<void>> Qcow2Driver::change_backing_file(std::string name, std::str
 }
 
 Task<void> Qcow2Driver::close() {
+  co_await cleaner_.stop();
   if (image_ == nullptr) co_return;
   // A failure leaves the file as the order of writes left it: at worst leaks.
   (void)co_await image_->close();

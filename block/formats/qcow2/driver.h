@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "block/formats/qcow2/bitmaps.h"
+#include "block/formats/qcow2/cache_cleaner.h"
 #include "block/formats/qcow2/graph_storage.h"
 #include "block/formats/qcow2/image.h"
 #include "block/graph/driver.h"
@@ -26,7 +27,7 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
                                                       const schema::BlockdevOptions& options);
   static int probe(const ProbeInput& input);
 
-  explicit Qcow2Driver(Node& node) : Driver(node), backing_(node) {}
+  explicit Qcow2Driver(Node& node) : Driver(node), backing_(node), cleaner_(node.env()) {}
 
   std::string_view name() const override { return kName; }
   bool supports_backing() const override { return true; }
@@ -73,6 +74,7 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   Task<void> close() override;
 
   Image& image() { return *image_; }
+  const std::vector<StoredBitmap>& bitmaps() const { return bitmaps_; }
 
  private:
   Task<Expected<void>> start(OpenContext& context, const schema::BlockdevOptions& options);
@@ -87,6 +89,7 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   std::unique_ptr<EdgeStorage> file_;
   std::unique_ptr<EdgeStorage> data_;
   std::unique_ptr<Image> image_;
+  CacheCleaner cleaner_;
   std::vector<StoredBitmap> bitmaps_;
   // The file takes less space than it is long: asked when it first matters.
   std::optional<bool> holes_;

@@ -24,7 +24,9 @@ Task<Expected<void>> Qcow2Driver::load_again(bool writable) {
                                        std::move(*header), options);
   image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
   BB_CO_TRY(co_await image->open());
+  co_await cleaner_.stop();
   image_ = std::move(image);
+  cleaner_.start(*image_, options.cache_clean_seconds);
   bitmaps_ = std::move(bitmaps);
   co_return Expected<void>();
 }

@@ -87,6 +87,14 @@ class Image {
   Task<Result<void>> read_vm_state(uint64_t position, IoVector buffers);
   uint64_t vm_state_offset() const;
 
+  // --- for amend(); no request is in flight and writing has begun.
+  // All is on the disk, and read again as the header says.
+  Task<Expected<void>> reload();
+  Task<Expected<void>> change_refcount_width(uint32_t order);
+  // No cluster of the disk has the zero flag any more, which version 2 does not know. ENOTSUP: a
+  // snapshot shares one.
+  Task<Result<void>> expand_zeroes();
+
   // Marks bitmaps as in use before the first write; see order_of_writes.md.
   Task<Result<void>> begin_writing();
 
@@ -109,7 +117,8 @@ class Image {
   Task<Result<void>> read_run(ReadRun run, uint64_t guest, IoVector buffers);
   Task<Result<void>> read_backing(uint64_t guest, IoVector buffers);
   Task<Result<void>> read_compressed(uint64_t entry, uint64_t guest, IoVector buffers);
-  Task<Errno> report_fault(Fault fault, uint64_t guest);
+  // `writing`: found by a write that wanted to use the cluster.
+  Task<Errno> report_fault(Fault fault, uint64_t guest, bool writing = false);
 
   // --- writing
   // Bytes [begin, end) of the disk that must be written along, because their (sub)cluster is new.
@@ -175,6 +184,7 @@ class Image {
   Task<Result<void>> drop_vm_state();
   Task<Expected<void>> grow(uint64_t length, TruncateOptions options);
   Task<Expected<void>> shrink(uint64_t length);
+  Task<Expected<void>> cut_data_file(uint64_t length);
   Task<Result<void>> preallocate(uint64_t begin, uint64_t end, Preallocation mode);
   Task<Result<void>> extend_file(uint64_t length, Preallocation mode);
 

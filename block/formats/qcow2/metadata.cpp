@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/hex_text.h"
 
 namespace blockbed::qcow2 {
 
@@ -78,11 +79,12 @@ Task<Result<Metadata::Piece*>> Metadata::load_piece(uint64_t guest) {
   const uint64_t table = index < l1_.size() ? l1_[index] & kOffsetMask : 0;
   if (table == 0) co_return nullptr;
   if ((table & g_.cluster_mask()) != 0) {
-    co_return io_error(co_await report(
-        Corruption{true,
-                   fmt::format("L2 table offset {:#x} unaligned (L1 index: {:#x})", table, index),
-                   {},
-                   {}}));
+    co_return io_error(
+        co_await report(Corruption{true,
+                                   fmt::format("L2 table offset {} unaligned (L1 index: {})",
+                                               hex_text(table), hex_text(index)),
+                                   {},
+                                   {}}));
   }
   co_return co_await l2_cache_.load(table + g_.piece_in_table(guest));
 }
@@ -98,11 +100,12 @@ Task<Result<Metadata::Piece*>> Metadata::writable_piece(uint64_t guest) {
   const uint64_t entry = l1_[index];
   const uint64_t table = entry & kOffsetMask;
   if ((table & g_.cluster_mask()) != 0) {
-    co_return io_error(co_await report(
-        Corruption{true,
-                   fmt::format("L2 table offset {:#x} unaligned (L1 index: {:#x})", table, index),
-                   {},
-                   {}}));
+    co_return io_error(
+        co_await report(Corruption{true,
+                                   fmt::format("L2 table offset {} unaligned (L1 index: {})",
+                                               hex_text(table), hex_text(index)),
+                                   {},
+                                   {}}));
   }
   if (table == 0 || (entry & kEntryCopied) == 0) co_return co_await new_l2_table(guest, table);
   const uint32_t hit =

@@ -63,6 +63,8 @@ struct MetadataOptions {
   bool discard_snapshot = true;
   bool discard_other = false;
   uint32_t overlap_checks = overlap::kCached;
+  // cache-clean-interval in seconds, 0 for never (cache_cleaner.h).
+  uint32_t cache_clean_seconds = 0;
   // Tests lower it.
   uint64_t reuse_bytes = kReuseBytes;
   bool writable = false;
@@ -132,6 +134,13 @@ class Metadata {
   // Removes a whole L2 table from the active map (shrinking).
   void drop_l2_table(uint64_t l1_index);
   Task<Result<void>> grow_l1(uint64_t entries);
+  // Refcount blocks that count nothing are dropped, and the file ends behind its last cluster in
+  // use (shorten.cpp). A failure leaves a file that is longer than it must be.
+  Task<Result<void>> shorten_file();
+  // Counts of 2^order bits: complete in unused clusters before the header refers to them, in one
+  // sector (image_amend.cpp). The caches are empty afterwards, the overlap map has the active
+  // tables.
+  Task<Expected<void>> change_refcount_width(uint32_t order);
 
   // --- [locked] clusters
   struct Allocation {
@@ -279,6 +288,9 @@ class Metadata {
   Task<Result<void>> write_back_for_reuse();
   Task<Result<void>> add_refcount_block(uint64_t index, uint64_t cluster);
   Task<Result<void>> grow_refcount_table(uint64_t entries);
+  // Nothing is counted by it, but for its own cluster.
+  Task<Result<bool>> block_is_empty(uint64_t index, bool& counts_itself);
+  Task<Result<void>> drop_empty_blocks();
   Task<Result<Piece*>> new_l2_table(uint64_t guest, uint64_t old_table);
   Task<Result<void>> mark_dirty_bit();
   Task<Result<void>> write_table_fields(const TableSwitch& fields);

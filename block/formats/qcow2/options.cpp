@@ -5,6 +5,8 @@
 #include <bit>
 #include <optional>
 
+#include "block/formats/qcow2/cache_cleaner.h"
+#include "qmp/schema/scalar_text.h"
 #include "schema/blockdev_options.h"
 
 namespace blockbed::qcow2 {
@@ -145,6 +147,8 @@ Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& opti
       (*options.cache_clean_interval < 0 || *options.cache_clean_interval > UINT32_MAX)) {
     return fail("Cache clean interval too big");
   }
+  result.cache_clean_seconds =
+      static_cast<uint32_t>(options.cache_clean_interval.value_or(kDefaultCacheCleanSeconds));
   result.lazy_refcounts = options.lazy_refcounts.value_or(
       (header.compatible_features & compatible::kLazyRefcounts) != 0);
   if (result.lazy_refcounts && header.version < 3) {
@@ -157,6 +161,61 @@ Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& opti
   result.discard_snapshot = options.pass_discard_snapshot.value_or(true);
   result.discard_other = options.pass_discard_other.value_or(false);
   return result;
+}
+
+namespace {
+
+Expected<void> read_sizes(json::Object& options) {
+  for (const char* name :
+       {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}) {
+    json::Value* value = options.find(name);
+    if (value == nullptr || !value->is_string()) continue;
+    const std::optional<uint64_t> size = schema::parse_size(value->as_string());
+    if (!size) {
+      Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+      error.hint =
+          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+          "and exabytes, respectively.";
+      return fail(std::move(error));
+    }
+    // No cache is as large as that; the checks of sizes say so.
+    *value = json::Value(std::to_string(std::min<uint64_t>(*size, INT64_MAX)));
+  }
+  return {};
+}
+
+Expected<void> check_mode(const json::Value* value) {
+  if (value == nullptr || !value->is_string()) return {};
+  const std::string& mode = value->as_string();
+  for (const char* known : {"none", "constant", "cached", "all"}) {
+    if (mode == known) return {};
+  }
+  return fail(
+      fmt::format("Unsupported value '{}' for qcow2 option 'overlap-check'. Allowed are any of the "
+                  "following: none, constant, cached, all",
+                  mode));
+}
+
+}  // namespace
+
+Expected<void> read_option_text(json::Object& options) {
+  BB_TRY(read_sizes(options));
+  if (const json::Value* interval = options.find("cache-clean-interval");
+      interval != nullptr && interval->is_string() &&
+      !schema::parse_uint64(interval->as_string())) {
+    return fail("Parameter 'cache-clean-interval' expects a number");
+  }
+  const json::Value* overlap = options.find("overlap-check");
+  BB_TRY(check_mode(overlap));
+  if (overlap == nullptr || !overlap->is_object()) return {};
+  for (const auto& [name, value] : overlap->as_object()) {
+    if (name == "template") {
+      BB_TRY(check_mode(&value));
+    } else if (value.is_string() && !schema::parse_switch(value.as_string())) {
+      return fail(fmt::format("Parameter 'overlap-check.{}' expects 'on' or 'off'", name));
+    }
+  }
+  return {};
 }
 
 }  // namespace blockbed::qcow2

@@ -8,6 +8,7 @@
 #include "block/formats/qcow2/header.h"
 #include "block/formats/qcow2/metadata.h"
 #include "qmp/schema/error.h"
+#include "qmp/schema/json.h"
 
 namespace blockbed::schema {
 struct BlockdevOptionsQcow2;
@@ -18,5 +19,9 @@ namespace blockbed::qcow2 {
 // `unmap`: the node was opened with discard=unmap, which is the default of pass-discard-request.
 Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& options,
                                         const Header& header, bool writable, bool unmap);
+
+// Options of -drive are text with rules of their own (sizes have suffixes): replaced by text that
+// the schema reads alike.
+Expected<void> read_option_text(json::Object& options);
 
 }  // namespace blockbed::qcow2

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "block/formats/qcow2/compression.h"
+#include "block/formats/qcow2/hex_text.h"
 #include "block/formats/qcow2/image.h"
 #include "block/formats/qcow2/parallel.h"
 
@@ -183,19 +184,30 @@ Task<Result<void>> Image::read_compressed(uint64_t entry, uint64_t guest, IoVect
   co_return Result<void>();
 }
 
-Task<Errno> Image::report_fault(Fault fault, uint64_t guest) {
+Task<Errno> Image::report_fault(Fault fault, uint64_t guest, bool writing) {
   const Geometry& g = geometry();
   const uint64_t table = metadata_.l1()[g.l1_index(guest)] & kOffsetMask;
   const uint64_t index = (guest >> g.cluster_bits) & ((uint64_t{1} << g.l2_bits) - 1);
+  L2Entry entry;
   uint64_t host = 0;
   if (auto piece = co_await metadata_.load_piece(guest); piece && *piece != nullptr) {
-    host = load_entry(g, (*piece)->data(), g.index_in_piece(guest)).value & kOffsetMask;
+    entry = load_entry(g, (*piece)->data(), g.index_in_piece(guest));
+    host = entry.value & kOffsetMask;
   }
-  const std::string where = fmt::format("(L2 offset: {:#x}, L2 index: {:#x})", table, index);
+  const std::string where =
+      fmt::format("(L2 offset: {}, L2 index: {})", hex_text(table), hex_text(index));
   Corruption corruption;
   switch (fault) {
     case Fault::kUnaligned:
-      corruption.message = fmt::format("Cluster allocation offset {:#x} unaligned {}", host, where);
+      if (writing) {
+        const bool zero = !g.extended_l2 && (entry.value & kEntryZero) != 0;
+        corruption.message =
+            fmt::format("{} cluster offset {} unaligned (guest offset: {})",
+                        zero ? "Preallocated zero" : "Data", hex_text(host), hex_text(guest));
+      } else {
+        corruption.message =
+            fmt::format("Cluster allocation offset {} unaligned {}", hex_text(host), where);
+      }
       break;
     case Fault::kZeroInV2:
       corruption.message = "Zero cluster entry found in pre-v3 image " + where;
@@ -206,10 +218,9 @@ Task<Errno> Image::report_fault(Fault fault, uint64_t guest) {
       break;
     case Fault::kWrongExternal:
       corruption.message = fmt::format(
-          "External data file host cluster offset {:#x} does not match guest cluster offset: "
-          "{:#x}, "
-          "L2 index: {:#x})",
-          host, g.cluster_start(guest), index);
+          "External data file host cluster offset {} does not match guest cluster offset: {}, "
+          "L2 index: {})",
+          hex_text(host), hex_text(g.cluster_start(guest)), hex_text(index));
       break;
     case Fault::kSubclusters:
     case Fault::kNone:

@@ -27,7 +27,7 @@ Task<Result<void>> Image::begin_writing() {
 }
 
 Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
-  if (metadata_.failed()) co_return fail(strerror_text(ENOMEDIUM));
+  if (metadata_.failed()) co_return fail("No medium inserted");
   if (length % kLengthUnit != 0) {
     co_return fail(fmt::format("The new size must be a multiple of {}", kLengthUnit));
   }
@@ -37,7 +37,8 @@ Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
   if (header().bitmaps) {
     co_return fail("Cannot resize qcow2 with persistent bitmaps that were not loaded into memory");
   }
-  Metadata::RequestGuard guard(metadata_);
+  std::optional<Metadata::RequestGuard> guard;
+  guard.emplace(metadata_);
   if (auto begun = co_await begin_writing(); !begun) {
     co_return fail(
         fmt::format("Failed to update the image size: {}", strerror_text(begun.error())));
@@ -46,6 +47,8 @@ Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
     if (options.preallocation != Preallocation::kOff) {
       co_return fail("Preallocation can't be used for shrinking an image");
     }
+    // Nothing of its own may keep clusters that are cut off from being freed.
+    guard.reset();
     co_return co_await shrink(length);
   }
   co_return co_await grow(length, options);
@@ -102,7 +105,12 @@ Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   if (!done) {
     co_return fail(fmt::format("Failed to zero out new clusters: {}", strerror_text(done.error())));
   }
+  // Who reads the data file alone sees what a guest sees: all of it is there.
+  if (g.raw_external_data && options.preallocation == Preallocation::kOff) {
+    options.preallocation = Preallocation::kMetadata;
+  }
   if (options.preallocation != Preallocation::kOff) {
+    if (g.external_data && old_length > 0) BB_CO_TRY(co_await cut_data_file(old_length));
     done = co_await preallocate(tail_end, length, options.preallocation);
     if (!done) {
       co_return fail(
@@ -240,6 +248,8 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
   if (!done) {
     co_return fail(fmt::format("Failed to update the image size: {}", strerror_text(done.error())));
   }
+  // The disk is as long as it shall be; a file that stays longer is whole.
+  (void)co_await metadata_.shorten_file();
   if (g.external_data) {
     // What is cut off must not be there when the disk grows again.
     done = co_await metadata_.sync();
@@ -250,6 +260,15 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
     co_return co_await metadata_.data().truncate(length, TruncateOptions());
   }
   co_return Expected<void>();
+}
+
+// What a data file has behind the disk was never part of it, or is no more.
+Task<Expected<void>> Image::cut_data_file(uint64_t length) {
+  auto now = co_await metadata_.data().length();
+  if (!now || *now <= length) co_return Expected<void>();
+  TruncateOptions options;
+  options.exact = false;
+  co_return co_await metadata_.data().truncate(length, options);
 }
 
 }  // namespace blockbed::qcow2

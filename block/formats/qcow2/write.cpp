@@ -112,7 +112,7 @@ Task<Result<void>> Image::plan_write(uint64_t guest, uint64_t length, WritePlan&
   if (!piece) co_return io_error(piece.error());
   const WriteRun run = map_write(g, (*piece)->data(), guest, length);
   if (run.kind == WriteKind::kInvalid) {
-    co_return io_error(co_await report_fault(run.fault, guest));
+    co_return io_error(co_await report_fault(run.fault, guest, true));
   }
   plan.kind = run.kind;
   plan.guest = guest;

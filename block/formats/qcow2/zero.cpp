@@ -1,6 +1,7 @@
 // Image: zeroing and discarding.
 #include <fmt/format.h>
 
+#include "block/formats/qcow2/hex_text.h"
 #include "block/formats/qcow2/image.h"
 
 namespace blockbed::qcow2 {
@@ -200,11 +201,11 @@ Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change c
       if (!dropped) continue;
       if (state.kind != Kind::kCompressed && g.in_cluster(old.value & kOffsetMask) != 0) {
         // Its count cannot be told; it leaks. Reporting may suspend: the piece is looked up again.
-        (void)co_await metadata_.report(
-            Corruption{false,
-                       fmt::format("Cannot free unaligned cluster {:#x}", old.value & kOffsetMask),
-                       {},
-                       {}});
+        (void)co_await metadata_.report(Corruption{
+            false,
+            fmt::format("Cannot free unaligned cluster {}", hex_text(old.value & kOffsetMask)),
+            {},
+            {}});
         piece = co_await metadata_.writable_piece(at);
         if (!piece) co_return io_error(piece.error());
         continue;

@@ -1,0 +1,138 @@
+#include "block/formats/qcow2/amend.h"
+
+#include <fmt/format.h>
+
+#include <bit>
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+Expected<void> check_backing(const Header& header, const AmendOptions& o) {
+  const bool other_file = o.backing_file && *o.backing_file != header.backing_name;
+  const bool other_format =
+      o.backing_format && *o.backing_format != header.backing_format.value_or("");
+  // QEMU takes no empty name for the one that is not there.
+  if (!other_file && !other_format && !(o.backing_file && o.backing_file->empty())) return {};
+  Error error("Cannot amend the backing file");
+  error.hint = "You can use 'qemu-img rebase' instead.";
+  return fail(std::move(error));
+}
+
+Expected<void> check_data_file(const Header& header, const AmendOptions& o) {
+  if (o.data_file_raw.value_or(false) && !header.raw_external_data()) {
+    return fail("data-file-raw cannot be set on existing images");
+  }
+  if (o.data_file && !header.external_data()) {
+    return fail("data-file can only be set for images that use an external data file");
+  }
+  return {};
+}
+
+Expected<void> check_downgrade(const Header& header, uint64_t refcount_bits) {
+  if (header.external_data()) return fail("Cannot downgrade an image with a data file");
+  if (refcount_bits != 16) return fail("compat=0.10 requires refcount_bits=16");
+  const uint64_t features = header.incompatible_features & ~incompatible::kDirty;
+  if (features != 0) {
+    return fail(
+        fmt::format("Cannot downgrade an image with incompatible features {:#x} set", features));
+  }
+  if (header.bitmaps) return fail("Cannot downgrade an image with persistent bitmaps");
+  // Their tables may have flags that the older version lacks.
+  if (header.snapshot_count > 0) return fail("Cannot downgrade an image with internal snapshots");
+  return {};
+}
+
+Expected<void> check(const Header& header, const AmendOptions& o) {
+  const uint32_t version = o.version.value_or(header.version);
+  BB_TRY(check_backing(header, o));
+  BB_TRY(check_data_file(header, o));
+  if (o.lazy_refcounts.value_or(false) && version < 3) {
+    return fail(
+        "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or "
+        "greater)");
+  }
+  const uint64_t bits = o.refcount_bits.value_or(uint64_t{1} << header.refcount_order);
+  if (o.refcount_bits) {
+    if (bits > 64 || !std::has_single_bit(bits)) {
+      return fail("Refcount width must be a power of two and may not exceed 64 bits");
+    }
+    if (bits != 16 && header.version < 3 && version < 3) {
+      return fail(
+          "Refcount widths other than 16 bits require compatibility level 1.1 or above (use "
+          "compat=1.1 or greater)");
+    }
+  }
+  if (version < header.version) BB_TRY(check_downgrade(header, bits));
+  return {};
+}
+
+Task<Expected<void>> rewrite(Image& image, Header header) {
+  Metadata& metadata = image.metadata();
+  MutexGuard lock = co_await metadata.lock();
+  auto done = co_await metadata.sync();
+  if (done) done = co_await metadata.rewrite_header(std::move(header));
+  if (!done) {
+    co_return fail(
+        fmt::format("Failed to update the image header: {}", strerror_text(done.error())));
+  }
+  co_return Expected<void>();
+}
+
+}  // namespace
+
+Task<Expected<void>> amend(Image& image, AmendOptions options) {
+  BB_CO_TRY(check(image.header(), options));
+  if (auto begun = co_await image.begin_writing(); !begun) {
+    co_return fail(strerror_text(begun.error()));
+  }
+  Header header = image.header();
+  const bool downgrade = options.version && *options.version < header.version;
+  bool changed = false;
+  if (options.version && *options.version > header.version) {
+    header.version = *options.version;
+    changed = true;
+  }
+  if (options.data_file) {
+    header.data_file_name.reset();
+    if (!options.data_file->empty()) header.data_file_name = *options.data_file;
+    changed = true;
+  }
+  if (options.data_file_raw && !*options.data_file_raw && header.raw_external_data()) {
+    header.autoclear_features &= ~autoclear::kRawData;
+    changed = true;
+  }
+  if (options.lazy_refcounts && !downgrade) {
+    const uint64_t before = header.compatible_features;
+    header.compatible_features = *options.lazy_refcounts ? before | compatible::kLazyRefcounts
+                                                         : before & ~compatible::kLazyRefcounts;
+    changed |= header.compatible_features != before;
+  }
+  if (changed) {
+    BB_CO_TRY(co_await rewrite(image, std::move(header)));
+    BB_CO_TRY(co_await image.reload());
+  }
+  if (options.refcount_bits && *options.refcount_bits != uint64_t{1}
+                                                             << image.header().refcount_order) {
+    BB_CO_TRY(co_await image.change_refcount_width(
+        static_cast<uint32_t>(std::countr_zero(*options.refcount_bits))));
+  }
+  // 0 means nothing, as with QEMU.
+  if (options.size && *options.size != 0) {
+    BB_CO_TRY(co_await image.truncate(*options.size, TruncateOptions()));
+  }
+  if (!downgrade) co_return Expected<void>();
+
+  if (auto expanded = co_await image.expand_zeroes(); !expanded) {
+    co_return fail(
+        fmt::format("Failed to turn zero into data clusters: {}", strerror_text(expanded.error())));
+  }
+  header = image.header();
+  header.version = *options.version;
+  header.incompatible_features = header.compatible_features = header.autoclear_features = 0;
+  header.unknown_fields.clear();
+  BB_CO_TRY(co_await rewrite(image, std::move(header)));
+  co_return co_await image.reload();
+}
+
+}  // namespace blockbed::qcow2
