@@ -11,6 +11,7 @@
 #include "block/sim/sim_env.h"
 #include "block/sim/sim_storage.h"
 #include "fuzz/qcow2_mutator.h"
+#include "schema/block_core.h"
 
 namespace {
 
