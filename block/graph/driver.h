@@ -78,10 +78,10 @@ class Driver {
   virtual bool is_format() const { return !is_filter() && !is_protocol(); }
   virtual bool supports_backing() const { return false; }
 
-  // --- data path
   // Who is told what requests of the parents are for; the same for all of the driver's life.
   virtual DebugListener* debug_listener() { return nullptr; }
 
+  // --- data path
   virtual Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) = 0;
   virtual Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) = 0;
   // ENOTSUP: the node writes zero bytes instead, unless flags.no_fallback.
