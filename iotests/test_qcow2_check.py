@@ -7,6 +7,7 @@ what a guest reads from them. Where QEMU is not followed, DIFFERS says why; docs
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 from pathlib import Path
@@ -64,13 +65,24 @@ def reason(rule: hostile_qcow2.Rule, repaired: bool = False) -> str | None:
 
 
 class Tool:
+    """A program whose memory is bounded. AddressSanitizer reserves terabytes of addresses and bounds what is resident."""
+
     def __init__(self, command: list[str], name: str):
         self.command, self.name = command, name
+        sanitized = Path(command[0]).is_file() and b"__asan_init" in Path(command[0]).read_bytes()
+        self.environment = dict(os.environ)
+        self.bound = None if sanitized else self._bound_addresses
+        if sanitized:
+            self.environment["ASAN_OPTIONS"] = f"hard_rss_limit_mb={BYTES_OF_MEMORY >> 20}"
+
+    @staticmethod
+    def _bound_addresses() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (BYTES_OF_MEMORY, BYTES_OF_MEMORY))
 
     def run(self, *arguments: str, cwd: Path) -> tuple[int, str, list[str]]:
         result = subprocess.run(
             [*self.command, *arguments], cwd=cwd, capture_output=True, text=True, errors="replace", timeout=SECONDS,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (BYTES_OF_MEMORY, BYTES_OF_MEMORY)),
+            preexec_fn=self.bound, env=self.environment,
         )  # fmt: skip
         assert result.returncode >= 0, f"{self.name} died: {result}"
         return result.returncode, result.stdout, result.stderr.replace(f"{self.name}: ", "").splitlines()

@@ -17,7 +17,7 @@ struct Backend {
   std::string_view name;
   ChardevKind kind = ChardevKind::kSink;
   // What it asks for when there is no path.
-  std::string_view without_path;
+  std::string_view without_path = {};
 };
 
 constexpr Backend kBackends[] = {

@@ -41,7 +41,6 @@ RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
 
 Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, MachineIdentity identity)
     : env_(env),
-      manner_(manner),
       identity_(std::move(identity)),
       commands_(manner),
       monitor_(env, commands_, human_, monitor_options()),

@@ -69,7 +69,6 @@ class Engine {
   void register_commands();
 
   Env& env_;
-  const Manner manner_;
   MachineIdentity identity_;
   CommandTable commands_;
   HumanTable human_;

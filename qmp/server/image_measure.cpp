@@ -119,7 +119,9 @@ Expected<void> check_value(const CreateOption& option, const std::string& value)
 
 Expected<void> check_options(const OptionText& text, bool is_qcow2) {
   for (const auto& [name, value] : text.items()) {
-    const auto known = [&name = name](const CreateOption& option) { return option.name == name; };
+    const auto known = [&key = name](const CreateOption& candidate) {
+      return candidate.name == key;
+    };
     const CreateOption* option = nullptr;
     if (const auto* found = std::ranges::find_if(kStorageOptions, known);
         found != kStorageOptions.end()) {
