@@ -40,6 +40,8 @@ DIFFERS = {
     "snapshot-l1-overflow": NO_MEMORY,
 }  # fmt: skip
 
+# Not yet: QEMU drops the entry first. Ours takes the table for data that somebody refers to, and leaves it alone.
+KEEPS_OWN_TABLE = "an unaligned zero entry that points into its own L2 table keeps that table from being repaired"
 DIFFERS_WHEN_REPAIRED = {
     "whole-with-everything": SNAPSHOTS_LOST, "header-autoclear-unknown": SNAPSHOTS_LOST,
     "first-block-reserved-bits": SECOND_REPAIR, "first-block-unaligned": SECOND_REPAIR, "l1-much-longer": NO_OVERLAP,
@@ -51,7 +53,8 @@ DIFFERS_WHEN_REPAIRED = {
     "cut-before-l1": REPAIRED_AT_ONCE, "cut-in-data": REPAIRED_AT_ONCE, "cut-in-l2": REPAIRED_AT_ONCE,
     "cut-header-only": SECOND_REPAIR, "cut-in-header": SECOND_REPAIR, "snapshot-table-at-far": REPAIRED_AT_ONCE,
     "snapshot-table-at-behind-the-end": REPAIRED_AT_ONCE, "l2-is-also-compressed": TABLE_OF_OTHERS,
-    "snapshot-l2-is-also-compressed": TABLE_OF_OTHERS,
+    "snapshot-l2-is-also-compressed": TABLE_OF_OTHERS, "data-is-also-l2": TABLE_OF_OTHERS,
+    "zero-entry-unaligned": KEEPS_OWN_TABLE, "zero-entry-unaligned-v3-c16384-w16-extended": KEEPS_OWN_TABLE,
 }  # fmt: skip
 
 

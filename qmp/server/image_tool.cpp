@@ -194,11 +194,21 @@ struct Definition {
   bool keyval = false;
 };
 
+// Storage that is told by nothing but a file name is a file, as with -drive.
+void name_storage_drivers(json::Object& node) {
+  json::Value* storage = node.find("file");
+  if (storage == nullptr || !storage->is_object()) return;
+  json::Object& child = storage->as_object();
+  if (!child.contains("driver") && child.contains("filename")) child.set("driver", "file");
+  name_storage_drivers(child);
+}
+
 Expected<std::optional<Definition>> definition_of(const DriverRegistry& drivers,
                                                   const ImageName& name) {
   if (name.is_options) {
     auto parsed = parse_tree_option(name.text, "");
     if (!parsed) return std::unexpected(std::move(parsed).error());
+    name_storage_drivers(parsed->tree);
     return Definition{std::move(parsed->tree), !parsed->is_json};
   }
   if (!name.text.starts_with("json:")) return std::optional<Definition>();
