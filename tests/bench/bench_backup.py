@@ -49,7 +49,7 @@ def filled(directory: Path, format: str) -> Path:
     return path
 
 
-@benchmark("backup", 3)
+@benchmark("backup", 7)
 def backup_gib(contestant: Contestant, directory: Path) -> dict[str, float]:
     result = {}
     for format in ("raw", "qcow2"):
