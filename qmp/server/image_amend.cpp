@@ -129,27 +129,15 @@ Task<int> amend_image(ToolGraph& tool, const ImageName& name, const std::string&
 }  // namespace
 
 int run_amend(const std::vector<std::string>& arguments) {
-  auto parsed = parse_tool_arguments(arguments, kOptions);
-  if (!parsed) return kToolFailed;
-  if (parsed->has("help")) {
-    write_stdout(fmt::format(fmt::runtime(kUsage), program_name()));
-    return kToolOk;
-  }
+  auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
+  if (!parsed) return parsed.error();
   if (!parsed->has("options")) return usage_error("Must specify options (-o)");
   if (parsed->names.size() != 1) return usage_error("Expecting one image file name");
-  ImageName name;
-  name.text = parsed->names.front();
-  name.is_options = parsed->has("image-opts");
-  if (const std::string* format = parsed->value("format")) {
-    if (name.is_options) {
-      report_error("", "--image-opts and --format are mutually exclusive");
-      return kToolFailed;
-    }
-    name.format = *format;
-  }
+  auto name = read_image_name(*parsed);
+  if (!name) return kToolFailed;
   const std::string text = joined_options(*parsed);
   ToolGraph tool;
-  return tool.run([&](ToolGraph& graph) { return amend_image(graph, name, text); });
+  return tool.run([&](ToolGraph& graph) { return amend_image(graph, *name, text); });
 }
 
 }  // namespace blockbed::server

@@ -71,13 +71,9 @@ struct Fault {
 // Nothing: it was said why.
 std::optional<Request> read_request(const ToolArguments& arguments) {
   Request request;
-  if (const std::string* output = arguments.value("output")) {
-    if (*output != "human" && *output != "json") {
-      report_error("", "--output must be used with human or json as argument.");
-      return std::nullopt;
-    }
-    request.json = *output == "json";
-  }
+  auto output = read_tool_output(arguments);
+  if (!output) return std::nullopt;
+  request.json = *output;
   if (const std::string* repair = arguments.value("repair")) {
     if (*repair != "leaks" && *repair != "all") {
       usage_error(
@@ -90,14 +86,9 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
     report_error("", fmt::format("--object {}: objects are of no use here", *object));
     return std::nullopt;
   }
-  request.image.is_options = arguments.has("image-opts");
-  if (const std::string* format = arguments.value("format")) {
-    if (request.image.is_options) {
-      report_error("", "--image-opts and --format are mutually exclusive");
-      return std::nullopt;
-    }
-    request.image.format = *format;
-  }
+  auto image = read_image_name(arguments);
+  if (!image) return std::nullopt;
+  request.image = *std::move(image);
   if (arguments.names.size() != 1) {
     usage_error("Expecting one image file name");
     return std::nullopt;
@@ -110,7 +101,6 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
       return std::nullopt;
     }
   }
-  request.image.text = arguments.names.front();
   request.quiet = arguments.has("quiet");
   request.force_share = arguments.has("force-share");
   request.explain = arguments.has("explain");
@@ -347,12 +337,8 @@ Task<int> check(ToolGraph& tool, Request request) {
 }  // namespace
 
 int run_check(const std::vector<std::string>& arguments) {
-  const auto parsed = parse_tool_arguments(arguments, kOptions);
-  if (!parsed) return kToolFailed;
-  if (parsed->has("help")) {
-    write_stdout(fmt::format(fmt::runtime(kUsage), program_name()));
-    return kToolOk;
-  }
+  auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
+  if (!parsed) return parsed.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;
   ToolGraph tool;

@@ -62,15 +62,9 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
     usage_error("Expecting one image file name");
     return std::nullopt;
   }
-  request.image.is_options = arguments.has("image-opts");
-  if (const std::string* format = arguments.value("format")) {
-    if (request.image.is_options) {
-      report_error("", "--image-opts and --format are mutually exclusive");
-      return std::nullopt;
-    }
-    request.image.format = *format;
-  }
-  request.image.text = arguments.names.front();
+  auto image = read_image_name(arguments);
+  if (!image) return std::nullopt;
+  request.image = *std::move(image);
   request.force_share = arguments.has("force-share");
   return request;
 }
@@ -153,12 +147,8 @@ Task<int> map(ToolGraph& tool, const Request& request) {
 }  // namespace
 
 int run_map(const std::vector<std::string>& arguments) {
-  auto parsed = parse_tool_arguments(arguments, kOptions);
-  if (!parsed) return kToolFailed;
-  if (parsed->has("help")) {
-    write_stdout(fmt::format(fmt::runtime(kUsage), program_name()));
-    return kToolOk;
-  }
+  auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
+  if (!parsed) return parsed.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;
   ToolGraph tool;

@@ -240,13 +240,8 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
     if (arguments.has("snapshot")) {
       return refused("-l: the size of an internal snapshot cannot be measured by Blockbed");
     }
-    if (arguments.has("image-opts") && format != nullptr) {
-      return refused("--image-opts and --format are mutually exclusive");
-    }
-    request.image.emplace();
-    request.image->text = arguments.names.front();
-    request.image->is_options = arguments.has("image-opts");
-    if (format != nullptr) request.image->format = *format;
+    request.image = read_image_name(arguments);
+    if (!request.image) return std::nullopt;
   }
   if (const std::string* target = arguments.value("target-format")) request.format = *target;
   request.force_share = arguments.has("force-share");
@@ -356,12 +351,8 @@ Task<int> measure(ToolGraph& tool, const ToolArguments& arguments, Request& requ
 }  // namespace
 
 int run_measure(const std::vector<std::string>& arguments) {
-  auto parsed = parse_tool_arguments(arguments, kOptions);
-  if (!parsed) return kToolFailed;
-  if (parsed->has("help")) {
-    write_stdout(fmt::format(fmt::runtime(kUsage), program_name()));
-    return kToolOk;
-  }
+  auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
+  if (!parsed) return parsed.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;
   ToolGraph tool;

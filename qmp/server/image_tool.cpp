@@ -60,25 +60,8 @@ std::optional<ToolArguments> missing_value(std::string_view text) {
   return std::nullopt;
 }
 
-}  // namespace
-
-int usage_error(std::string_view text) {
-  report_error("", fmt::format("{}\nTry '{} --help' for more information", text, program_name()));
-  return kToolFailed;
-}
-
-bool ToolArguments::has(std::string_view name) const { return value(name) != nullptr; }
-
-const std::string* ToolArguments::value(std::string_view name) const {
-  const std::string* found = nullptr;
-  for (const Use& use : options) {
-    if (use.name == name) found = &use.value;
-  }
-  return found;
-}
-
-std::optional<ToolArguments> parse_tool_arguments(const std::vector<std::string>& arguments,
-                                                  std::span<const ToolOption> options) {
+std::optional<ToolArguments> read_arguments(const std::vector<std::string>& arguments,
+                                            std::span<const ToolOption> options) {
   ToolArguments parsed;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
@@ -133,6 +116,35 @@ std::optional<ToolArguments> parse_tool_arguments(const std::vector<std::string>
   return parsed;
 }
 
+}  // namespace
+
+int usage_error(std::string_view text) {
+  report_error("", fmt::format("{}\nTry '{} --help' for more information", text, program_name()));
+  return kToolFailed;
+}
+
+bool ToolArguments::has(std::string_view name) const { return value(name) != nullptr; }
+
+const std::string* ToolArguments::value(std::string_view name) const {
+  const std::string* found = nullptr;
+  for (const Use& use : options) {
+    if (use.name == name) found = &use.value;
+  }
+  return found;
+}
+
+std::expected<ToolArguments, int> parse_tool_arguments(const std::vector<std::string>& arguments,
+                                                       std::span<const ToolOption> options,
+                                                       std::string_view usage) {
+  auto parsed = read_arguments(arguments, options);
+  if (!parsed) return std::unexpected(kToolFailed);
+  if (parsed->has("help")) {
+    write_stdout(fmt::format(fmt::runtime(usage), program_name()));
+    return std::unexpected(kToolOk);
+  }
+  return *std::move(parsed);
+}
+
 std::optional<bool> read_tool_output(const ToolArguments& arguments) {
   const std::string* output = arguments.value("output");
   if (output == nullptr || *output == "human") return false;
@@ -158,6 +170,20 @@ std::optional<uint64_t> read_tool_size(std::string_view what, const std::string&
 }
 
 // --- images
+
+std::optional<ImageName> read_image_name(const ToolArguments& arguments) {
+  ImageName image;
+  image.is_options = arguments.has("image-opts");
+  if (const std::string* format = arguments.value("format")) {
+    if (image.is_options) {
+      report_error("", "--image-opts and --format are mutually exclusive");
+      return std::nullopt;
+    }
+    image.format = *format;
+  }
+  if (!arguments.names.empty()) image.text = arguments.names.front();
+  return image;
+}
 
 struct ToolGraph::Parts {
   ProductionEnv env;
@@ -195,12 +221,18 @@ struct Definition {
 };
 
 // Storage that is told by nothing but a file name is a file, as with -drive.
-void name_storage_drivers(json::Object& node) {
+void name_storage_driver(json::Object& storage) {
+  const json::Value* filename = storage.find("filename");
+  if (filename != nullptr && filename->is_string() && !storage.contains("driver")) {
+    storage.set("driver", "file");
+  }
+}
+
+void name_storage_drivers_below(json::Object& node) {
   json::Value* storage = node.find("file");
   if (storage == nullptr || !storage->is_object()) return;
-  json::Object& child = storage->as_object();
-  if (!child.contains("driver") && child.contains("filename")) child.set("driver", "file");
-  name_storage_drivers(child);
+  name_storage_driver(storage->as_object());
+  name_storage_drivers_below(storage->as_object());
 }
 
 Expected<std::optional<Definition>> definition_of(const DriverRegistry& drivers,
@@ -208,7 +240,7 @@ Expected<std::optional<Definition>> definition_of(const DriverRegistry& drivers,
   if (name.is_options) {
     auto parsed = parse_tree_option(name.text, "");
     if (!parsed) return std::unexpected(std::move(parsed).error());
-    name_storage_drivers(parsed->tree);
+    name_storage_drivers_below(parsed->tree);
     return Definition{std::move(parsed->tree), !parsed->is_json};
   }
   if (!name.text.starts_with("json:")) return std::optional<Definition>();
@@ -275,10 +307,7 @@ Task<Expected<StorageOfImage>> ToolGraph::open_storage(ImageName name, bool writ
         image.format.clear();
       }
     }
-    if (const json::Value* filename = request.options.find("filename");
-        request.options.find("driver") == nullptr && filename != nullptr && filename->is_string()) {
-      request.options.set("driver", "file");
-    }
+    name_storage_driver(request.options);
   } else {
     request.filename = name.text;
     request.protocol_only = true;

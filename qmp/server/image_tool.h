@@ -14,9 +14,11 @@
 // Threading: the thread of the process.
 #pragma once
 
+#include <expected>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,9 +56,11 @@ struct ToolArguments {
   const std::string* value(std::string_view name) const;
 };
 
-// Prints what is wrong and answers nothing.
-std::optional<ToolArguments> parse_tool_arguments(const std::vector<std::string>& arguments,
-                                                  std::span<const ToolOption> options);
+// Prints what is wrong, or `usage` with our program's name when --help is among them; then there is
+// nothing to do but to exit with the status.
+std::expected<ToolArguments, int> parse_tool_arguments(const std::vector<std::string>& arguments,
+                                                       std::span<const ToolOption> options,
+                                                       std::string_view usage);
 // "Try 'blockbed --help' for more information" behind the text.
 int usage_error(std::string_view text);
 
@@ -81,6 +85,10 @@ struct StorageOfImage {
   std::string format;
   std::unique_ptr<Backend> storage;
 };
+
+// The first name with --image-opts and --format; no name: an empty text. Prints what is wrong and
+// answers nothing.
+std::optional<ImageName> read_image_name(const ToolArguments& arguments);
 
 class ToolGraph {
  public:
