@@ -10,6 +10,7 @@
 #include "block/formats/qcow2/endian.h"
 #include "block/runtime/production_env.h"
 #include "tests/qcow2/bitmaps_fixture.h"
+#include "tests/qcow2/edit.h"
 #include "tests/qcow2/image_fixture.h"
 #include "tests/qcow2/tools_fixture.h"
 
@@ -184,18 +185,6 @@ TEST_F(Qcow2BitmapsInterop, OursReadThere) {
 }
 
 // --- what is wrong
-
-struct Edit {
-  uint64_t offset;
-  std::string bytes;
-};
-
-template <class T>
-Edit put(uint64_t offset, T value) {
-  Edit edit{offset, std::string(sizeof(T), '\0')};
-  store_be<T>(edit.bytes.data(), value);
-  return edit;
-}
 
 struct Case {
   const char* name;

@@ -6,23 +6,13 @@
 #include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/endian.h"
 #include "block/runtime/production_env.h"
+#include "tests/qcow2/edit.h"
 #include "tests/qcow2/image_fixture.h"
 #include "tests/qcow2/tools_fixture.h"
 
 namespace blockbed::qcow2::test {
 namespace {
 
-struct Edit {
-  uint64_t offset;
-  std::string bytes;
-};
-
-template <class T>
-Edit put(uint64_t offset, T value) {
-  Edit edit{offset, std::string(sizeof(T), '\0')};
-  store_be<T>(edit.bytes.data(), value);
-  return edit;
-}
 Edit u32(uint64_t offset, uint32_t value) { return put<uint32_t>(offset, value); }
 Edit u64(uint64_t offset, uint64_t value) { return put<uint64_t>(offset, value); }
 
