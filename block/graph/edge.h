@@ -72,7 +72,8 @@ class Edge {
   const std::string& name() const { return name_; }
   ChildRoles roles() const { return roles_; }
   const PermissionPair& permissions() const { return permissions_; }
-  bool frozen() const { return frozen_ > 0; }
+  // See FrozenChain.
+  bool frozen() const { return frozen_; }
 
   // --- data path of the parent. Bounds: offset + length <= node's length rounded up to its
   // alignment for reads through format drivers; beyond the end reads give zeroes and writes of a
@@ -97,6 +98,7 @@ class Edge {
                            RequestFlags flags = {});
 
  private:
+  friend class FrozenChain;
   friend class GraphChange;
   friend class Graph;
   friend class Node;
@@ -106,7 +108,7 @@ class Edge {
   ChildRoles roles_;
   Node* node_ = nullptr;
   PermissionPair permissions_;
-  int frozen_ = 0;
+  bool frozen_ = false;
   // How many drained sections of the node this parent was told of.
   int quiesced_ = 0;
 };

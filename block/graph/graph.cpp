@@ -159,7 +159,7 @@ Task<void> Graph::close(Node& node) {
     GraphChange change(*this);
     while (!node.children_.empty()) {
       Edge& edge = *node.children_.back();
-      edge.frozen_ = 0;
+      edge.frozen_ = false;
       const Expected<void> detached = change.detach_child(edge);
       BB_ASSERT(detached.has_value());
     }

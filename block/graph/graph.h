@@ -186,6 +186,11 @@ class Graph {
   Task<Expected<NodeRef>> open(OpenRequest request);
   // Checked options of a user: to the tree that OpenRequest takes.
   Task<Expected<NodeRef>> open(const schema::BlockdevOptions& options);
+  // A filter over `below` whose driver the caller makes (filter_insertion.h). Without a name it is
+  // hidden.
+  Task<Expected<NodeRef>> open_job_filter(
+      std::optional<std::string> name, Node& below,
+      std::function<std::unique_ptr<Driver>(Node& node, Edge& below)> make);
 
   // --- names
   Node* find_node(std::string_view name) const;

@@ -60,15 +60,25 @@ Edge* Node::cow_edge() const {
   return nullptr;
 }
 
+Edge* Node::filter_or_cow_edge() const {
+  Edge* filtered = filtered_edge();
+  return filtered != nullptr ? filtered : cow_edge();
+}
+
 Node* Node::filter_or_cow_node() const {
-  if (Edge* edge = filtered_edge()) return edge->node();
-  if (Edge* edge = cow_edge()) return edge->node();
-  return nullptr;
+  Edge* edge = filter_or_cow_edge();
+  return edge == nullptr ? nullptr : edge->node();
 }
 
 Node* Node::backing_node() const {
   Edge* edge = cow_edge();
   return edge == nullptr ? nullptr : edge->node();
+}
+
+Node* Node::skip_hidden() {
+  Node* node = this;
+  while (node->hidden_) node = node->filtered_edge()->node();
+  return node;
 }
 
 Node* Node::skip_filters() {

@@ -104,11 +104,17 @@ class Node final : public EdgeParent {
   Edge* filtered_edge() const;
   // The backing file's edge of a format.
   Edge* cow_edge() const;
-  // The next node towards the data: filtered child, or cow child.
+  // The next link towards the data: filtered child, or cow child; and its node.
+  Edge* filter_or_cow_edge() const;
   Node* filter_or_cow_node() const;
   Node* backing_node() const;
   // This node or the first one below that is no filter.
   Node* skip_filters();
+  // A filter that a job put in and that the client gave no name: what is said about devices leaves
+  // it out.
+  bool hidden() const { return hidden_; }
+  // This node or the first one below that is not hidden.
+  Node* skip_hidden();
   // kPrimary child.
   Node* primary_node() const;
 
@@ -198,6 +204,7 @@ class Node final : public EdgeParent {
   std::string name_;
   bool named_by_user_ = false;
   bool probed_ = false;
+  bool hidden_ = false;
   std::string header_backing_file_;
   std::unique_ptr<Driver> driver_;
   DebugListener* debug_listener_ = nullptr;

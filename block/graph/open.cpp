@@ -286,6 +286,33 @@ Task<Expected<NodeRef>> Graph::make_node(json::Object options, const DriverEntry
   co_return reference;
 }
 
+Task<Expected<NodeRef>> Graph::open_job_filter(
+    std::optional<std::string> name, Node& below,
+    std::function<std::unique_ptr<Driver>(Node& node, Edge& below)> make) {
+  json::Object options;
+  if (name) options.set("node-name", *name);
+  options.set("backing", below.name());
+  DriverEntry entry;
+  entry.open = [make = std::move(make)](
+                   OpenContext& context,
+                   const schema::BlockdevOptions&) -> Task<Expected<std::unique_ptr<Driver>>> {
+    auto edge = co_await context.open_child("backing", kFilteredRoles);
+    if (!edge) co_return fail(std::move(edge).error());
+    co_return make(context.node(), **edge);
+  };
+  const schema::BlockdevOptions none;
+  NodeFlags flags = below.flags();
+  flags.detect_zeroes = DetectZeroes::kOff;
+  const OpenRequest request;
+  auto filter = co_await make_node(std::move(options), entry, none, flags, request);
+  if (filter) {
+    (*filter)->hidden_ = !name;
+  } else {
+    co_await close_unreferenced();
+  }
+  co_return filter;
+}
+
 Task<Expected<void>> Graph::open_driver(OpenContext& context, const DriverEntry& entry,
                                         const schema::BlockdevOptions& typed,
                                         const OpenRequest& request) {

@@ -6,6 +6,7 @@
 #include <climits>
 
 #include "block/filters/copy_before_write.h"
+#include "block/graph/filter_insertion.h"
 #include "block/graph/graph_change.h"
 #include "block/jobs/job_registry.h"
 
@@ -22,10 +23,6 @@ bool is_null(Node& node) {
   Node* bottom = &node;
   while (Node* next = bottom->primary_node()) bottom = next;
   return bottom->driver().name().starts_with("null-");
-}
-
-std::unexpected<Error> refuse(std::string_view prefix, const Error& error) {
-  return fail(Error(error.error_class, fmt::format("{}: {}", prefix, error.description)));
 }
 
 }  // namespace
@@ -60,7 +57,7 @@ Expected<void> BackupJob::check(const BackupOptions& options) {
   return {};
 }
 
-Task<Expected<NodeRef>> BackupJob::insert_filter(Graph& graph, const BackupOptions& options) {
+Graph::OpenRequest BackupJob::describe_filter(const BackupOptions& options) {
   Graph::OpenRequest request;
   request.options.set("driver", CopyBeforeWrite::kName);
   request.options.set("file", options.source->name());
@@ -68,36 +65,7 @@ Task<Expected<NodeRef>> BackupJob::insert_filter(Graph& graph, const BackupOptio
   // The filter lets through what the disk itself takes.
   request.options.set("discard", options.source->flags().unmap ? "unmap" : "ignore");
   if (options.filter_node_name) request.options.set("node-name", *options.filter_node_name);
-  auto opened = co_await graph.open(std::move(request));
-  if (!opened) co_return refuse("Could not create node", opened.error());
-  NodeRef filter = std::move(*opened);
-
-  Expected<void> replaced;
-  {
-    GraphChange change(graph);
-    replaced = change.replace_in_parents(*options.source, *filter);
-    if (replaced) replaced = change.check();
-    if (replaced) change.commit();
-  }
-  if (!replaced) {
-    filter = NodeRef();
-    co_await graph.close_unreferenced();
-    co_return refuse("Could not replace node", replaced.error());
-  }
-  co_return filter;
-}
-
-Task<void> BackupJob::remove_filter(Graph& graph, NodeRef filter) {
-  {
-    GraphChange change(graph);
-    // What it stands on now: another backup may have put its filter in between.
-    Expected<void> removed = change.replace_in_parents(*filter, *filter->filtered_edge()->node());
-    if (removed) removed = change.check();
-    BB_ASSERT(removed.has_value());  // less is forbidden without the filter than with it
-    change.commit();
-  }
-  filter = NodeRef();
-  co_await graph.close_unreferenced();
+  return request;
 }
 
 Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& registry,
@@ -107,7 +75,7 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
   BB_CO_TRY(check(options));
   if (options.warn) options.warn();
   options.warn = nullptr;
-  auto filter = co_await insert_filter(graph, options);
+  auto filter = co_await insert_filter(graph, *options.source, describe_filter(options));
   if (!filter) co_return fail(std::move(filter).error());
 
   BlockCopy& engine = CopyBeforeWrite::of(**filter).engine();

@@ -77,8 +77,7 @@ class BackupJob final : public BlockJob {
 
  private:
   static Expected<void> check(const BackupOptions& options);
-  static Task<Expected<NodeRef>> insert_filter(Graph& graph, const BackupOptions& options);
-  static Task<void> remove_filter(Graph& graph, NodeRef filter);
+  static Graph::OpenRequest describe_filter(const BackupOptions& options);
   Expected<void> attach();
 
   Task<JobResult> wait_for_end();

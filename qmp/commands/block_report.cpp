@@ -143,6 +143,7 @@ Task<schema::BlockDeviceInfo> block_device_info(Node& node, const Backend* backe
 
   std::vector<schema::ImageInfo> images;
   for (Node* layer = &node; layer != nullptr; layer = layer->filter_or_cow_node()) {
+    if (backend != nullptr) layer = layer->skip_hidden();
     images.push_back(co_await image_info(*layer));
     if (flat) break;
   }
@@ -171,12 +172,13 @@ Task<schema::BlockInfo> block_info(const Backend& backend, const DeviceDirectory
   if (backend.io_status_enabled && stops_on_errors(backend))
     info.io_status = io_status_of(backend.io_status);
   if (Node* node = backend.node(); node != nullptr && node->is_open()) {
-    info.inserted = co_await block_device_info(*node, &backend, false);
+    info.inserted = co_await block_device_info(*node->skip_hidden(), &backend, false);
   }
   co_return info;
 }
 
-schema::BlockStats node_stats(Node& node, bool from_root) {
+schema::BlockStats node_stats(Node& shown, bool from_root) {
+  Node& node = from_root ? *shown.skip_hidden() : shown;
   schema::BlockStats stats;
   stats.node_name = node.name();
   stats.stats.wr_highest_offset = static_cast<int64_t>(node.highest_written_offset());

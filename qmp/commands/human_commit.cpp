@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <ranges>
 
 #include "block/graph/backend.h"
 #include "block/graph/drain.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/writable.h"
 
 namespace blockbed {
 
@@ -18,49 +18,6 @@ using Human = Task<Expected<void>>;
 
 // Large enough to make the cost of a request small.
 constexpr uint64_t kChunk = uint64_t{2} << 20;
-
-// The node and the storage that was opened together with it, as far as they are for reading only.
-// Nodes of their own, and storage that the user wants to be for reading, stay as they are.
-void collect_read_only(const Graph& graph, Node& node, std::vector<NodeRef>& found) {
-  if (!node.writable()) found.emplace_back(node);
-  for (const auto& edge : node.children()) {
-    Node* child = edge->node();
-    if (child == nullptr || edge->roles().has(ChildRole::kCow)) continue;
-    if (child->given_options().contains("read-only")) continue;
-    if (std::ranges::find(graph.monitor_nodes(), child) != graph.monitor_nodes().end()) continue;
-    collect_read_only(graph, *child, found);
-  }
-}
-
-Expected<void> set_read_only(Graph& graph, const std::vector<NodeRef>& nodes, bool read_only) {
-  GraphChange change(graph);
-  for (const NodeRef& node : nodes) change.set_read_only(*node, read_only);
-  BB_TRY(change.check());
-  change.commit();
-  return {};
-}
-
-// From the top: a format is done with its storage before that is.
-Task<void> leave_for_reading(Graph& graph, const std::vector<NodeRef>& nodes) {
-  for (const NodeRef& node : nodes) {
-    (void)co_await node->flush();
-    // A format that cannot put its tables back must go on trying: it stays writable.
-    if (auto done = co_await node->driver().finish_writing(); !done) co_return;
-  }
-  // Who has come to write in the meantime keeps them writable.
-  (void)set_read_only(graph, nodes, true);
-}
-
-Task<Expected<void>> open_for_writing(Graph& graph, const std::vector<NodeRef>& nodes) {
-  std::vector<Node*> all;
-  for (const NodeRef& node : nodes) all.push_back(&*node);
-  DrainedSection drained = co_await drain(std::move(all));
-  // Storage first, it is what formats look at.
-  for (const NodeRef& node : std::views::reverse(nodes)) {
-    BB_CO_TRY(co_await node->driver().prepare_writing());
-  }
-  co_return set_read_only(graph, nodes, false);
-}
 
 Task<Result<void>> copy(Backend& source, Backend& target) {
   const uint64_t length = source.length();
@@ -140,11 +97,10 @@ Task<Result<void>> commit(HumanContext& context, Graph& graph, Node& top) {
   const NodeRef keep_top(top), keep_backing(backing);
   std::vector<Node*> both{&top, &backing};
   DrainedSection drained = co_await drain(std::move(both));
-  std::vector<NodeRef> opened;
-  if (!backing.writable()) collect_read_only(graph, backing, opened);
-  if (auto open = co_await open_for_writing(graph, opened); !open) co_return io_error(EACCES);
+  auto opened = co_await make_writable(graph, backing);
+  if (!opened) co_return io_error(EACCES);
   auto done = co_await commit_drained(context, graph, top, backing);
-  co_await leave_for_reading(graph, opened);
+  co_await leave_for_reading(graph, std::move(*opened));
   co_return done;
 }
 

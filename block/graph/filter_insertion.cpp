@@ -1,0 +1,57 @@
+#include "block/graph/filter_insertion.h"
+
+#include <fmt/format.h>
+
+#include "block/graph/graph_change.h"
+
+namespace blockbed {
+
+namespace {
+
+std::unexpected<Error> refuse(std::string_view prefix, const Error& error) {
+  return fail(Error(error.error_class, fmt::format("{}: {}", prefix, error.description)));
+}
+
+Task<Expected<NodeRef>> put_over(Graph& graph, Node& below, Expected<NodeRef> opened) {
+  if (!opened) co_return refuse("Could not create node", opened.error());
+  Expected<void> replaced;
+  {
+    GraphChange change(graph);
+    replaced = change.replace_in_parents(below, **opened);
+    if (replaced) replaced = change.check();
+    if (replaced) change.commit();
+  }
+  if (!replaced) {
+    opened = NodeRef();
+    co_await graph.close_unreferenced();
+    co_return refuse("Could not replace node", replaced.error());
+  }
+  co_return opened;
+}
+
+}  // namespace
+
+Task<Expected<NodeRef>> insert_filter(Graph& graph, Node& below, Graph::OpenRequest request) {
+  co_return co_await put_over(graph, below, co_await graph.open(std::move(request)));
+}
+
+Task<Expected<NodeRef>> insert_filter(Graph& graph, Node& below, JobFilter filter) {
+  co_return co_await put_over(
+      graph, below,
+      co_await graph.open_job_filter(std::move(filter.node_name), below, std::move(filter.make)));
+}
+
+Task<void> remove_filter(Graph& graph, NodeRef filter) {
+  {
+    GraphChange change(graph);
+    // What it stands on now: another filter may have come in between.
+    Expected<void> removed = change.replace_in_parents(*filter, *filter->filtered_edge()->node());
+    if (removed) removed = change.check();
+    BB_ASSERT(removed.has_value());
+    change.commit();
+  }
+  filter = NodeRef();
+  co_await graph.close_unreferenced();
+}
+
+}  // namespace blockbed

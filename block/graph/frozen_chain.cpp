@@ -1,0 +1,35 @@
+#include "block/graph/frozen_chain.h"
+
+#include <fmt/format.h>
+
+#include "block/graph/chain.h"
+#include "block/runtime/assert.h"
+
+namespace blockbed {
+
+Expected<FrozenChain> FrozenChain::freeze(Node& top, Node& base) {
+  BB_ASSERT(chain_contains(top, base));
+  std::vector<Edge*> links;
+  for (Node* node = &top; node != &base; node = links.back()->node()) {
+    Edge* link = node->filter_or_cow_edge();
+    if (link->frozen()) {
+      return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", link->name(),
+                              node->name(), link->node()->name()));
+    }
+    if (link->node()->driver().links_to_it_stay_free()) {
+      return fail(fmt::format("Cannot freeze '{}' link to '{}'", link->name(),
+                              link->node()->name()));
+    }
+    links.push_back(link);
+  }
+  FrozenChain chain;
+  chain.links_ = std::move(links);
+  for (Edge* link : chain.links_) link->frozen_ = true;
+  return chain;
+}
+
+void FrozenChain::release() {
+  for (Edge* link : std::exchange(links_, {})) link->frozen_ = false;
+}
+
+}  // namespace blockbed
