@@ -154,6 +154,8 @@ class Image {
   // The lock, at a moment when no change in flight meets the range.
   Task<MutexGuard> lock_range(uint64_t begin, uint64_t end);
   Task<Result<void>> write_compressed_cluster(uint64_t guest, IoVector buffers);
+  // Codecs at work on workers, twice what QEMU has; the other workers are for who waits for a file.
+  static constexpr std::size_t kMaxCodecs = 8;
 
   // --- zeroing and discarding, a piece at a time
   enum class Change { kZero, kZeroUnmap, kDiscard, kRemove };
@@ -195,6 +197,7 @@ class Image {
   SnapshotTable snapshots_;
   InFlight* in_flight_ = nullptr;
   WaitQueue in_flight_ended_;
+  Semaphore codecs_;
   bool writing_ = false;
 };
 

@@ -16,7 +16,8 @@ Image::Image(Env& env, Storage& file, Storage* data, Backing& backing, Header he
       data_(data),
       backing_(backing),
       metadata_(env.executor(), file, data, std::move(header), options),
-      in_flight_ended_(env.executor()) {}
+      in_flight_ended_(env.executor()),
+      codecs_(env.executor(), kMaxCodecs) {}
 
 bool Image::map_read_here(uint64_t guest, uint64_t length, ReadRun& run) {
   Metadata::Piece* piece = nullptr;
@@ -178,7 +179,9 @@ Task<Result<void>> Image::read_compressed(uint64_t entry, uint64_t guest, IoVect
   std::function<void()> work = [&good, type, &from, target, size = g.cluster_size] {
     good = decompress(type, from.span(), std::span<std::byte>(target, size));
   };
+  co_await codecs_.acquire();
   co_await env_.run_on_worker(std::move(work));
+  codecs_.release();
   if (!good) co_return io_error(EIO);
   if (!direct) buffers.copy_from(cluster.data() + g.in_cluster(guest));
   co_return Result<void>();

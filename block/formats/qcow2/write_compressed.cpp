@@ -41,6 +41,7 @@ Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buff
     buffers.copy_to(plain.data());
     source = plain.data();
   }
+  co_await codecs_.acquire();
   // One byte less than a cluster: what does not shrink is stored as it is.
   Buffer packed(g.cluster_size);
   std::size_t bytes = 0;
@@ -50,6 +51,7 @@ Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buff
                      std::span<std::byte>(packed.data(), size - 1));
   };
   co_await env_.run_on_worker(std::move(work));
+  codecs_.release();
   if (bytes == 0) {
     const uint64_t size = buffers.size();
     for (uint64_t done = 0; done < size;) {
