@@ -12,6 +12,8 @@ namespace {
 constexpr std::size_t kFirstSlots = 16;
 // Side by side dirty pieces go out in one request of at most this many.
 constexpr std::size_t kMaxPiecesPerWrite = 256;
+// What the allocator adds is little beside it, and so is what a few pieces in it leave unused.
+constexpr std::size_t kSlabBytes = std::size_t{256} << 10;
 
 // No file system gives room in smaller parts than a sector, and one with anything in it has room.
 bool may_have_holes(const std::byte* data, uint64_t bytes) {
@@ -31,6 +33,7 @@ TableCache::TableCache(Executor& executor, Storage& file, uint32_t piece_bytes,
       piece_bytes_(piece_bytes),
       piece_shift_(static_cast<uint32_t>(__builtin_ctz(piece_bytes))),
       capacity_(std::max(capacity, kMinPieces)),
+      pieces_per_slab_(std::clamp<std::size_t>(kSlabBytes / piece_bytes, 1, capacity_)),
       slots_(kFirstSlots, kFree),
       changed_(executor) {}
 
@@ -81,14 +84,21 @@ void TableCache::index_erase(uint64_t offset) {
   --indexed_;
 }
 
+uint32_t TableCache::add_piece() {
+  const std::size_t number = pieces_.size();
+  const std::size_t in_slab = number % pieces_per_slab_;
+  if (in_slab == 0) slabs_.emplace_back(pieces_per_slab_ * piece_bytes_);
+  pieces_.emplace_back().memory = slabs_.back().data() + in_slab * piece_bytes_;
+  return static_cast<uint32_t>(number);
+}
+
 TableCache::Piece* TableCache::take(uint64_t offset) {
   uint32_t number = kFree;
   if (!unused_.empty()) {
     number = unused_.back();
     unused_.pop_back();
   } else if (pieces_.size() < capacity_) {
-    number = static_cast<uint32_t>(pieces_.size());
-    pieces_.emplace_back();
+    number = add_piece();
   } else {
     // Twice around: the first round may only take away second chances.
     for (std::size_t step = 0; step < 2 * pieces_.size() && number == kFree; ++step) {
@@ -106,7 +116,6 @@ TableCache::Piece* TableCache::take(uint64_t offset) {
     index_erase(pieces_[number].offset);
   }
   Piece& piece = pieces_[number];
-  if (piece.buffer.empty()) piece.buffer = Buffer(piece_bytes_);
   piece.offset = offset;
   piece.dirty = false;
   piece.used = true;
@@ -228,6 +237,7 @@ void TableCache::drop_all() {
   BB_ASSERT(dirty_ == 0);
   for (const Piece& piece : pieces_) BB_ASSERT(!piece.loading);
   pieces_.clear();
+  slabs_.clear();
   unused_.clear();
   hand_ = 0;
   slots_.assign(kFirstSlots, kFree);
@@ -235,20 +245,43 @@ void TableCache::drop_all() {
 }
 
 void TableCache::trim() {
-  for (std::size_t i = 0; i < pieces_.size(); ++i) {
-    Piece& piece = pieces_[i];
-    if (piece.dirty || piece.loading) continue;
-    if (piece.offset == kNone) {
-      piece.buffer = Buffer();
-    } else if (piece.used) {
+  for (Piece& piece : pieces_) {
+    if (piece.dirty || piece.loading || piece.offset == kNone) continue;
+    if (piece.used) {
       piece.used = false;
     } else {
       index_erase(piece.offset);
       piece.offset = kNone;
-      piece.buffer = Buffer();
-      unused_.push_back(static_cast<uint32_t>(i));
     }
   }
+  move_together();
+}
+
+void TableCache::move_together() {
+  std::size_t hole = 0;
+  for (std::size_t last = pieces_.size(); last-- > 0;) {
+    Piece& from = pieces_[last];
+    // Somebody reads into it or writes out of it, or is about to.
+    if (from.offset == kNone || from.dirty || from.loading) continue;
+    while (hole < last && pieces_[hole].offset != kNone) ++hole;
+    if (hole == last) break;
+    Piece& to = pieces_[hole];
+    index_erase(from.offset);
+    std::memcpy(to.memory, from.memory, piece_bytes_);
+    to.offset = from.offset;
+    to.dirty = to.loading = false;
+    to.used = from.used;
+    to.placed = from.placed;
+    from.offset = kNone;
+    index_insert(static_cast<uint32_t>(hole));
+  }
+  while (!pieces_.empty() && pieces_.back().offset == kNone) pieces_.pop_back();
+  slabs_.resize((pieces_.size() + pieces_per_slab_ - 1) / pieces_per_slab_);
+  unused_.clear();
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    if (pieces_[i].offset == kNone) unused_.push_back(static_cast<uint32_t>(i));
+  }
+  hand_ = 0;
 }
 
 }  // namespace blockbed::qcow2

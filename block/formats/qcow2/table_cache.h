@@ -19,8 +19,9 @@
 //  - write_dirty() writes every dirty piece, those that lie side by side in one request; a piece
 //  stays
 //    dirty when its write fails. No piece is changed meanwhile (metadata lock).
-// Bounds: `capacity` pieces; memory is taken when a piece is first used. Replacement: second
-// chance. Units: bytes. Errors: errno of the file. Threading: engine thread only.
+// Bounds: `capacity` pieces; their memory is taken when it is first used, in slabs of many pieces:
+// one aligned allocation for each would take twice its size. Replacement: second chance. Units:
+// bytes. Errors: errno of the file. Threading: engine thread only.
 #pragma once
 
 #include <algorithm>
@@ -36,15 +37,15 @@ class TableCache {
  public:
   struct Piece {
     uint64_t offset = kNone;
-    Buffer buffer;
+    std::byte* memory = nullptr;
     bool dirty = false;
     bool used = false;
     bool loading = false;
     // The file has room for it.
     bool placed = false;
 
-    std::byte* data() { return buffer.data(); }
-    const std::byte* data() const { return buffer.data(); }
+    std::byte* data() { return memory; }
+    const std::byte* data() const { return memory; }
   };
 
   // At least two pieces: one may be dirty, one is for everybody else.
@@ -60,7 +61,8 @@ class TableCache {
   std::size_t dirty_count() const { return dirty_; }
   // The rest is for those who only read.
   std::size_t max_dirty() const { return capacity_ - std::min(capacity_ / 2, kAlwaysClean); }
-  std::size_t loaded_pieces() const { return pieces_.size(); }
+  // What the pieces' contents take, used or not.
+  std::size_t memory_bytes() const { return slabs_.size() * pieces_per_slab_ * piece_bytes_; }
 
   // Null when it is not here, or still being loaded.
   Piece* find(uint64_t offset) {
@@ -87,7 +89,8 @@ class TableCache {
   void drop(uint64_t offset, uint64_t length);
   // Forgets everything; nothing may be dirty or loading.
   void drop_all();
-  // Gives back the memory of pieces not used since the last call (cache-clean-interval).
+  // Forgets pieces not used since the last call (cache-clean-interval). Others move together, and
+  // the slabs behind them are given back.
   void trim();
 
  private:
@@ -99,6 +102,8 @@ class TableCache {
   void index_erase(uint64_t offset);
   std::size_t slot_of(uint64_t offset) const;
   void rehash(std::size_t slots);
+  uint32_t add_piece();
+  void move_together();
   // An unused piece entered under `offset`; null when all are dirty or loading.
   Piece* take(uint64_t offset);
 
@@ -110,7 +115,10 @@ class TableCache {
   std::size_t capacity_;
   std::size_t dirty_ = 0;
   std::size_t hand_ = 0;
+  std::size_t pieces_per_slab_;
   std::vector<Piece> pieces_;
+  // Slab k has the memory of the pieces from k * pieces_per_slab_ on.
+  std::vector<Buffer> slabs_;
   std::vector<uint32_t> unused_;
   // Open addressing: numbers of pieces, at most half full.
   std::vector<uint32_t> slots_;
