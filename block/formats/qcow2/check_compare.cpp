@@ -47,9 +47,13 @@ Task<Result<Buffer*>> Checker::load_block(uint64_t index) {
 Task<Result<uint64_t>> Checker::stored_count(uint64_t cluster) {
   auto block = co_await load_block(cluster >> g_.refcount_block_bits);
   if (!block) co_return io_error(block.error());
-  if (*block == nullptr) co_return uint64_t{0};
+  co_return count_in(*block, cluster);
+}
+
+uint64_t Checker::count_in(const Buffer* block, uint64_t cluster) const {
+  if (block == nullptr) return 0;
   const uint64_t index = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
-  co_return get_refcount((*block)->data(), index, g_.refcount_order);
+  return get_refcount(block->data(), index, g_.refcount_order);
 }
 
 // Blocks that exist or should: all others hold nothing and are asked for nothing.
@@ -83,57 +87,74 @@ Task<Result<void>> Checker::compare_block(uint64_t index, Repair repair) {
   const uint64_t end = std::min(used_clusters(), first + (uint64_t{1} << g_.refcount_block_bits));
   auto block = co_await load_block(index);
   if (!block && block.error().number() != EIO) co_return io_error(block.error());
-  uint64_t changed_begin = UINT64_MAX;
-  uint64_t changed_end = 0;
-  for (uint64_t cluster = first; cluster < end; ++cluster) {
-    CheckFinding finding;
-    finding.offset = cluster << g_.cluster_bits;
-    finding.bytes = g_.cluster_size;
-    finding.referred = counts_[cluster];
-    if (!block) {
+  if (!block) {
+    for (uint64_t cluster = first; cluster < end; ++cluster) {
       ++report_.check_errors;
+      CheckFinding finding;
       finding.fault = FaultClass::kUnreadableCount;
+      finding.offset = cluster << g_.cluster_bits;
+      finding.bytes = g_.cluster_size;
+      finding.referred = counts_[cluster];
       finding.text = fmt::format("Can't get refcount for cluster {}: {}", cluster,
                                  strerror_text(block.error()));
       tell(std::move(finding));
-      continue;
     }
+    co_return Result<void>();
+  }
+  std::byte* const stored = *block != nullptr ? (*block)->data() : nullptr;
+  uint64_t used_end = 0;
+  uint64_t changed_begin = UINT64_MAX;
+  uint64_t changed_end = 0;
+  for (uint64_t cluster = first; cluster < end; ++cluster) {
     const uint64_t in_block = cluster - first;
-    finding.counted =
-        *block == nullptr ? 0 : get_refcount((*block)->data(), in_block, g_.refcount_order);
-    if (finding.counted > 0 || finding.referred > 0) {
-      report_.image_end_offset = (cluster + 1) << g_.cluster_bits;
-    }
-    if (finding.counted == finding.referred) continue;
-    const bool leak = finding.counted > finding.referred;
-    bool fix = leak ? repair != Repair::kNone : repair == Repair::kAll;
-    finding.fault = leak                   ? FaultClass::kLeak
-                    : finding.counted == 0 ? FaultClass::kUncounted
-                                           : FaultClass::kCountTooLow;
-    if (finding.counted == 0) uncounted_ = true;
-    if (*block == nullptr) fix = false;
-    finding.repaired = fix;
-    finding.text = fmt::format("{} cluster {} refcount={} reference={}",
-                               fix    ? "Repairing"
-                               : leak ? "Leaked"
-                                      : "ERROR",
-                               cluster, finding.counted, finding.referred);
+    const uint64_t referred = counts_[cluster];
+    const uint64_t counted =
+        stored == nullptr ? 0 : get_refcount(stored, in_block, g_.refcount_order);
+    if ((counted | referred) != 0) used_end = cluster + 1;
+    if (counted == referred) [[likely]]
+      continue;
+    const bool fix = stored != nullptr && repair != Repair::kNone &&
+                     (counted > referred || repair == Repair::kAll);
     if (fix) {
-      set_refcount((*block)->data(), in_block, g_.refcount_order, finding.referred);
+      set_refcount(stored, in_block, g_.refcount_order, referred);
       const uint64_t byte = in_block << g_.refcount_order >> 3;
       changed_begin = std::min(changed_begin, align_down(byte, kSectorSize));
       changed_end = std::max(changed_end, align_down(byte, kSectorSize) + kSectorSize);
-      ++(leak ? report_.leaks_fixed : report_.corruptions_fixed);
-    } else {
-      ++(leak ? report_.leaks : report_.corruptions);
     }
-    tell(std::move(finding));
+    tell_wrong_count(cluster, counted, referred, fix);
   }
+  if (used_end != 0) report_.image_end_offset = used_end << g_.cluster_bits;
   if (changed_end > 0) {
     BB_CO_TRY(co_await file_.write(block_offset(index) + changed_begin,
                                    (*block)->io(changed_begin, changed_end - changed_begin)));
   }
   co_return Result<void>();
+}
+
+void Checker::tell_wrong_count(uint64_t cluster, uint64_t counted, uint64_t referred,
+                               bool repaired) {
+  const bool leak = counted > referred;
+  if (counted == 0) uncounted_ = true;
+  if (repaired) {
+    ++(leak ? report_.leaks_fixed : report_.corruptions_fixed);
+  } else {
+    ++(leak ? report_.leaks : report_.corruptions);
+  }
+  CheckFinding finding;
+  finding.fault = leak           ? FaultClass::kLeak
+                  : counted == 0 ? FaultClass::kUncounted
+                                 : FaultClass::kCountTooLow;
+  finding.repaired = repaired;
+  finding.offset = cluster << g_.cluster_bits;
+  finding.bytes = g_.cluster_size;
+  finding.counted = counted;
+  finding.referred = referred;
+  finding.text = fmt::format("{} cluster {} refcount={} reference={}",
+                             repaired ? "Repairing"
+                             : leak   ? "Leaked"
+                                      : "ERROR",
+                             cluster, counted, referred);
+  tell(std::move(finding));
 }
 
 // --- COPIED flags of the active tables
@@ -145,6 +166,9 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
       repair && table < length_ && !is_other_metadata(table, g_.cluster_size, Owner::kActiveL2);
   bool wrong_and_kept = false;
   std::set<uint64_t> sectors;
+  // One look-up serves neighbours.
+  uint64_t block_index = UINT64_MAX;
+  Result<Buffer*> block = nullptr;
   for (uint32_t i = 0; i < uint32_t{1} << g_.l2_bits; ++i) {
     L2Entry entry = load_entry(g_, bytes->data(), i);
     const uint64_t host = entry.value & kOffsetMask;
@@ -152,11 +176,16 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
     if (host == 0 && !(g_.external_data && (entry.value & kEntryCopied) != 0)) continue;
     uint64_t count = 1;
     if (!g_.external_data) {
-      auto stored = co_await stored_count(host >> g_.cluster_bits);
-      if (!stored) continue;
-      count = *stored;
+      const uint64_t cluster = host >> g_.cluster_bits;
+      if (cluster >> g_.refcount_block_bits != block_index) {
+        block_index = cluster >> g_.refcount_block_bits;
+        block = co_await load_block(block_index);
+      }
+      if (!block) continue;
+      count = count_in(*block, cluster);
     }
-    if (copied_flag_right(count, entry.value)) continue;
+    if (copied_flag_right(count, entry.value)) [[likely]]
+      continue;
     ++(repair ? report_.corruptions_fixed : report_.corruptions);
     CheckFinding finding;
     finding.fault = FaultClass::kCopiedFlag;

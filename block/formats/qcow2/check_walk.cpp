@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/endian.h"
 
@@ -75,8 +77,9 @@ bool Checker::is_other_metadata(uint64_t offset, uint64_t bytes, Owner allowed) 
 
 Task<Result<Buffer>> Checker::read_piece(uint64_t offset, uint64_t bytes) {
   if (offset >= length_) co_return Buffer::zeroed(bytes);
-  Buffer buffer = Buffer::zeroed(bytes);
+  Buffer buffer(bytes);
   const uint64_t inside = std::min(bytes, length_ - offset);
+  std::memset(buffer.data() + inside, 0, bytes - inside);
   BB_CO_TRY(co_await file_.read(offset, buffer.io(0, inside)));
   co_return buffer;
 }

@@ -102,6 +102,7 @@ class Checker {
   // --- counts and flags (check_compare.cpp)
   Task<Result<void>> compare(Repair repair);
   Task<Result<void>> compare_block(uint64_t index, Repair repair);
+  void tell_wrong_count(uint64_t cluster, uint64_t counted, uint64_t referred, bool repaired);
   Task<Result<void>> check_copied_flags();
   Task<Result<void>> write_l1_entries(const ResidentTable& l1,
                                       const std::vector<uint64_t>& changed);
@@ -110,6 +111,8 @@ class Checker {
   Task<Result<uint64_t>> stored_count(uint64_t cluster);
   // Null: nothing is counted there.
   Task<Result<Buffer*>> load_block(uint64_t index);
+  // `block`: what load_block() gave for it.
+  uint64_t count_in(const Buffer* block, uint64_t cluster) const;
   uint64_t block_offset(uint64_t index) const;
   bool copied_flag_right(uint64_t count, uint64_t entry) const {
     return (count == 1) == ((entry & kEntryCopied) != 0);

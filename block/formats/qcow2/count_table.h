@@ -22,21 +22,22 @@ inline constexpr uint64_t kMaxCountBytes = uint64_t{1} << 30;
 
 class CountTable {
  public:
-  static constexpr uint64_t kPageBytes = 4096;
+  static constexpr uint32_t kPageShift = 12;
+  static constexpr uint64_t kPageBytes = uint64_t{1} << kPageShift;
 
   explicit CountTable(uint32_t refcount_order)
-      : width_(refcount_order <= 3   ? 1
-               : refcount_order == 4 ? 2
-                                     : 4),
-        per_page_(kPageBytes / width_),
+      : width_shift_(refcount_order <= 3   ? 0
+                     : refcount_order == 4 ? 1
+                                           : 2),
+        page_shift_(kPageShift - width_shift_),
         max_(refcount_order >= 5 ? UINT32_MAX
                                  : (uint64_t{1} << (uint64_t{1} << refcount_order)) - 1) {}
 
   enum class Added { kYes, kOverflow, kNoMemory };
   Added add(uint64_t cluster) {
-    std::byte* const page = make_page(cluster / per_page_);
+    std::byte* const page = make_page(cluster >> page_shift_);
     if (page == nullptr) return Added::kNoMemory;
-    std::byte* const at = page + cluster % per_page_ * width_;
+    std::byte* const at = page + place(cluster);
     const uint64_t count = load(at);
     if (count == max_) return Added::kOverflow;
     store(at, count + 1);
@@ -44,18 +45,18 @@ class CountTable {
   }
   // Of a cluster that was counted.
   void remove(uint64_t cluster) {
-    std::byte* const at = make_page(cluster / per_page_) + cluster % per_page_ * width_;
+    std::byte* const at = make_page(cluster >> page_shift_) + place(cluster);
     store(at, load(at) - 1);
   }
   uint64_t operator[](uint64_t cluster) const {
-    const uint64_t number = cluster / per_page_;
+    const uint64_t number = cluster >> page_shift_;
     if (number != last_number_) {
       const auto found = pages_.find(number);
       if (found == pages_.end()) return 0;
       last_number_ = number;
       last_page_ = found->second.get();
     }
-    return load(last_page_ + cluster % per_page_ * width_);
+    return load(last_page_ + place(cluster));
   }
   void clear() {
     pages_.clear();
@@ -66,9 +67,9 @@ class CountTable {
   // The first cluster at or behind `from` that may be counted: the start of a page, or `from`.
   // UINT64_MAX: there is none.
   uint64_t next_counted_page(uint64_t from) const {
-    const auto found = pages_.lower_bound(from / per_page_);
+    const auto found = pages_.lower_bound(from >> page_shift_);
     if (found == pages_.end()) return UINT64_MAX;
-    return std::max(from, found->first * per_page_);
+    return std::max(from, found->first << page_shift_);
   }
 
  private:
@@ -83,18 +84,48 @@ class CountTable {
     last_page_ = found->second.get();
     return last_page_;
   }
+  // Of a counter in its page.
+  uint64_t place(uint64_t cluster) const {
+    return (cluster & ((uint64_t{1} << page_shift_) - 1)) << width_shift_;
+  }
   uint64_t load(const std::byte* at) const {
-    uint32_t value = 0;
-    std::memcpy(&value, at, width_);
-    return value;
+    switch (width_shift_) {
+      case 0:
+        return static_cast<uint64_t>(*at);
+      case 1:
+        return load_as<uint16_t>(at);
+      default:
+        return load_as<uint32_t>(at);
+    }
   }
   void store(std::byte* at, uint64_t value) const {
-    const uint32_t narrow = static_cast<uint32_t>(value);
-    std::memcpy(at, &narrow, width_);
+    switch (width_shift_) {
+      case 0:
+        *at = static_cast<std::byte>(value);
+        break;
+      case 1:
+        store_as<uint16_t>(at, value);
+        break;
+      default:
+        store_as<uint32_t>(at, value);
+        break;
+    }
+  }
+  template <class T>
+  static uint64_t load_as(const std::byte* at) {
+    T value;
+    std::memcpy(&value, at, sizeof(T));
+    return value;
+  }
+  template <class T>
+  static void store_as(std::byte* at, uint64_t value) {
+    const T narrow = static_cast<T>(value);
+    std::memcpy(at, &narrow, sizeof(T));
   }
 
-  uint32_t width_;
-  uint64_t per_page_;
+  uint32_t width_shift_;
+  // log2 of the counters of a page.
+  uint32_t page_shift_;
   uint64_t max_;
   std::map<uint64_t, std::unique_ptr<std::byte[]>> pages_;
   mutable uint64_t last_number_ = UINT64_MAX;
