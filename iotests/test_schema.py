@@ -15,12 +15,12 @@ for case in negative_cases():
 # Commands that the schema describes and Blockbed does not have yet: they say so, and are listed nowhere. A name goes
 # from here when the command comes, or its test fails.
 UNIMPLEMENTED = set("""
-    add-fd block-commit block-dirty-bitmap-add block-dirty-bitmap-clear block-dirty-bitmap-disable
+    add-fd block-dirty-bitmap-add block-dirty-bitmap-clear block-dirty-bitmap-disable
     block-dirty-bitmap-enable block-dirty-bitmap-merge block-dirty-bitmap-remove block-latency-histogram-set
     block-set-write-threshold block-stream block_set_io_throttle blockdev-change-medium blockdev-close-tray
-    blockdev-insert-medium blockdev-mirror blockdev-open-tray blockdev-remove-medium blockdev-reopen
+    blockdev-insert-medium blockdev-open-tray blockdev-remove-medium blockdev-reopen
     change-backing-file chardev-add
-    chardev-change chardev-remove chardev-send-break drive-mirror eject inject-nmi migrate migrate-continue
+    chardev-change chardev-remove chardev-send-break eject inject-nmi migrate migrate-continue
     migrate-incoming migrate-pause migrate-recover migrate-set-parameters migrate-start-postcopy migrate_cancel
     query-chardev-backends query-fdsets query-memory-size-summary query-migrate-parameters query-pr-managers
     query-yank remove-fd ringbuf-read ringbuf-write send-key set-action snapshot-delete snapshot-load

@@ -9,7 +9,8 @@
 //  - A failed insertion leaves nothing behind. A removal cannot fail: less is forbidden without the
 //  filter than with it. The filter is closed when remove_filter() returns and nothing else refers
 //  to it.
-// Errors: "Could not create node: ..." and "Could not replace node: ..." as QEMU words them.
+// Errors: of opening and of the permissions; for a filter that options describe with "Could not
+// create node: " or "Could not replace node: " in front, as QEMU words them.
 // Threading: engine thread only.
 #pragma once
 

@@ -135,10 +135,10 @@ Task<void> BackupJob::clean() {
   co_await graph.close_unreferenced();
 }
 
-Expected<void> BackupJob::complete() {
+Task<Expected<void>> BackupJob::complete() {
   complete_ = true;
   kick();
-  return {};
+  co_return Expected<void>();
 }
 
 // --- the work

@@ -70,7 +70,7 @@ class BackupJob final : public BlockJob {
  protected:
   Task<JobResult> run() override;
   Task<void> clean() override;
-  Expected<void> complete() override;
+  Task<Expected<void>> complete() override;
   bool completes_while_running() const override { return options_.sync == BackupSync::kNone; }
   void interrupted() override;
   void speed_changed() override;

@@ -38,6 +38,14 @@ Expected<void> BlockJob::set_speed(int64_t bytes_per_second) {
   return {};
 }
 
+Task<void> BlockJob::pay_off(const RateLimit& limit) {
+  while (!cancelled()) {
+    const int64_t delay = limit.delay(env().now());
+    if (delay == 0) co_return;
+    co_await sleep(delay);
+  }
+}
+
 // --- nodes
 
 Expected<void> BlockJob::add_node(std::string edge_name, Node& node, PermissionPair permissions,

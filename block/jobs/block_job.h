@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "block/filters/rate_limit.h"
 #include "block/graph/backend.h"
 #include "block/graph/edge.h"
 #include "block/graph/operations.h"
@@ -67,6 +68,8 @@ class BlockJob : public Job, public EdgeParent {
   ErrorAction error_action(OnError policy, bool is_read, Errno error);
 
   virtual void speed_changed() = 0;
+  // A pause point that lasts until what was done is paid for: a speed holds for the last piece too.
+  Task<void> pay_off(const RateLimit& limit);
 
   void user_resumed() override;
   void came_to_rest() override;

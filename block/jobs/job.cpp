@@ -71,13 +71,13 @@ Expected<void> Job::user_resume() {
   return {};
 }
 
-Expected<void> Job::user_complete() {
+Task<Expected<void>> Job::user_complete() {
   const bool early = completes_while_running() && status_ == JobStatus::kRunning;
-  if (!early) BB_TRY(check_verb(JobVerb::kComplete));
-  if (pause_count_ > 0 || cancelled_) {
-    return fail(fmt::format("The active block job '{}' cannot be completed", id()));
+  if (!early) BB_CO_TRY(check_verb(JobVerb::kComplete));
+  if (cancelled_) {
+    co_return fail(fmt::format("The active block job '{}' cannot be completed", id()));
   }
-  return complete();
+  co_return co_await complete();
 }
 
 void Job::pause_for_user() {
@@ -173,8 +173,8 @@ Task<JobResult> Job::prepare() { co_return JobResult(); }
 Task<void> Job::commit() { co_return; }
 Task<void> Job::abort() { co_return; }
 Task<void> Job::clean() { co_return; }
-Expected<void> Job::complete() {
-  return fail(fmt::format("The active block job '{}' cannot be completed", id()));
+Task<Expected<void>> Job::complete() {
+  co_return fail(fmt::format("The active block job '{}' cannot be completed", id()));
 }
 
 void Job::settle_result() {

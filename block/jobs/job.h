@@ -113,7 +113,8 @@ class Job : public std::enable_shared_from_this<Job> {
   Expected<void> check_verb(JobVerb verb) const;
   Expected<void> user_pause();
   Expected<void> user_resume();
-  Expected<void> user_complete();
+  // Takes the graph lock when the kind needs it.
+  Task<Expected<void>> user_complete();
 
   // Calls nest; the job shows as paused from its next pause point on (at once, when it rests).
   void pause();
@@ -126,13 +127,13 @@ class Job : public std::enable_shared_from_this<Job> {
   virtual Task<void> commit();
   virtual Task<void> abort();
   virtual Task<void> clean();
-  // `complete` was accepted.
-  virtual Expected<void> complete();
+  // `complete` was accepted. The caller does not hold the graph lock.
+  virtual Task<Expected<void>> complete();
   // Kinds that can be completed without having become ready.
   virtual bool completes_while_running() const { return false; }
   // A cancel came; false: the job goes on and ends in its own way (a ready mirror that was not
   // forced).
-  virtual bool cancel_aborts(bool force) const { return (void)force, true; }
+  virtual bool cancel_aborts(bool force) { return (void)force, true; }
   // The client resumed, or cancels, a job that it, or an error policy, had paused.
   virtual void user_resumed() {}
   // run() should come to a pause point, or look at cancelled(), soon.

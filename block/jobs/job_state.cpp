@@ -31,7 +31,7 @@ constexpr std::array<StateRow, kJobStatusCount> kStates = {{
     {"running", set_of(kPaused, kReady, kWaiting, kAborting), kDuringRun},
     {"paused", set_of(kRunning), kDuringRun},
     {"ready", set_of(kStandby, kWaiting, kAborting), kDuringRun | set_of(kComplete)},
-    {"standby", set_of(kReady), kDuringRun},
+    {"standby", set_of(kReady), kDuringRun | set_of(kComplete)},
     {"waiting", set_of(kPending, kAborting), set_of(kCancel)},
     {"pending", set_of(kAborting, kConcluded), set_of(kCancel, kFinalize)},
     {"aborting", set_of(kAborting, kConcluded), 0},

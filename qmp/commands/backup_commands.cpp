@@ -10,6 +10,7 @@
 #include "block/jobs/backup.h"
 #include "block/protocols/file_create.h"
 #include "qmp/commands/block_report.h"
+#include "qmp/commands/job_arguments.h"
 #include "qmp/monitor/command_context.h"
 
 namespace blockbed {
@@ -22,22 +23,6 @@ constexpr std::string_view kUnknownCluster =
     "warning: The target block device doesn't provide information about the block size and it "
     "doesn't have a backing file. The default block size of 65536 bytes is used. If the actual "
     "block size of the target exceeds this default, the backup may be unusable\n";
-
-OnError policy_of(const std::optional<schema::BlockdevOnError>& policy) {
-  switch (policy.value_or(schema::BlockdevOnError::kReport)) {
-    case schema::BlockdevOnError::kReport:
-      return OnError::kReport;
-    case schema::BlockdevOnError::kIgnore:
-      return OnError::kIgnore;
-    case schema::BlockdevOnError::kEnospc:
-      return OnError::kEnospc;
-    case schema::BlockdevOnError::kStop:
-      return OnError::kStop;
-    case schema::BlockdevOnError::kAuto:
-      return OnError::kAuto;
-  }
-  return OnError::kReport;
-}
 
 // What drive-backup and blockdev-backup have in common has the same names in both.
 template <class Arguments>
@@ -68,8 +53,8 @@ BackupOptions options_of(const Arguments& arguments) {
   options.named = arguments.job_id.has_value();
   options.speed = arguments.speed.value_or(0);
   options.compress = arguments.compress.value_or(false);
-  options.on_source_error = policy_of(arguments.on_source_error);
-  options.on_target_error = policy_of(arguments.on_target_error);
+  options.on_source_error = error_policy(arguments.on_source_error);
+  options.on_target_error = error_policy(arguments.on_target_error);
   options.filter_node_name = arguments.filter_node_name;
   if (arguments.x_perf) {
     options.use_copy_range = arguments.x_perf->use_copy_range.value_or(false);

@@ -45,7 +45,7 @@ Task<Expected<void>> resume(JobRegistry& jobs, Found job) {
 
 Task<Expected<void>> complete(JobRegistry& jobs, Found job) {
   if (!job) co_return fail(std::move(job).error());
-  BB_CO_TRY((*job)->user_complete());
+  BB_CO_TRY(co_await (*job)->user_complete());
   co_await jobs.settle(*job);
   co_return Expected<void>();
 }

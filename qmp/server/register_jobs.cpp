@@ -1,9 +1,11 @@
 #include "qmp/server/register_jobs.h"
 
 #include "qmp/commands/backup_commands.h"
+#include "qmp/commands/commit_commands.h"
 #include "qmp/commands/create_commands.h"
 #include "qmp/commands/internal_snapshot_commands.h"
 #include "qmp/commands/job_commands.h"
+#include "qmp/commands/mirror_commands.h"
 #include "qmp/commands/snapshot_commands.h"
 #include "qmp/commands/transaction.h"
 
@@ -12,6 +14,8 @@ namespace blockbed::server {
 void register_job_families(CommandTable& commands, Graph& graph, JobRegistry& jobs) {
   register_job_commands(commands, jobs);
   register_backup_commands(commands, graph, jobs);
+  register_mirror_commands(commands, graph, jobs);
+  register_commit_commands(commands, graph, jobs);
   register_create_commands(commands, graph, jobs);
   register_snapshot_commands(commands, graph, jobs);
   register_internal_snapshot_commands(commands, graph, jobs);

@@ -188,7 +188,7 @@ class Scenario {
       if (i > 1) disk.make_room();
       (void)job->user_set_speed(0);
       (void)job->user_resume();
-      if (disk.plan().sync == BackupSync::kNone && i > 2) (void)job->user_complete();
+      if (disk.plan().sync == BackupSync::kNone && i > 2) (void)co_await job->user_complete();
       if (job->status() == JobStatus::kPending) (void)co_await world_.jobs->finalize(job);
       if (!over(*job) && !storage().powered()) {
         coverage_.hit("power cut while a job ran");

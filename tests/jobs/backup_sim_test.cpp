@@ -243,7 +243,7 @@ class Scenario {
     for (int i = 0; !over(); ++i) {
       (void)job_->user_set_speed(0);
       (void)job_->user_resume();
-      if (plan_.sync == BackupSync::kNone && i > 2) (void)job_->user_complete();
+      if (plan_.sync == BackupSync::kNone && i > 2) (void)co_await job_->user_complete();
       if (job_->status() == JobStatus::kPending) (void)co_await world_.jobs->finalize(job_);
       if (!over() && !world_.env.storage().powered())
         (void)co_await world_.jobs->cancel(job_, true);

@@ -132,7 +132,7 @@ TEST_F(BackupTest, NoneKeepsOnlyWhatGuestsOverwriteAndCanBeCompleted) {
   EXPECT_EQ(world.run(byte_at(target, 64 * kKiB)), 1);
   EXPECT_EQ(world.run(byte_at(target, 128 * kKiB)), 0);
   world.events.take();
-  EXPECT_TRUE((*job)->user_complete().has_value());
+  EXPECT_TRUE(world.run((*job)->user_complete()).has_value());
   world.run(world.wait_for_end(*job));
   EXPECT_THAT(world.events.take(),
               ElementsAre("j waiting", "j pending", "BLOCK_JOB_COMPLETED j 65536/4194304",
@@ -145,7 +145,7 @@ TEST_F(BackupTest, OnlyNoneCanBeCompleted) {
   options.speed = 1;
   auto job = start(std::move(options));
   ASSERT_TRUE(job.has_value());
-  EXPECT_EQ((*job)->user_complete().error().description,
+  EXPECT_EQ(world.run((*job)->user_complete()).error().description,
             "Job 'j' in state 'running' cannot accept command verb 'complete'");
   EXPECT_TRUE(world.run(world.jobs->cancel(*job, false)).has_value());
 }

@@ -50,7 +50,7 @@ TEST(JobState, EachStateTakesOnlyTheseVerbs) {
       {"running", during_run},
       {"paused", during_run},
       {"ready", when_ready},
-      {"standby", during_run},
+      {"standby", when_ready},
       {"waiting", {"cancel"}},
       {"pending", {"cancel", "finalize"}},
       {"aborting", {}},

@@ -1,0 +1,252 @@
+#include "block/jobs/commit.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/filters/commit_top.h"
+#include "block/graph/chain.h"
+#include "block/graph/filter_insertion.h"
+#include "block/graph/graph_change.h"
+#include "block/jobs/job_registry.h"
+
+namespace blockbed {
+
+namespace {
+
+// An error that is ignored and does not go away is not tried again at once.
+constexpr int64_t kRetryPause = 100'000'000;
+
+// What one mark of the copies stands for: the smallest cluster that is common.
+constexpr uint64_t kGranularity = 65536;
+
+}  // namespace
+
+CommitJob::CommitJob(JobRegistry& registry, CommitOptions options)
+    : BlockJob(registry, options.job),
+      options_(std::move(options)),
+      top_(registry.graph(), "", {Permissions::none(), Permissions::all()}),
+      base_(registry.graph(), "", {Permissions::none(), Permissions::all()}) {
+  // Whether the job stands still, it says itself.
+  top_.set_disable_request_queuing(true);
+  base_.set_disable_request_queuing(true);
+}
+
+// --- creation
+
+Task<Expected<std::shared_ptr<CommitJob>>> CommitJob::create(JobRegistry& registry,
+                                                             CommitOptions options) {
+  if (options.top->skip_filters() == options.base->skip_filters()) {
+    co_return fail("Invalid files for merge: top and base are the same");
+  }
+  if (!MirrorCopy::fits(options.top->length(), kGranularity)) {
+    co_return fail(fmt::format("'{}' is too large for a commit: at most {} pieces can be remembered",
+                               options.top->name(), CopyBitmap::kMaxClusters));
+  }
+  if (!options.named && options.job.id.empty()) options.job.id = options.disk->device_name();
+  BB_CO_TRY(registry.check_id(options.job.id));
+  auto job = std::make_shared<CommitJob>(registry, std::move(options));
+  registry.add(job);
+  if (Expected<void> attached = co_await job->attach(); !attached) {
+    registry.give_up(*job);
+    co_await job->clean();
+    co_return fail(std::move(attached).error());
+  }
+  co_return job;
+}
+
+Task<Expected<void>> CommitJob::attach() {
+  Graph& graph = registry().graph();
+  Node& top = *options_.top;
+  Node& base = *options_.base;
+  BB_CO_TRY(set_speed(options_.speed));
+  BB_CO_TRY(add_node("main node", *options_.disk, {Permissions::none(), Permissions::all()}));
+  auto opened = co_await make_writable(graph, base);
+  if (!opened) co_return fail(std::move(opened).error());
+  opened_ = std::move(*opened);
+
+  JobFilter description;
+  description.node_name = options_.filter_node_name;
+  description.make = [](Node& node, Edge& below) -> std::unique_ptr<Driver> {
+    return std::make_unique<CommitTop>(node, below);
+  };
+  std::vector<Node*> stopped{&top, &*options_.overlay};
+  DrainedSection drained = co_await drain(std::move(stopped));
+  auto filter = co_await insert_filter(graph, top, std::move(description));
+  if (!filter) co_return fail(std::move(filter).error());
+  filter_ = std::move(*filter);
+
+  // Every layer between, and the top: what they show is not a disk any more.
+  for (Node* node = &top; node != &base; node = node->filter_or_cow_node()) {
+    PermissionPair between{Permissions::none(),
+                           Permission::kWrite | Permissions(Permission::kWriteUnchanged)};
+    // A filter passes on what it is asked for.
+    if (node->driver().is_filter()) between.shares |= Permission::kConsistentRead;
+    BB_CO_TRY(add_node("intermediate node", *node, between));
+  }
+  auto frozen = FrozenChain::freeze(*filter_, base);
+  if (!frozen) co_return fail(std::move(frozen).error());
+  frozen_ = std::move(*frozen);
+
+  BB_CO_TRY(add_node("base", base, {Permissions::none(), Permissions::all()}));
+  PermissionPair wanted{Permission::kConsistentRead | Permission::kWrite,
+                        Permission::kConsistentRead | Permission::kWriteUnchanged};
+  if (base.length() < top.length()) wanted.needs |= Permission::kResize;
+  BB_CO_TRY(base_.set_permissions(wanted));
+  BB_CO_TRY(base_.insert(base));
+  BB_CO_TRY(top_.insert(top));
+
+  MirrorCopy::Settings settings;
+  settings.granularity = kGranularity;
+  copy_.emplace(env(), top_.edge(), base_.edge(), top.length(), settings);
+  counted().remaining = top.length();
+  co_return Expected<void>();
+}
+
+// --- the work
+
+void CommitJob::speed_changed() {
+  rate_limit_.set_speed(speed());
+  if (pass_ != nullptr) {
+    pass_->kick();
+  } else {
+    kick();
+  }
+}
+
+void CommitJob::interrupted() {
+  if (pass_ != nullptr && (pause_requested() || cancelled())) pass_->stop();
+}
+
+Task<JobResult> CommitJob::run() {
+  if (options_.base->length() < options_.top->length()) {
+    auto grown = co_await base_.truncate(options_.top->length(), TruncateOptions());
+    if (!grown) co_return job_failure(std::move(grown).error());
+  }
+  BB_CO_TRY(co_await find_data());
+  if (!cancelled()) BB_CO_TRY(co_await copy_all());
+  co_await let_reply_go_first();
+  co_return JobResult();
+}
+
+Task<JobResult> CommitJob::find_data() {
+  const uint64_t length = copy_->length();
+  for (uint64_t at = 0; at < length;) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+    auto answer = co_await chain_allocated(*options_.top, &*options_.base, /*include_base=*/false,
+                                           at, length - at);
+    if (!answer) {
+      BB_CO_TRY(co_await meet_error(answer.error(), /*is_read=*/true));
+      continue;
+    }
+    if (answer->length == 0) break;
+    if (answer->allocated) copy_->changed(at, answer->length);
+    at += answer->length;
+    co_await env().executor().yield();
+  }
+  // What needs no copy is done.
+  counted().done = length - copy_->remaining();
+  copy_->set_progress(&counted());
+  co_return JobResult();
+}
+
+Task<JobResult> CommitJob::copy_all() {
+  if (copy_->dirty()) co_await let_reply_go_first();
+  while (copy_->dirty()) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+    MirrorCopy::Pass pass(env().executor());
+    pass.rate_limit = &rate_limit_;
+    pass_ = &pass;
+    co_await copy_->copy_pass(pass);
+    pass_ = nullptr;
+    if (cancelled()) co_return JobResult();
+    if (pass.error()) BB_CO_TRY(co_await meet_error(*pass.error(), pass.error_is_read()));
+  }
+  co_await pay_off(rate_limit_);
+  co_return JobResult();
+}
+
+Task<JobResult> CommitJob::meet_error(Errno error, bool is_read) {
+  if (error_action(options_.on_error, is_read, error) == ErrorAction::kReport) {
+    co_return job_failure(error);
+  }
+  if (const uint64_t done = progress().done; done == done_at_error_) {
+    co_await sleep(kRetryPause);
+  } else {
+    done_at_error_ = done;
+  }
+  co_return JobResult();
+}
+
+// --- the end
+
+Task<JobResult> CommitJob::prepare() {
+  std::vector<Node*> nodes{&*options_.overlay, &*filter_, &*options_.base};
+  drained_ = co_await drain(std::move(nodes));
+  if (auto flushed = co_await base_.flush(); !flushed) co_return job_failure(flushed.error());
+
+  const Driver& image = options_.overlay->driver();
+  const std::string old_name = image.backing_file_name();
+  const std::string old_format = image.backing_format();
+  Node& base = *options_.base;
+  auto renamed = co_await rename_backing(options_.backing_file.value_or(base.filename()),
+                                         std::string(base.skip_filters()->driver().name()));
+  if (!renamed) co_return job_failure(std::move(renamed).error());
+  if (take_out()) co_return JobResult();
+  (void)co_await rename_backing(old_name, old_format);
+  co_return job_failure(Errno(EPERM));
+}
+
+Task<Expected<void>> CommitJob::rename_backing(std::string name, std::string format) {
+  Graph& graph = registry().graph();
+  Node& overlay = *options_.overlay;
+  auto opened = co_await make_writable(graph, overlay);
+  if (!opened) co_return fail(std::move(opened).error());
+  auto done = co_await overlay.driver().change_backing_file(std::move(name), std::move(format),
+                                                            /*require=*/false);
+  co_await leave_for_reading(graph, std::move(*opened));
+  co_return done;
+}
+
+Expected<void> CommitJob::take_out() {
+  frozen_.release();
+  GraphChange change(registry().graph());
+  detach_nodes(change);
+  change.detach_root(top_.edge());
+  change.detach_root(base_.edge());
+  BB_TRY(change.replace_in_parents(*filter_, *options_.base));
+  BB_TRY(change.check());
+  change.commit();
+  options_.overlay->set_header_backing_file(options_.base->filename());
+  filter_ = NodeRef();
+  return {};
+}
+
+Task<void> CommitJob::clean() {
+  Graph& graph = registry().graph();
+  frozen_.release();
+  std::vector<Node*> nodes{&*options_.disk, &*options_.base};
+  DrainedSection drained = co_await drain(std::move(nodes));
+  {
+    GraphChange change(graph);
+    detach_nodes(change);
+    for (Backend* backend : {&top_, &base_}) {
+      if (backend->node() != nullptr) change.detach_root(backend->edge());
+    }
+    const Expected<void> checked = change.check();
+    BB_ASSERT(checked.has_value());
+    change.commit();
+  }
+  if (filter_) co_await remove_filter(graph, std::exchange(filter_, NodeRef()));
+  if (copy_) copy_->set_progress(nullptr);
+  copy_.reset();
+  co_await leave_for_reading(graph, std::exchange(opened_, {}));
+  drained.end();
+  drained_.end();
+  options_.disk = options_.overlay = options_.top = options_.base = NodeRef();
+  co_await graph.close_unreferenced();
+}
+
+}  // namespace blockbed

@@ -1,0 +1,233 @@
+// The work of a mirror; how it is made is in mirror_create.cpp, how it ends in mirror_end.cpp.
+#include "block/jobs/mirror.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/filters/mirror_top.h"
+#include "block/graph/chain.h"
+#include "block/jobs/job_registry.h"
+
+namespace blockbed {
+
+namespace {
+
+// A ready job lets so much time pass before it copies what guests write: many writes of one place
+// are one copy then.
+constexpr int64_t kGatherTime = 100'000'000;
+// An error that is ignored and does not go away is not tried again at once.
+constexpr int64_t kRetryPause = 100'000'000;
+// A target is made to read as zeroes in pieces of this size, so that the job can be stopped.
+constexpr uint64_t kZeroPiece = uint64_t{256} << 20;
+
+}  // namespace
+
+MirrorJob::MirrorJob(JobRegistry& registry, MirrorOptions options, NodeRef filter,
+                     MirrorCopy::Settings settings)
+    : BlockJob(registry, options.job),
+      options_(std::move(options)),
+      filter_(std::move(filter)),
+      target_(registry.graph(), "", {Permissions::none(), Permissions::all()}) {
+  copy_.emplace(env(), MirrorTop::of(*filter_).below(), target_.edge(), source().length(),
+                settings);
+  target_.set_user(&target_user_);
+  // Whether the job stands still, it says itself.
+  target_.set_disable_request_queuing(true);
+}
+
+void MirrorJob::TargetUser::drained_begin() {
+  if (job_.options_.write_blocking) job_.filter_->drained_begin(job_.target_.edge());
+}
+void MirrorJob::TargetUser::drained_end() {
+  if (job_.options_.write_blocking) job_.filter_->drained_end(job_.target_.edge());
+}
+bool MirrorJob::TargetUser::drained_poll() {
+  return job_.options_.write_blocking && job_.filter_->drained_poll(job_.target_.edge());
+}
+
+void MirrorJob::speed_changed() {
+  rate_limit_.set_speed(speed());
+  if (pass_ != nullptr) {
+    pass_->kick();
+  } else {
+    kick();
+  }
+}
+
+void MirrorJob::interrupted() {
+  if (pass_ != nullptr && (pause_requested() || cancelled())) pass_->stop();
+}
+
+Task<Expected<void>> MirrorJob::complete() {
+  if (ending_ && !pivots_) {
+    co_return fail(fmt::format("The active block job '{}' cannot be completed", id()));
+  }
+  {
+    MutexGuard lock = co_await registry().graph().lock();
+    // Its state may have changed before the lock was there.
+    BB_CO_TRY(check_verb(JobVerb::kComplete));
+    BB_CO_TRY(co_await open_backing());
+    BB_CO_TRY(node_to_replace());
+  }
+  ending_ = pivots_ = true;
+  kick();
+  co_return Expected<void>();
+}
+
+bool MirrorJob::cancel_aborts(bool force) {
+  if (force || !ready()) return true;
+  ending_ = true;
+  return false;
+}
+
+// --- the work
+
+Task<JobResult> MirrorJob::run() {
+  if (JobResult fitted = co_await fit_target(); !fitted) {
+    co_await let_reply_go_first();
+    co_return fitted;
+  }
+  copy_->set_writes_to_both(options_.write_blocking);
+  BB_CO_TRY(co_await mark_differences());
+  if (cancelled()) co_return JobResult();
+  if (copy_->dirty()) co_await let_reply_go_first();
+  copy_->on_dirty = [this] {
+    if (idle_) kick();
+  };
+  copy_->on_copy_failed = [this](Errno error, bool is_read) { guest_copy_failed(error, is_read); };
+  JobResult result = co_await keep_equal();
+  copy_->on_dirty = nullptr;
+  copy_->on_copy_failed = nullptr;
+  if (!result || cancelled()) copy_->set_writes_to_both(false);
+  co_await let_reply_go_first();
+  co_return result;
+}
+
+Task<JobResult> MirrorJob::fit_target() {
+  const uint64_t length = source().length();
+  if (options_.commit) {
+    if (target().length() >= length) co_return JobResult();
+    auto grown = co_await target_.truncate(length, TruncateOptions());
+    if (!grown) co_return job_failure(std::move(grown).error());
+    co_return JobResult();
+  }
+  if (target().length() != length) {
+    co_return job_failure(Error("Source and target image have different sizes"));
+  }
+  co_return JobResult();
+}
+
+Task<JobResult> MirrorJob::zero_target() {
+  for (uint64_t at = 0; at < copy_->length();) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+    const uint64_t piece = std::min(kZeroPiece, copy_->length() - at);
+    auto zeroed = co_await target_.zero(at, piece, RequestFlags().with_may_unmap(options_.unmap));
+    if (!zeroed) co_return job_failure(zeroed.error());
+    at += piece;
+  }
+  co_return JobResult();
+}
+
+Task<JobResult> MirrorJob::mark_differences() {
+  if (options_.sync == MirrorSync::kNone) co_return JobResult();
+  Node* base = nullptr;
+  if (options_.commit) {
+    base = &target();
+  } else if (options_.sync == MirrorSync::kTop) {
+    base = source().skip_filters()->backing_node();
+  } else if (options_.zero_target) {
+    if (!target().flags().unmap || !target().driver().honours_unmap()) {
+      copy_->changed(0, copy_->length());
+      co_return JobResult();
+    }
+    BB_CO_TRY(co_await zero_target());
+  }
+  for (uint64_t at = 0; at < copy_->length();) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+    auto answer =
+        co_await chain_allocated(source(), base, /*include_base=*/false, at, copy_->length() - at);
+    if (!answer) co_return job_failure(answer.error());
+    if (answer->length == 0) break;
+    if (answer->allocated) copy_->changed(at, answer->length);
+    at += answer->length;
+    co_await env().executor().yield();
+  }
+  co_return JobResult();
+}
+
+Task<JobResult> MirrorJob::keep_equal() {
+  bool gathered = false;
+  for (;;) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+    if (guest_failure_) co_return std::unexpected(*guest_failure_);
+
+    if (copy_->dirty() && !(ending_ && copy_->remaining() <= copy_->settings().buffer_size)) {
+      if (ready() && !ending_ && !gathered) {
+        gathered = true;
+        co_await sleep(kGatherTime);
+        continue;
+      }
+      gathered = false;
+      BB_CO_TRY(co_await copy_once());
+      continue;
+    }
+    // Equal, or at the end so nearly that guests can wait for the rest.
+    if (!ready() || ending_) {
+      auto flushed = co_await flush_target();
+      if (!flushed) co_return std::unexpected(std::move(flushed).error());
+      if (!*flushed) continue;
+      if (ready()) co_return JobResult();
+      co_await pay_off(rate_limit_);
+      if (!copy_->dirty() && !cancelled() && !pause_requested()) become_ready();
+      continue;
+    }
+    idle_ = true;
+    co_await wait();
+    idle_ = false;
+  }
+}
+
+Task<JobResult> MirrorJob::copy_once() {
+  MirrorCopy::Pass pass(env().executor());
+  pass.rate_limit = &rate_limit_;
+  pass_ = &pass;
+  co_await copy_->copy_pass(pass);
+  pass_ = nullptr;
+  if (!pass.error() || cancelled()) co_return JobResult();
+  co_return co_await meet_error(*pass.error(), pass.error_is_read());
+}
+
+Task<std::expected<bool, JobFailure>> MirrorJob::flush_target() {
+  const Result<void> flushed = co_await target_.flush();
+  if (flushed) co_return true;
+  if (cancelled()) co_return false;
+  JobResult met = co_await meet_error(flushed.error(), /*is_read=*/false);
+  if (!met) co_return std::unexpected(std::move(met).error());
+  co_return false;
+}
+
+Task<JobResult> MirrorJob::meet_error(Errno error, bool is_read) {
+  const OnError policy = is_read ? options_.on_source_error : options_.on_target_error;
+  if (error_action(policy, is_read, error) == ErrorAction::kReport) co_return job_failure(error);
+  if (const uint64_t done = progress().done; done == done_at_error_) {
+    co_await sleep(kRetryPause);
+  } else {
+    done_at_error_ = done;
+  }
+  co_return JobResult();
+}
+
+void MirrorJob::guest_copy_failed(Errno error, bool is_read) {
+  if (cancelled() || guest_failure_) return;
+  const OnError policy = is_read ? options_.on_source_error : options_.on_target_error;
+  if (error_action(policy, is_read, error) != ErrorAction::kReport) return;
+  guest_failure_.emplace(job_failure(error).error());
+  copy_->set_writes_to_both(false);
+  kick();
+}
+
+}  // namespace blockbed

@@ -1,0 +1,189 @@
+"""block-commit: what the base holds, which images are left in the chain, and what is refused."""
+
+import pytest
+
+from blockbed_iotests import History
+
+SIZE = 4 << 20
+
+
+@pytest.fixture
+def chain(server, images):
+    """Four layers, `layer0` to `layer3`, each with something of its own; the images, from below."""
+    layers = [images.create("layer0.qcow2", size=SIZE).fill((0, "2M", 1))]
+    for number in (1, 2, 3):
+        layer = images.create(f"layer{number}.qcow2", size=None, backing=layers[-1])
+        layers.append(layer.fill((f"{number * 64}k", "64k", number + 1), (f"{number}M", "192k", number + 1)))
+    layers[2].io("write -z 512k 128k")
+    return layers
+
+
+@pytest.fixture
+def content(chain):
+    return chain[-1].content()
+
+
+def open_chain(server, chain):
+    """The nodes have the names of the layers."""
+    options = None
+    for number, layer in enumerate(chain):
+        options = {
+            "driver": layer.format, "node-name": f"layer{number}",
+            "file": {"driver": "file", "filename": str(layer.path)},
+            "backing": options,
+        }
+    server.execute("blockdev-add", options)
+
+
+def backing_of(server, node):
+    entry = server.query_node(node)
+    return entry.get("backing_file")
+
+
+def ended_well(server, job="job"):
+    ended = server.finish_job(job)
+    assert ended["event"] == "BLOCK_JOB_COMPLETED" and "error" not in ended["data"], ended
+    return ended["data"]
+
+
+@pytest.mark.parametrize("top, base", [(1, 0), (2, 1), (2, 0)])
+def test_layers_in_the_middle(server, chain, content, top, base):
+    """The base shows what the top showed, and the image above names it."""
+    open_chain(server, chain)
+    expected = chain[top].content(force_share=True)
+    server.block_commit(job_id="job", device="layer3", top_node=f"layer{top}", base_node=f"layer{base}")
+    data = ended_well(server)
+    assert data == {"device": "job", "len": SIZE, "offset": SIZE, "speed": 0, "type": "commit"}
+    assert server.job_states("job") == ["created", "running", "waiting", "pending", "concluded", "null"]
+    assert backing_of(server, f"layer{top + 1}") == str(chain[base])
+    assert server.query_node(f"layer{base}")["ro"]
+    gone = {f"layer{number}" for number in range(base + 1, top + 1)}
+    assert not gone & server.node_names()
+    server.stop()
+    assert chain[base].content() == expected
+    assert chain[top + 1].info()["backing-filename"] == str(chain[base])
+    assert chain[-1].content() == content
+    for image in (chain[-1], chain[base]):
+        image.check()
+
+
+def test_the_name_in_the_image_above(server, chain, content):
+    open_chain(server, chain)
+    server.block_commit(job_id="job", device="layer3", top_node="layer2", base_node="layer1", backing_file="./layer1.qcow2")
+    ended_well(server)
+    server.stop()
+    assert chain[3].info()["backing-filename"] == "./layer1.qcow2"
+    assert chain[3].content() == content
+
+
+def test_active_layer(server, chain, content):
+    """The topmost image leaves when the job is completed; who used it uses the base."""
+    open_chain(server, chain)
+    server.block_commit(job_id="job", device="layer3", base_node="layer0")
+    server.wait_event("BLOCK_JOB_READY", {"device": "job"})
+    assert not server.query_node("layer0")["ro"]
+    server.block_job_complete(device="job")
+    ended_well(server)
+    assert server.job_states("job") == ["created", "running", "ready", "waiting", "pending", "concluded", "null"]
+    server.stop()
+    assert chain[0].content() == content
+    chain[0].check()
+
+
+@pytest.mark.parametrize("base", [0, 2])
+def test_active_layer_under_a_guest(server, chain, base):
+    open_chain(server, chain)
+    history = History({"disk": chain[3].content(force_share=True)})
+    with server.export("layer3", writable=True) as nbd, history.writer({"disk": nbd}, seed=3) as guest:
+        guest.wait_writes(5)
+        server.block_commit(job_id="job", device="layer3", base_node=f"layer{base}")
+        server.wait_event("BLOCK_JOB_READY", {"device": "job"})
+        guest.wait_writes(20)
+        server.block_job_complete(device="job")
+        ended_well(server)
+        guest.wait_writes(20)
+    server.stop()
+    assert chain[base].content() == history.now()["disk"]
+    chain[base].check()
+
+
+def test_middle_under_a_guest(server, chain):
+    open_chain(server, chain)
+    history = History({"disk": chain[3].content(force_share=True)})
+    with server.export("layer3", writable=True) as nbd, history.writer({"disk": nbd}, seed=4) as guest:
+        guest.wait_writes(5)
+        server.block_commit(job_id="job", device="layer3", top_node="layer2", base_node="layer0", speed=1 << 20)
+        guest.wait_writes(20)
+        server.block_job_set_speed(device="job", speed=0)
+        ended_well(server)
+        guest.wait_writes(20)
+    server.stop()
+    assert chain[3].content() == history.now()["disk"]
+    chain[3].check()
+
+
+def test_base_grows(server, images):
+    """A base that is shorter than the layers above it is as long as they are afterwards."""
+    base = images.create("layer0.qcow2", size="2M").fill((0, "2M", 1))
+    mid = images.create("layer1.qcow2", size="4M", backing=base).fill(("3M", "64k", 2))
+    top = images.create("layer2.qcow2", size="4M", backing=mid)
+    open_chain(server, [base, mid, top])
+    server.block_commit(job_id="job", device="layer2", top_node="layer1")
+    ended_well(server)
+    server.stop()
+    assert base.info()["virtual-size"] == SIZE
+    top.read(0, "2M", 1)
+    top.read("2M", "1M", 0)
+    top.read("3M", "64k", 2)
+
+
+def test_cancel_leaves_the_chain(server, chain, content):
+    open_chain(server, chain)
+    before = {node: backing_of(server, node) for node in ("layer1", "layer2", "layer3")}
+    server.block_commit(job_id="job", device="layer3", top_node="layer2", speed=1)
+    server.block_job_cancel(device="job")
+    assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"
+    assert {node: backing_of(server, node) for node in before} == before
+    assert server.query_node("layer0")["ro"]
+    server.stop()
+    assert chain[3].content() == content
+
+
+REFUSED = {
+    "device": ({"device": "none"}, "Device 'none' not found"),
+    "not the root": ({"device": "layer2"}, "Need a root block node"),
+    "top file": ({"top": "none"}, "Top image file none not found"),
+    "top node": ({"top_node": "none"}, "Cannot find device='' nor node-name='none'"),
+    "two tops": ({"top": "a", "top_node": "layer1"}, "'top-node' and 'top' are mutually exclusive"),
+    "two bases": ({"base": "a", "base_node": "layer1"}, "'base-node' and 'base' are mutually exclusive"),
+    "base file": ({"base": "none"}, "Can't find 'none' in the backing chain"),
+    "base node": ({"base_node": "none"}, "Cannot find device='' nor node-name='none'"),
+    "other top": ({"top_node": "other"}, "'other' is not in this backing file chain"),
+    "other base": ({"base_node": "other"}, "'other' is not in this backing file chain"),
+    "itself": ({"top_node": "layer1", "base_node": "layer1"}, "cannot commit an image into itself"),
+    "no base": ({"top_node": "layer0"}, "cannot commit an image into itself"),
+    "upwards": ({"top_node": "layer0", "base_node": "layer1"}, "'layer1' is not in this backing file chain"),
+    "backing file": ({"backing_file": "x"}, "'backing-file' specified, but 'top' is the active layer"),
+    "speed": ({"speed": -1}, "Parameter 'speed' expects a non-negative value"),
+    "speed in the middle": ({"speed": -1, "top_node": "layer1"}, "Parameter 'speed' expects a non-negative value"),
+    "filter": ({"filter_node_name": "layer0"}, "Duplicate nodes with node-name='layer0'"),
+    "filter in the middle": ({"filter_node_name": "layer0", "top_node": "layer1"}, "Duplicate nodes with node-name='layer0'"),
+    "job": ({"job_id": "1"}, "Invalid job ID '1'"),
+}
+
+
+def test_refused(server, images, chain):
+    """Nothing is left behind by any of them."""
+    open_chain(server, chain)
+    server.add_image("other", images.create("other.qcow2", size=SIZE))
+    before = server.execute("x-debug-query-block-graph")["edges"]
+    wrong = {}
+    for name, (arguments, text) in REFUSED.items():
+        found = server.error("block-commit", {"job-id": "job", "device": "layer3"} | {
+            key.replace("_", "-"): value for key, value in arguments.items()})
+        if not found.endswith(text):
+            wrong[name] = found
+    assert not wrong
+    after = server.execute("x-debug-query-block-graph")["edges"]
+    assert len(after) == len(before)
+    assert server.query_jobs() == []
