@@ -8,9 +8,7 @@ Task<Result<void>> CommitTop::read(uint64_t offset, IoVector buffers, RequestFla
   return below_.read(offset, std::move(buffers), flags);
 }
 
-Task<Result<void>> CommitTop::write(uint64_t, IoVector, RequestFlags) {
-  co_return io_error(EPERM);
-}
+Task<Result<void>> CommitTop::write(uint64_t, IoVector, RequestFlags) { co_return io_error(EPERM); }
 
 Task<Result<BlockStatus>> CommitTop::block_status(uint64_t offset, uint64_t length, bool) {
   BlockStatus status;

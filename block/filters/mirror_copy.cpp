@@ -232,8 +232,8 @@ Task<MirrorCopy::Extent> MirrorCopy::look_up(uint64_t offset, Pass& pass) {
 MirrorCopy::Extent MirrorCopy::next_claim(uint64_t offset, const Extent& known) const {
   uint64_t most = kZeroChunk;
   if (known.kind == Kind::kData) {
-    most = std::min(std::max(settings_.buffer_size / kMaxInFlight, kDataChunk),
-                    settings_.buffer_size);
+    most =
+        std::min(std::max(settings_.buffer_size / kMaxInFlight, kDataChunk), settings_.buffer_size);
   }
   most = std::max(most - most % settings_.granularity, settings_.granularity);
   const uint64_t limit = std::min(known.end, offset + most);

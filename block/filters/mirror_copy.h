@@ -1,8 +1,8 @@
 // MirrorCopy: keeps a target equal to a disk that guests write to.
 //
 // Problem: a mirror copies what differs, and guests make new differences all the while. What is
-// copied must be what the disk shows, no copy may arrive after a newer one, and in the blocking mode
-// a guest's write is on both sides before the guest hears of it.
+// copied must be what the disk shows, no copy may arrive after a newer one, and in the blocking
+// mode a guest's write is on both sides before the guest hears of it.
 //
 // Contract
 //  - A set bit: this granule of the target may differ from the source. changed() sets bits when a

@@ -17,8 +17,8 @@ Expected<FrozenChain> FrozenChain::freeze(Node& top, Node& base) {
                               node->name(), link->node()->name()));
     }
     if (link->node()->driver().links_to_it_stay_free()) {
-      return fail(fmt::format("Cannot freeze '{}' link to '{}'", link->name(),
-                              link->node()->name()));
+      return fail(
+          fmt::format("Cannot freeze '{}' link to '{}'", link->name(), link->node()->name()));
     }
     links.push_back(link);
   }

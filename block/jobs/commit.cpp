@@ -40,8 +40,9 @@ Task<Expected<std::shared_ptr<CommitJob>>> CommitJob::create(JobRegistry& regist
     co_return fail("Invalid files for merge: top and base are the same");
   }
   if (!MirrorCopy::fits(options.top->length(), kGranularity)) {
-    co_return fail(fmt::format("'{}' is too large for a commit: at most {} pieces can be remembered",
-                               options.top->name(), CopyBitmap::kMaxClusters));
+    co_return fail(
+        fmt::format("'{}' is too large for a commit: at most {} pieces can be remembered",
+                    options.top->name(), CopyBitmap::kMaxClusters));
   }
   if (!options.named && options.job.id.empty()) options.job.id = options.disk->device_name();
   BB_CO_TRY(registry.check_id(options.job.id));

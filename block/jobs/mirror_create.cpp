@@ -18,8 +18,8 @@ constexpr uint64_t kLargestDefaultGranularity = 65536;
 constexpr uint64_t kSmallestDefaultGranularity = 4096;
 
 // Others may look at the nodes of the job, and even write to them: what they write is seen.
-constexpr Permissions kSharedWithOthers = Permission::kConsistentRead | Permission::kWrite |
-                                          Permissions(Permission::kWriteUnchanged);
+constexpr Permissions kSharedWithOthers =
+    Permission::kConsistentRead | Permission::kWrite | Permissions(Permission::kWriteUnchanged);
 
 uint64_t default_granularity(const Node& target) {
   const uint64_t cluster = target.driver().info().cluster_size;
@@ -84,7 +84,8 @@ Task<Expected<std::shared_ptr<MirrorJob>>> MirrorJob::create(JobRegistry& regist
     co_return fail(std::move(possible).error());
   }
   const MirrorCopy::Settings settings = settings_of(options);
-  auto job = std::make_shared<MirrorJob>(registry, std::move(options), std::move(*filter), settings);
+  auto job =
+      std::make_shared<MirrorJob>(registry, std::move(options), std::move(*filter), settings);
   registry.add(job);
   if (Expected<void> attached = job->attach(); !attached) {
     registry.give_up(*job);

@@ -90,8 +90,7 @@ Task<Expected<void>> MirrorJob::open_backing() {
   request.implicit = true;
   auto opened = co_await graph.open(std::move(request));
   if (!opened) {
-    co_return fail(
-        fmt::format("Could not open backing file: {}", opened.error().description));
+    co_return fail(fmt::format("Could not open backing file: {}", opened.error().description));
   }
   backing_ = std::move(*opened);
   co_return Expected<void>();

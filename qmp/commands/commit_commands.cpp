@@ -81,7 +81,8 @@ Expected<Layers> find_layers(Graph& graph, const c::BlockCommit::Args& arguments
     if (graph.find_device_or_node(arguments.device, arguments.device)) {
       return fail(std::move(disk).error());
     }
-    return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", arguments.device));
+    return fail(ErrorClass::kDeviceNotFound,
+                fmt::format("Device '{}' not found", arguments.device));
   }
   BB_TRY((*disk)->operations().check(Operation::kCommitSource));
   auto top = find_top(graph, **disk, arguments);

@@ -1,7 +1,7 @@
 // block-commit.
 //
-// Contract: the checks and texts of QEMU 7.2, in its order. A layer that somebody writes to, and the
-// topmost one always, is committed by a mirror (block/jobs/mirror.h), every other by a commit
+// Contract: the checks and texts of QEMU 7.2, in its order. A layer that somebody writes to, and
+// the topmost one always, is committed by a mirror (block/jobs/mirror.h), every other by a commit
 // (block/jobs/commit.h). Threading: engine thread.
 #pragma once
 

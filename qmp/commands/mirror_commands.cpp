@@ -185,9 +185,8 @@ class DriveMirror {
     // Making images takes the lock by itself. The source is held.
     lock_.unlock();
     Expected<void> made = co_await create_image_file(
-        graph_, create_file, std::move(request), [this](std::string_view line) {
-          command_.monitor().print(std::string(line) + "\n");
-        });
+        graph_, create_file, std::move(request),
+        [this](std::string_view line) { command_.monitor().print(std::string(line) + "\n"); });
     lock_ = co_await graph_.lock();
     co_return made;
   }
