@@ -60,10 +60,31 @@ class Shrink : public ::testing::Test {
     EXPECT_TRUE(co_await image->truncate(0, TruncateOptions()));
     co_await close(*image);
   }
+  // Nor does it come back when the disk grows.
+  Task<void> growing_over_entries_behind_the_end() {
+    co_await create();
+    auto image = co_await open();
+    EXPECT_TRUE(co_await image->write(0, IoVector(bytes_.data(), bytes_.size())));
+    EXPECT_TRUE(co_await image->close());
+    std::byte size[8];
+    store_be64(size, kCluster);
+    file_.bytes.write(field::kSize, size);
+    image = co_await open();
+    EXPECT_TRUE(co_await image->truncate(16 * kCluster, TruncateOptions()));
+    std::vector<std::byte> disk(16 * kCluster);
+    EXPECT_TRUE(co_await image->read(0, IoVector(disk.data(), disk.size())));
+    for (std::size_t at = 0; at < disk.size(); at += kCluster) {
+      EXPECT_EQ(disk[at], at == 0 ? std::byte{7} : std::byte{0}) << at;
+    }
+    co_await close(*image);
+  }
 };
 
 TEST_F(Shrink, DropsTheVmState) { env_.run(vm_state()); }
 TEST_F(Shrink, DropsWhatTheLastTableHoldsBehindTheEnd) { env_.run(entries_behind_the_end()); }
+TEST_F(Shrink, GrowsOverNothingThatTheLastTableHolds) {
+  env_.run(growing_over_entries_behind_the_end());
+}
 
 }  // namespace
 }  // namespace blockbed::qcow2::test

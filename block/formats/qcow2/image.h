@@ -184,6 +184,7 @@ class Image {
 
   // --- size
   Task<Result<void>> drop_vm_state();
+  Task<Result<void>> drop_entries_behind_end();
   Task<Expected<void>> grow(uint64_t length, TruncateOptions options);
   Task<Expected<void>> shrink(uint64_t length);
   Task<Expected<void>> cut_data_file(uint64_t length);

@@ -68,10 +68,27 @@ Task<Result<void>> Image::drop_vm_state() {
   co_return co_await metadata_.write_back();
 }
 
+// The last table covers more than the disk does: entries there are no part of it, whoever made
+// them.
+Task<Result<void>> Image::drop_entries_behind_end() {
+  const Geometry& g = geometry();
+  const uint64_t end = g.l1_entries(length()) * g.l2_coverage();
+  for (uint64_t at = align_up(length(), g.cluster_size); at < end;) {
+    auto mapped = co_await map_read_extended(at, end - at);
+    if (!mapped) co_return io_error(mapped.error());
+    if (mapped->kind != Kind::kUnallocated || mapped->has_host) {
+      co_return co_await change_clusters(at, end, Change::kRemove);
+    }
+    at += mapped->length;
+  }
+  co_return Result<void>();
+}
+
 Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   const Geometry& g = geometry();
   const uint64_t old_length = this->length();
   Result<void> done = co_await drop_vm_state();
+  if (done) done = co_await drop_entries_behind_end();
   if (done) {
     MutexGuard lock = co_await metadata_.lock();
     done = co_await metadata_.grow_l1(g.l1_entries(length));
