@@ -340,6 +340,30 @@ def test_measure(target, chain):
     agree(target, "measure", ["-f", "raw", "-O", "qcow2", "base.qcow2"], chain.dir)
 
 
+SNAPSHOT = ["one", "1", "two", "2", "snapshot.name=one", "snapshot.id=1", "snapshot.id=1,snapshot.name=one", "snapshot.id=1,snapshot.name=two",
+            "snapshot.name=1", "snapshot.id=7", "none", "", "name=one", "snapshot.foo=1", "snapshot.id=1,foo=2", "snapshot.id"]
+
+
+@pytest.mark.manners("system")
+def test_measure_of_an_internal_snapshot(target, images):
+    """The data is the snapshot's, the size of the disk is what it is now."""
+    image = images.create("image.qcow2", size=64 * MIB)
+    image.io("write 0 2M")
+    qemu_img("snapshot", "-c", "one", image.path)
+    image.io("write 8M 4M", "discard 0 1M")
+    qemu_img("resize", image.path, "1G")
+    image.io("write 600M 4M")
+    qemu_img("snapshot", "-c", "two", image.path)
+    for name in SNAPSHOT:
+        agree(target, "measure", ["-O", "qcow2", "-l", name, "image.qcow2"], images.dir)
+    qemu_img("resize", "--shrink", image.path, "32M")
+    for arguments in ("-O qcow2 -l two", "-O raw -l one --output=json", "-O zz -l none", "-O zz -l one", "-O qcow2 -l two -l snapshot.id=1",
+                      "-O qcow2 -l snapshot.id=1 -l two", "-f raw -O qcow2 -l one"):
+        agree(target, "measure", [*arguments.split(), "image.qcow2"], images.dir)
+    for arguments in ("-l one --size 1M", "-l snapshot.foo=1 --size 1M", "-O qcow2 -l one nofile"):
+        agree(target, "measure", arguments.split(), images.dir)
+
+
 AMEND = [
     ({}, "compat=0.10"), ({"compat": "0.10"}, "compat=1.1"), ({}, "compat=0.9"), ({}, "lazy_refcounts=on"),
     ({"compat": "0.10"}, "lazy_refcounts=on"), ({"compat": "0.10"}, "compat=1.1,lazy_refcounts=on"),

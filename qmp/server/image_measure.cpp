@@ -37,6 +37,8 @@ constexpr std::string_view kUsage =
     "\n"
     "  --size N                 of a disk of N bytes\n"
     "  -f, --format FMT         the format of IMAGE; looked for when not given\n"
+    "  -l, --snapshot SNAPSHOT  of an internal snapshot: its id or name, or\n"
+    "                           snapshot.id=ID,snapshot.name=NAME\n"
     "  --image-opts             IMAGE is driver=qcow2,file.filename=... instead of a file name\n"
     "  -O, --target-format FMT  the format of the new image: qcow2, or raw when not given\n"
     "  -o, --options OPTIONS    its options: cluster_size=..., compat=..., ...\n"
@@ -45,8 +47,16 @@ constexpr std::string_view kUsage =
 
 constexpr uint64_t kSector = 512;
 
+struct SnapshotName {
+  std::optional<std::string> id;
+  std::optional<std::string> name;
+  // Of one of both, it is not said which.
+  std::optional<std::string> either;
+};
+
 struct Request {
   std::optional<ImageName> image;
+  std::optional<SnapshotName> snapshot;
   uint64_t size = 0;
   std::string format = "raw";
   qcow2::CreateOptions options;
@@ -212,9 +222,33 @@ bool read_create_options(const ToolArguments& arguments, Request& request) {
   return true;
 }
 
+// What is told by keys goes before what is told by a text alone. False: it was said why.
+bool read_snapshot_name(const ToolArguments& arguments, Request& request) {
+  for (const ToolArguments::Use& use : arguments.options) {
+    if (use.name != "snapshot") continue;
+    if (!request.snapshot) request.snapshot.emplace();
+    if (!use.value.starts_with("snapshot.")) {
+      request.snapshot->either = use.value;
+      continue;
+    }
+    auto text = OptionText::parse(use.value);
+    if (!text) return refuse(text.error());
+    for (const std::string& warning : text->warnings()) report_warning("", warning);
+    request.snapshot->id = text->take("snapshot.id");
+    request.snapshot->name = text->take("snapshot.name");
+    if (!text->empty()) {
+      report_error("", fmt::format("Invalid parameter '{}'", text->items().front().first));
+      report_error("", fmt::format("Failed in parsing snapshot param '{}'", use.value));
+      return false;
+    }
+  }
+  return true;
+}
+
 // Nothing: it was said why.
 std::optional<Request> read_request(const ToolArguments& arguments) {
   Request request;
+  if (!read_snapshot_name(arguments, request)) return std::nullopt;
   auto output = read_tool_output(arguments);
   if (!output) return std::nullopt;
   request.json = *output;
@@ -231,15 +265,12 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
   if (arguments.names.size() > 1) return refused("At most one filename argument is allowed.");
   const std::string* format = arguments.value("format");
   if (arguments.names.empty()) {
-    if (arguments.has("image-opts") || format != nullptr || arguments.has("snapshot")) {
+    if (arguments.has("image-opts") || format != nullptr || request.snapshot) {
       return refused("--image-opts, -f, and -l require a filename argument.");
     }
     if (size == nullptr) return refused("Either --size N or one filename must be specified.");
   } else {
     if (size != nullptr) return refused("--size N cannot be used together with a filename.");
-    if (arguments.has("snapshot")) {
-      return refused("-l: the size of an internal snapshot cannot be measured by Blockbed");
-    }
     request.image = read_image_name(arguments);
     if (!request.image) return std::nullopt;
   }
@@ -249,6 +280,23 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
 }
 
 // --- measuring
+
+Task<Expected<void>> show_snapshot(Node& node, const SnapshotName& snapshot) {
+  auto* driver = dynamic_cast<qcow2::Qcow2Driver*>(&node.driver());
+  if (driver == nullptr) {
+    co_return fail(
+        fmt::format("Block format '{}' used by device '{}' does not support temporarily loading "
+                    "internal snapshots",
+                    node.driver().name(), node.device_name()));
+  }
+  if (snapshot.id || snapshot.name) {
+    co_return co_await driver->show_snapshot(snapshot.id, snapshot.name);
+  }
+  const auto& all = driver->image().snapshots();
+  const bool is_id = std::ranges::find(all, *snapshot.either, &qcow2::Snapshot::id) != all.end();
+  co_return is_id ? co_await driver->show_snapshot(snapshot.either, std::nullopt)
+                  : co_await driver->show_snapshot(std::nullopt, snapshot.either);
+}
 
 Task<Result<uint64_t>> data_of(Node& node, uint64_t cluster_size) {
   qcow2::DataCounter counter(cluster_size);
@@ -307,6 +355,41 @@ std::string report(const Answer& answer, bool json) {
   return text;
 }
 
+// Said what it is when it is not kToolOk.
+Task<int> measure_and_tell(ToolGraph& tool, const ToolArguments& arguments, Request& request,
+                           Node* source) {
+  if (request.snapshot) {
+    if (auto shown = co_await show_snapshot(*source, *request.snapshot); !shown) {
+      (void)refuse(Error(fmt::format("Failed to load snapshot: {}", shown.error().description)));
+      co_return kToolFailed;
+    }
+  }
+  const DriverEntry* entry = tool.graph().drivers().find(request.format);
+  if (entry == nullptr) {
+    report_error("", fmt::format("Unknown file format '{}'", request.format));
+    co_return kToolFailed;
+  }
+  if (request.format != "qcow2" && request.format != "raw") {
+    report_error(
+        "", fmt::format("Block driver '{}' does not support size measurement", request.format));
+    co_return kToolFailed;
+  }
+  if (!read_create_options(arguments, request)) co_return kToolFailed;
+  Expected<Answer> answer;
+  if (request.format == "qcow2") {
+    answer = co_await measure_qcow2(request, source);
+  } else {
+    const uint64_t size = source != nullptr ? source->length() : request.size;
+    answer->required = answer->fully_allocated = (size + kSector - 1) / kSector * kSector;
+  }
+  if (!answer) {
+    (void)refuse(answer.error());
+    co_return kToolFailed;
+  }
+  write_stdout(report(*answer, request.json));
+  co_return kToolOk;
+}
+
 Task<int> measure(ToolGraph& tool, const ToolArguments& arguments, Request& request) {
   NodeRef node;
   Backend backend(tool.graph(), "", {Permissions(Permission::kConsistentRead), Permissions::all()});
@@ -322,28 +405,7 @@ Task<int> measure(ToolGraph& tool, const ToolArguments& arguments, Request& requ
       co_return kToolFailed;
     }
   }
-  int status = kToolFailed;
-  const DriverEntry* entry = tool.graph().drivers().find(request.format);
-  if (entry == nullptr) {
-    report_error("", fmt::format("Unknown file format '{}'", request.format));
-  } else if (request.format != "qcow2" && request.format != "raw") {
-    report_error(
-        "", fmt::format("Block driver '{}' does not support size measurement", request.format));
-  } else if (read_create_options(arguments, request)) {
-    Expected<Answer> answer;
-    if (request.format == "qcow2") {
-      answer = co_await measure_qcow2(request, node.get());
-    } else {
-      const uint64_t size = node ? node->length() : request.size;
-      answer->required = answer->fully_allocated = (size + kSector - 1) / kSector * kSector;
-    }
-    if (answer) {
-      write_stdout(report(*answer, request.json));
-      status = kToolOk;
-    } else {
-      (void)refuse(answer.error());
-    }
-  }
+  const int status = co_await measure_and_tell(tool, arguments, request, node.get());
   if (node) co_await backend.remove();
   co_return status;
 }

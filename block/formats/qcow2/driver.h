@@ -68,6 +68,10 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   Task<Expected<void>> remove(std::string id) override;
   Task<Result<void>> write_vm_state(uint64_t position, IoVector buffers) override;
   Task<Result<void>> read_vm_state(uint64_t position, IoVector buffers) override;
+  // The disk reads as it was in the snapshot of this id and this name, where they are given. Only
+  // of an image that was opened for reading.
+  Task<Expected<void>> show_snapshot(std::optional<std::string> id,
+                                     std::optional<std::string> name);
 
   Task<Expected<void>> prepare_writing() override;
   Task<Expected<void>> finish_writing() override;

@@ -72,6 +72,17 @@ Task<Expected<void>> Qcow2Driver::remove(std::string id) {
   co_return co_await image_->delete_snapshot(*at);
 }
 
+Task<Expected<void>> Qcow2Driver::show_snapshot(std::optional<std::string> id,
+                                                std::optional<std::string> name) {
+  if (node().writable()) co_return fail("Device is not readonly");
+  const std::vector<Snapshot>& all = image_->snapshots();
+  const auto found = std::ranges::find_if(all, [&](const Snapshot& snapshot) {
+    return (!id || snapshot.id == *id) && (!name || snapshot.name == *name);
+  });
+  if (found == all.end()) co_return fail("Can't find snapshot");
+  co_return co_await image_->show_snapshot(static_cast<std::size_t>(found - all.begin()));
+}
+
 Task<Result<void>> Qcow2Driver::write_vm_state(uint64_t position, IoVector buffers) {
   if (!node().writable()) co_return io_error(EPERM);
   co_return co_await image_->write_vm_state(position, std::move(buffers));

@@ -81,6 +81,9 @@ class Image {
   Task<Expected<void>> apply_snapshot(std::size_t index);
   // The same holds for an error that comes when it is gone.
   Task<Expected<void>> delete_snapshot(std::size_t index);
+  // What is read from now on is the snapshot, at the length of the disk. Nothing was written, nor
+  // ever is.
+  Task<Expected<void>> show_snapshot(std::size_t index);
   // The VM state lies behind the disk's end; `position` counts from its start. It is any number of
   // bytes; what was never written reads as zeroes.
   Task<Result<void>> write_vm_state(uint64_t position, IoVector buffers);

@@ -210,6 +210,11 @@ class Metadata {
   // frees what is old, and calls protect_tables().
   Task<Result<void>> switch_tables(TableSwitch next);
   bool header_unsure() const { return header_unsure_; }
+  // Other tables to read by, in an image that is not written to.
+  void show_tables(uint64_t l1_offset, std::vector<uint64_t> l1) {
+    BB_ASSERT(!ready_for_writing_);
+    l1_.adopt(l1_offset, std::move(l1));
+  }
   // The clusters of the active tables are known to the overlap checks, all others are forgotten.
   void protect_tables() { fill_overlap_map(); }
   // One reference less, at once: nothing on the disk refers to them by it any more. Clusters that

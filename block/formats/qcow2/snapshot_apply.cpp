@@ -257,6 +257,16 @@ Task<Expected<void>> Image::delete_snapshot(std::size_t index) {
   co_return Expected<void>();
 }
 
+Task<Expected<void>> Image::show_snapshot(std::size_t index) {
+  BB_ASSERT(index < snapshots().size() && !writing_);
+  const Snapshot& snapshot = snapshots()[index];
+  BB_CO_TRY(check_l1(geometry(), snapshot));
+  auto l1 = co_await read_l1(metadata_, snapshot);
+  if (!l1) co_return fail("Failed to read l1 table for snapshot");
+  metadata_.show_tables(snapshot.l1_offset, std::move(*l1));
+  co_return Expected<void>();
+}
+
 // --- VM state
 
 uint64_t Image::vm_state_offset() const {
