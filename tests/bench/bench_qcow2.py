@@ -97,6 +97,7 @@ def compress(contestant: Contestant, directory: Path) -> dict[str, float]:
             label = f"compressed backup of 64 MiB, {kind}"
             result[f"{label} (s)"] = time.perf_counter() - begin
             result[f"{label}: server CPU (s)"] = run.cpu_seconds()
+            result[f"{label}: most memory (MiB)"] = run.peak_mib()
         with exported(contestant, directory, "qcow2", target, writable=False) as (run, socket):
             label = f"sequential read of 64k compressed, {kind}, depth 8"
             result |= cost(run, label, socket, "read", 8, "--size=64m", block="64k")
@@ -195,6 +196,7 @@ def snapshot(contestant: Contestant, directory: Path) -> dict[str, float]:
         run.qmp.execute("blockdev-snapshot-delete-internal-sync", {"device": "disk", "name": "first"})
         result["... and its deletion (ms)"] = (time.perf_counter() - begin) * 1e3
         result["... server CPU of the three (ms)"] = run.cpu_seconds() * 1e3
+        result["... most memory (MiB)"] = run.peak_mib()
     image.unlink()
     return result
 

@@ -64,6 +64,12 @@ class Run:
                 return int(line.split()[1]) / 1024
         raise RuntimeError("no Pss")
 
+    def peak_mib(self) -> float:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError("no VmHWM")
+
     def close(self) -> None:
         self.qmp.execute("quit")
         self.qmp.close()
