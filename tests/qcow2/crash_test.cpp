@@ -92,6 +92,8 @@ struct Workload {
   int operations = 24;
   int parallel = 3;
   bool grow = false;
+  // discard-no-unref
+  bool keeps_clusters = false;
   // To half its size, and back.
   bool shrink = false;
   // The longest write, in clusters.
@@ -131,6 +133,7 @@ class Run {
     options.l2_pieces = workload_.pieces;
     options.refcount_pieces = workload_.pieces;
     options.discard_request = true;
+    options.discard_no_unref = workload_.keeps_clusters;
     options.reuse_bytes = workload_.reuse_clusters * workload_.create.cluster_size;
     auto opened = co_await open_image(env_, "disk", options);
     EXPECT_TRUE(opened);
@@ -382,6 +385,17 @@ TEST(Qcow2Crash, FreedClustersAreUsedAgain) {
     w.operations = 40;
     w.reuse_clusters = 1;
     w.pieces = 16;
+    visit(seed, w, 2);
+  });
+}
+
+// discard-no-unref: written again in place, before and after the discard reached the file.
+TEST(Qcow2Crash, DiscardedClustersStay) {
+  sim::for_each_seed(10, [](uint64_t seed) {
+    Workload w = small(seed % 2 == 0 ? 512 : 2048);
+    w.create.size = 12 * w.create.cluster_size;
+    w.operations = 40;
+    w.keeps_clusters = true;
     visit(seed, w, 2);
   });
 }

@@ -152,7 +152,7 @@ bool Metadata::should_reuse(uint64_t end, uint64_t clusters) const {
   uint64_t ready = 0;
   for (const PendingFree& free : pending_) {
     if (free.when > oldest) break;
-    if (free.of != FreeOf::kExternal) ready += free.bytes;
+    if (free.of != FreeOf::kPlace) ready += free.bytes;
     if (ready >= wanted) return true;
   }
   return false;
@@ -350,7 +350,7 @@ Task<Result<void>> Metadata::give_back(uint64_t host, uint64_t bytes) {
 }
 
 void Metadata::push_pending(const PendingFree& free) {
-  if (free.of != FreeOf::kExternal) pending_bytes_ += free.bytes;
+  if (free.of != FreeOf::kPlace) pending_bytes_ += free.bytes;
   pending_.push_back(free);
 }
 
@@ -362,18 +362,18 @@ void Metadata::free_later(uint64_t host, uint64_t bytes, FreeReason reason, Free
     if (last.when == clock_ && last.reason == reason && last.of == of &&
         last.host + last.bytes == host && g_.in_cluster(host) == 0) {
       last.bytes += bytes;
-      if (of != FreeOf::kExternal) pending_bytes_ += bytes;
+      if (of != FreeOf::kPlace) pending_bytes_ += bytes;
       return;
     }
   }
   push_pending(PendingFree{host, bytes, clock_, reason, of});
 }
 
-void Metadata::keep_external(uint64_t begin, uint64_t end) {
+void Metadata::keep_place(uint64_t begin, uint64_t end) {
   for (std::size_t i = 0; i < pending_.size(); ++i) {
     PendingFree& free = pending_[i];
     const uint64_t free_end = free.host + free.bytes;
-    if (free.of != FreeOf::kExternal || free_end <= begin || end <= free.host) continue;
+    if (free.of != FreeOf::kPlace || free_end <= begin || end <= free.host) continue;
     PendingFree behind = free;
     free.bytes = free.host < begin ? begin - free.host : 0;
     if (free_end <= end) continue;
@@ -382,6 +382,11 @@ void Metadata::keep_external(uint64_t begin, uint64_t end) {
     pending_.insert(pending_.begin() + static_cast<std::ptrdiff_t>(i) + 1, behind);
   }
   std::erase_if(pending_, [](const PendingFree& free) { return free.bytes == 0; });
+}
+
+void Metadata::discard_place_later(uint64_t host) {
+  if (!discards(FreeReason::kRequest)) return;
+  free_later(host, g_.cluster_size, FreeReason::kRequest, FreeOf::kPlace);
 }
 
 void Metadata::free_entry_later(uint64_t entry, FreeReason reason) {
@@ -394,7 +399,7 @@ void Metadata::free_entry_later(uint64_t entry, FreeReason reason) {
   }
   const uint64_t host = entry & kOffsetMask;
   if (g_.external_data) {
-    if ((entry & kEntryCopied) != 0) free_later(host, g_.cluster_size, reason, FreeOf::kExternal);
+    if ((entry & kEntryCopied) != 0) free_later(host, g_.cluster_size, reason, FreeOf::kPlace);
   } else if (host != 0) {
     free_later(host, g_.cluster_size, reason);
   }

@@ -165,6 +165,8 @@ class Image {
   // Whole clusters.
   Task<Result<void>> change_clusters(uint64_t begin, uint64_t end, Change change);
   std::optional<L2Entry> changed_entry(L2Entry old, const ClusterState& state, Change change) const;
+  // The disk keeps its cluster although nothing of it is data any more (discard-no-unref).
+  bool keeps_cluster(const ClusterState& state, Change change) const;
   // Within one cluster, extended entries only. ENOTSUP: compressed.
   Task<Result<void>> zero_subclusters(uint64_t begin, uint64_t end);
   // An end of a zero request that covers only a part of a (sub)cluster.

@@ -62,6 +62,8 @@ struct MetadataOptions {
   bool discard_request = false;
   bool discard_snapshot = true;
   bool discard_other = false;
+  // discard-no-unref: clusters that are discarded or zeroed stay where they are, for later writes.
+  bool discard_no_unref = false;
   uint32_t overlap_checks = overlap::kCached;
   // cache-clean-interval in seconds, 0 for never (cache_cleaner.h).
   uint32_t cache_clean_seconds = 0;
@@ -155,13 +157,17 @@ class Metadata {
   Task<Result<uint64_t>> allocate_bytes(uint64_t bytes);
   // Clusters that nothing ever referred to.
   Task<Result<void>> give_back(uint64_t host, uint64_t bytes);
-  enum class FreeOf : uint8_t { kData, kTable, kExternal };
+  // kPlace: what is there is of no use, but the place stays what it was for. It may be discarded;
+  // there is no count that falls.
+  enum class FreeOf : uint8_t { kData, kTable, kPlace };
   void free_later(uint64_t host, uint64_t bytes, FreeReason reason, FreeOf of = FreeOf::kData);
-  // [begin, end) of the external data file, whole clusters, is about to be used again: what was to
-  // be discarded there is not. Nothing else keeps it apart, since each cluster has but one place.
-  void keep_external(uint64_t begin, uint64_t end);
+  // [begin, end) of where guest data lives, whole clusters, is about to be used again: what was to
+  // be discarded there is not. Nothing else keeps it apart where a cluster stays in its place.
+  void keep_place(uint64_t begin, uint64_t end);
   // The cluster(s) that an L2 entry refers to: standard, preallocated or compressed.
   void free_entry_later(uint64_t entry, FreeReason reason);
+  // The cluster of an entry that a request left without data, and that the entry keeps.
+  void discard_place_later(uint64_t host);
   Task<Result<uint64_t>> refcount(uint64_t cluster);
   // Adds `delta` to the counts of the clusters that [host, host + bytes) touches.
   Task<Result<void>> add_refcounts(uint64_t host, uint64_t bytes, int delta);

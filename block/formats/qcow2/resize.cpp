@@ -197,7 +197,7 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
         co_return reached;
       }
     } else {
-      metadata_.keep_external(at, run_end);
+      metadata_.keep_place(at, run_end);
     }
     piece = co_await metadata_.writable_piece(at);
     if (!piece) co_return io_error(piece.error());

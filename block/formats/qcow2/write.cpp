@@ -125,11 +125,15 @@ Task<Result<void>> Image::plan_write(uint64_t guest, uint64_t length, WritePlan&
   plan.tail = CowPart{end, align_up(end, run.tail_unit), false};
   plan.head.zero = reads_zero(run.head_kind, plan.head.begin);
   plan.tail.zero = reads_zero(run.tail_kind, plan.tail.begin);
-  if (run.kind == WriteKind::kReuse) co_return Result<void>();
+  if (run.kind == WriteKind::kReuse) {
+    metadata_.keep_place(g.cluster_start(run.host),
+                         align_up(run.host + run.length, g.cluster_size));
+    co_return Result<void>();
+  }
 
   if (g.external_data) {
     plan.host = guest;
-    metadata_.keep_external(g.cluster_start(guest), align_up(end, g.cluster_size));
+    metadata_.keep_place(g.cluster_start(guest), align_up(end, g.cluster_size));
     co_return Result<void>();
   }
   const uint64_t first = g.cluster_start(guest);

@@ -71,11 +71,11 @@ Task<Result<void>> Metadata::apply_frees() {
                                    pending_.begin() + static_cast<std::ptrdiff_t>(ready));
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(ready));
     for (const PendingFree& free : frees) {
-      if (free.of != FreeOf::kExternal) pending_bytes_ -= free.bytes;
+      if (free.of != FreeOf::kPlace) pending_bytes_ -= free.bytes;
     }
     for (const PendingFree& free : frees) {
       std::vector<HostRange> unused;
-      if (free.of == FreeOf::kExternal) {
+      if (free.of == FreeOf::kPlace) {
         unused.push_back(HostRange{free.host, free.bytes});
       } else {
         if (free.of == FreeOf::kTable) l2_cache_.drop(free.host, free.bytes);
@@ -87,7 +87,7 @@ Task<Result<void>> Metadata::apply_frees() {
         for (const HostRange& range : unused) freed_bytes_ += range.bytes;
       }
       if (!discards(free.reason)) continue;
-      Storage& where = free.of == FreeOf::kExternal ? data() : file_;
+      Storage& where = free.of == FreeOf::kPlace ? data() : file_;
       // Giving space back is a wish: a file that cannot is no failure.
       for (const HostRange& range : unused) (void)co_await where.discard(range.host, range.bytes);
     }

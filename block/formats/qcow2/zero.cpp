@@ -127,6 +127,12 @@ Task<Result<void>> Image::make_empty() {
   co_return co_await change_clusters(0, end, Change::kRemove);
 }
 
+bool Image::keeps_cluster(const ClusterState& state, Change change) const {
+  // What a snapshot shares is no place to write to.
+  return metadata_.options().discard_no_unref && state.has_host && state.copied &&
+         (change == Change::kDiscard || change == Change::kZeroUnmap);
+}
+
 std::optional<L2Entry> Image::changed_entry(L2Entry old, const ClusterState& state,
                                             Change change) const {
   const Geometry& g = geometry();
@@ -142,14 +148,16 @@ std::optional<L2Entry> Image::changed_entry(L2Entry old, const ClusterState& sta
           old.bitmap == 0) {
         return std::nullopt;
       }
+      if (keeps_cluster(state, change)) entry.value = old.value;
       if (g.version >= 3) {
         (g.extended_l2 ? entry.bitmap : entry.value) =
-            g.extended_l2 ? kAllSubclustersZero : kEntryZero;
+            g.extended_l2 ? kAllSubclustersZero : entry.value | kEntryZero;
       }
       break;
     case Change::kZero:
     case Change::kZeroUnmap: {
-      const bool unmap = compressed || (change == Change::kZeroUnmap && state.has_host);
+      const bool unmap = compressed || (change == Change::kZeroUnmap && state.has_host &&
+                                        !keeps_cluster(state, change));
       entry.value = unmap ? 0 : old.value;
       if (g.extended_l2) {
         entry.bitmap = kAllSubclustersZero;
@@ -198,7 +206,12 @@ Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change c
       store_entry(g, (*piece)->data(), index, *entry);
       metadata_.piece_changed(**piece, false);
       changed = true;
-      if (!dropped) continue;
+      if (!dropped) {
+        if (keeps_cluster(state, change)) {
+          metadata_.discard_place_later(old.value & kOffsetMask);
+        }
+        continue;
+      }
       if (state.kind != Kind::kCompressed && g.in_cluster(old.value & kOffsetMask) != 0) {
         // Its count cannot be told; it leaks. Reporting may suspend: the piece is looked up again.
         (void)co_await metadata_.report(Corruption{
