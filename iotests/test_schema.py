@@ -17,7 +17,7 @@ for case in negative_cases():
 UNIMPLEMENTED = set("""
     add-fd block-dirty-bitmap-add block-dirty-bitmap-clear block-dirty-bitmap-disable
     block-dirty-bitmap-enable block-dirty-bitmap-merge block-dirty-bitmap-remove block-latency-histogram-set
-    block-set-write-threshold block-stream block_set_io_throttle blockdev-change-medium blockdev-close-tray
+    block-set-write-threshold block-stream blockdev-change-medium blockdev-close-tray
     blockdev-insert-medium blockdev-open-tray blockdev-remove-medium blockdev-reopen
     change-backing-file chardev-add
     chardev-change chardev-remove chardev-send-break eject inject-nmi migrate migrate-continue

@@ -2,6 +2,7 @@
 
 #include "block/filters/blkdebug.h"
 #include "block/filters/copy_before_write.h"
+#include "block/filters/throttle.h"
 #include "block/graph/graph.h"
 
 namespace blockbed {
@@ -22,6 +23,12 @@ void register_filters(DriverRegistry& registry) {
   blkdebug.parse_filename = Blkdebug::parse_filename;
   blkdebug.open = Blkdebug::open;
   registry.add(std::move(blkdebug));
+
+  DriverEntry throttle;
+  throttle.name = Throttle::kName;
+  throttle.is_filter = true;
+  throttle.open = Throttle::open;
+  registry.add(std::move(throttle));
 }
 
 }  // namespace blockbed

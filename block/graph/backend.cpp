@@ -28,6 +28,7 @@ Backend::Backend(Graph& graph, std::string name, PermissionPair permissions)
       name_(std::move(name)),
       edge_(*this, "root", ChildRole::kPrimary),
       wanted_(permissions),
+      accounting_(graph.guest_clock()),
       queued_(graph.executor()) {
   graph_.backends_.push_back(this);
 }
@@ -89,6 +90,7 @@ Task<Result<void>> Backend::read(uint64_t offset, IoVector buffers, RequestFlags
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
   BB_CO_TRY(check(offset, buffers.size()));
+  if (throttle_) co_await throttle_->admit(ThrottleDirection::kRead, buffers.size());
   co_return co_await node()->read(offset, std::move(buffers), flags);
 }
 
@@ -96,6 +98,7 @@ Task<Result<void>> Backend::write(uint64_t offset, IoVector buffers, RequestFlag
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
   BB_CO_TRY(check(offset, buffers.size()));
+  if (throttle_) co_await throttle_->admit(ThrottleDirection::kWrite, buffers.size());
   if (!write_cache_) flags.fua = true;
   co_return co_await edge_.write(offset, std::move(buffers), flags);
 }
@@ -104,6 +107,7 @@ Task<Result<void>> Backend::zero(uint64_t offset, uint64_t length, RequestFlags 
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
   BB_CO_TRY(check(offset, length));
+  if (throttle_) co_await throttle_->admit(ThrottleDirection::kWrite, length);
   if (!write_cache_) flags.fua = true;
   co_return co_await edge_.zero(offset, length, flags);
 }
@@ -129,6 +133,14 @@ Task<Expected<void>> Backend::truncate(uint64_t length, TruncateOptions options)
   co_return co_await edge_.truncate(length, options);
 }
 
+void Backend::set_throttle_group(std::shared_ptr<ThrottleGroup> group) {
+  if (group != nullptr && throttle_group() == group.get()) return;
+  throttle_.reset();
+  if (group == nullptr) return;
+  throttle_ = std::make_unique<ThrottleMember>(std::move(group));
+  if (quiesced()) throttle_->lift();
+}
+
 std::string Backend::describe_user() const {
   if (!description_.empty()) return description_;
   if (!name_.empty()) return fmt::format("block device '{}'", name_);
@@ -136,12 +148,15 @@ std::string Backend::describe_user() const {
 }
 
 void Backend::drained_begin(Edge&) {
-  if (quiesce_count_++ == 0 && user_ != nullptr) user_->drained_begin();
+  if (quiesce_count_++ > 0) return;
+  if (user_ != nullptr) user_->drained_begin();
+  if (throttle_) throttle_->lift();
 }
 
 void Backend::drained_end(Edge&) {
   BB_ASSERT(quiesce_count_ > 0);
   if (--quiesce_count_ > 0) return;
+  if (throttle_) throttle_->restore();
   if (user_ != nullptr) user_->drained_end();
   queued_.wake_all();
 }

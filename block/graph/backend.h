@@ -2,7 +2,8 @@
 // its node.
 //
 // Problem: users at the top need the same things: an edge with permissions, requests that wait
-// while the node is drained, error policies, accounting, a write cache that can be turned off.
+// while the node is drained, limits, error policies, accounting, a write cache that can be turned
+// off.
 //
 // Contract
 //  - A Backend has at most one node (a drive without medium has none; requests then fail with
@@ -11,6 +12,8 @@
 //  wait while drained unless the
 //    backend serves a drain itself (disable_request_queuing), and are counted so that drain waits
 //    for them.
+//  - In a throttle group, reads, writes and zeroes wait for their turn, but not while drained. A
+//  backend keeps its group when its node goes.
 //  - A named backend is a "device" to clients (-drive id=, drive_add). Others are anonymous.
 //  - It dies without node and with no request in flight.
 // Source of the rule: what QEMU calls BlockBackend, as visible in query-block and query-blockstats.
@@ -93,6 +96,10 @@ class Backend final : public EdgeParent {
 
   Accounting& accounting() { return accounting_; }
 
+  // Null: no limits. What waits in another group goes on at once.
+  void set_throttle_group(std::shared_ptr<ThrottleGroup> group);
+  const ThrottleGroup* throttle_group() const { return throttle_ ? &throttle_->group() : nullptr; }
+
   bool quiesced() const { return quiesce_count_ > 0; }
   uint64_t in_flight() const { return in_flight_; }
 
@@ -119,6 +126,7 @@ class Backend final : public EdgeParent {
   PermissionPair wanted_;
   BackendUser* user_ = nullptr;
   Accounting accounting_;
+  std::unique_ptr<ThrottleMember> throttle_;
   WaitQueue queued_;
   uint64_t in_flight_ = 0;
   int quiesce_count_ = 0;

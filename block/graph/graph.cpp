@@ -34,13 +34,12 @@ const DriverEntry* DriverRegistry::find(std::string_view name) const {
 
 Graph::Graph(Env& env, EventSink& events, DriverRegistry& drivers)
     : env_(env),
-      made_at_(env.now()),
+      guest_clock_(env),
+      throttle_groups_(guest_clock_, env.executor()),
       events_(events),
       drivers_(drivers),
       lock_(env.executor()),
       drain_waiters_(env.executor()) {}
-
-int64_t Graph::age_ns() const { return env_.now() - made_at_; }
 
 Graph::~Graph() { BB_ASSERT(nodes_.empty() && backends_.empty()); }
 
@@ -182,6 +181,7 @@ Task<void> Graph::close(Node& node) {
 Task<void> Graph::shutdown() {
   while (!monitor_nodes_.empty()) take_from_monitor(*monitor_nodes_.back());
   co_await close_unreferenced();
+  co_await guest_clock_.close();
 }
 
 Expected<void> Graph::may_open_named_by_image(const Node& image, std::string_view filename) const {

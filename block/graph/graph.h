@@ -24,7 +24,9 @@
 #include <vector>
 
 #include "block/graph/node.h"
+#include "block/graph/throttle_group.h"
 #include "block/runtime/gate.h"
+#include "block/runtime/guest_clock.h"
 #include "block/runtime/sync.h"
 #include "qmp/schema/error.h"
 
@@ -152,8 +154,9 @@ class Graph {
   ~Graph();
 
   Env& env() const { return env_; }
-  // How long this graph, and the program around it, has been there.
-  int64_t age_ns() const;
+  // Began when the graph, and the program around it, was made.
+  GuestClock& guest_clock() { return guest_clock_; }
+  ThrottleGroups& throttle_groups() { return throttle_groups_; }
   EventSink& events() const { return events_; }
   DriverRegistry& drivers() const { return drivers_; }
   Executor& executor() const;
@@ -264,7 +267,8 @@ class Graph {
   Task<void> close(Node& node);
 
   Env& env_;
-  const int64_t made_at_;
+  GuestClock guest_clock_;
+  ThrottleGroups throttle_groups_;
   EventSink& events_;
   DriverRegistry& drivers_;
   Mutex lock_;

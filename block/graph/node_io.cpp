@@ -265,10 +265,11 @@ Task<Result<void>> Node::write_compressed(uint64_t offset, IoVector buffers, Req
 
 void Node::written(uint64_t offset, uint64_t length, bool succeeded) {
   ++write_generation_;
+  if (length == 0) return;
   const uint64_t end = offset + length;
-  if (!succeeded || length == 0) return;
+  // A write that failed may have come that far.
   highest_written_offset_ = std::max(highest_written_offset_, end);
-  if (end > length_) {
+  if (succeeded && end > length_) {
     length_ = end;
     notify_resized();
   }

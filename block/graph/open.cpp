@@ -101,6 +101,18 @@ InheritedOptions inherited_from(const NodeFlags& above, ChildRoles roles) {
   return result;
 }
 
+// What the user gave beside a name wins over what the name says, option by option.
+void merge(json::Object& options, const json::Object& given) {
+  for (const auto& [key, value] : given) {
+    json::Value* named = options.find(key);
+    if (named != nullptr && named->is_object() && value.is_object()) {
+      merge(named->as_object(), value.as_object());
+    } else {
+      options.set(key, value);
+    }
+  }
+}
+
 Error backing_failure(Error error) {
   error.description.insert(0, "Could not open backing file: ");
   return error;
@@ -320,6 +332,8 @@ Task<Expected<void>> Graph::open_driver(OpenContext& context, const DriverEntry&
   auto driver = co_await entry.open(context, typed);
   if (!driver) co_return fail(std::move(driver).error());
   node.driver_ = std::move(*driver);
+  // A child that is drained has made the node so, before there was somebody to tell.
+  if (node.quiesced()) node.driver_->drained_begin();
   node.debug_listener_ = node.driver_->debug_listener();
   node.refresh_limits();
   auto length = co_await node.refresh_length();
@@ -423,7 +437,7 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
   // A format over storage: the storage's options are those of the name and those given as file.*.
   json::Object storage = std::move(storage_options->options);
   if (const json::Value* given = options.find("file"); given != nullptr && given->is_object()) {
-    for (const auto& [key, value] : given->as_object()) storage.set(key, value);
+    merge(storage, given->as_object());
   }
   co_await choose_file_driver(storage);
   if (entry != nullptr) {

@@ -36,6 +36,57 @@ bool holds_data(ChildRoles roles) {
          roles.has(ChildRole::kFiltered);
 }
 
+schema::BlockDeviceTimedStats timed_stats_of(Accounting::Interval& interval, int64_t now) {
+  const auto latencies = [&](AccountedKind kind) {
+    return interval.kinds[static_cast<std::size_t>(kind)].report(now);
+  };
+  const TimedStatistics::Latencies read = latencies(AccountedKind::kRead);
+  const TimedStatistics::Latencies write = latencies(AccountedKind::kWrite);
+  const TimedStatistics::Latencies flush = latencies(AccountedKind::kFlush);
+  schema::BlockDeviceTimedStats stats;
+  stats.interval_length = interval.seconds;
+  stats.min_rd_latency_ns = read.shortest;
+  stats.max_rd_latency_ns = read.longest;
+  stats.avg_rd_latency_ns = read.average;
+  stats.min_wr_latency_ns = write.shortest;
+  stats.max_wr_latency_ns = write.longest;
+  stats.avg_wr_latency_ns = write.average;
+  stats.min_flush_latency_ns = flush.shortest;
+  stats.max_flush_latency_ns = flush.longest;
+  stats.avg_flush_latency_ns = flush.average;
+  stats.avg_rd_queue_depth = read.queue_depth;
+  stats.avg_wr_queue_depth = write.queue_depth;
+  return stats;
+}
+
+void report_throttling(const ThrottleGroup& group, schema::BlockDeviceInfo& info) {
+  using L = ThrottleLimits;
+  const ThrottleLimits& limits = group.limits();
+  info.group = group.name();
+  if (limits.iops_size != 0) info.iops_size = static_cast<int64_t>(limits.iops_size);
+  struct Field {
+    L::Bucket bucket;
+    int64_t& rate;
+    std::optional<int64_t>& maximum;
+    std::optional<int64_t>& length;
+  };
+  const Field fields[] = {
+      {L::kBpsTotal, info.bps, info.bps_max, info.bps_max_length},
+      {L::kBpsRead, info.bps_rd, info.bps_rd_max, info.bps_rd_max_length},
+      {L::kBpsWrite, info.bps_wr, info.bps_wr_max, info.bps_wr_max_length},
+      {L::kIopsTotal, info.iops, info.iops_max, info.iops_max_length},
+      {L::kIopsRead, info.iops_rd, info.iops_rd_max, info.iops_rd_max_length},
+      {L::kIopsWrite, info.iops_wr, info.iops_wr_max, info.iops_wr_max_length},
+  };
+  for (const Field& field : fields) {
+    const ThrottleBucket& bucket = limits.buckets[field.bucket];
+    field.rate = bucket.average;
+    if (bucket.maximum == 0) continue;
+    field.maximum = bucket.maximum;
+    field.length = static_cast<int64_t>(bucket.burst_length);
+  }
+}
+
 bool stops_on_errors(const Backend& backend) {
   const auto stops = [](OnError policy) {
     return policy == OnError::kStop || policy == OnError::kEnospc;
@@ -138,6 +189,9 @@ Task<schema::BlockDeviceInfo> block_device_info(Node& node, const Backend* backe
   info.cache.writeback = backend == nullptr || backend->write_cache();
   info.cache.direct = node.flags().cache_direct;
   info.cache.no_flush = node.flags().cache_no_flush;
+  if (backend != nullptr && backend->throttle_group() != nullptr) {
+    report_throttling(*backend->throttle_group(), info);
+  }
   if (Node* backing = node.backing_node()) info.backing_file = backing->filename();
   info.detect_zeroes = detect_zeroes_of(node.flags().detect_zeroes);
 
@@ -247,8 +301,10 @@ schema::BlockStats root_stats(Backend& backend, const DeviceDirectory& devices) 
   out.unmap_total_time_ns = number(unmap.total_time_ns);
   out.account_invalid = accounting.account_invalid;
   out.account_failed = accounting.account_failed;
-  if (accounting.last_access_ns > 0)
-    out.idle_time_ns = backend.graph().env().now() - accounting.last_access_ns;
+  if (const int64_t idle = accounting.idle_ns(); idle >= 0) out.idle_time_ns = idle;
+  for (Accounting::Interval& interval : accounting.intervals()) {
+    out.timed_stats.push_back(timed_stats_of(interval, accounting.now()));
+  }
   return stats;
 }
 

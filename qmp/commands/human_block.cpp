@@ -86,6 +86,16 @@ std::string block_text(const schema::BlockInfo* info, const schema::BlockDeviceI
   if (inserted->detect_zeroes != schema::BlockdevDetectZeroesOptions::kOff) {
     text += fmt::format("    Detect zeroes:    {}\n", name(inserted->detect_zeroes));
   }
+  if (inserted->group) {
+    const schema::BlockDeviceInfo& i = *inserted;
+    text += fmt::format(
+        "    I/O throttling:   bps={} bps_rd={} bps_wr={} bps_max={} bps_rd_max={} bps_wr_max={} "
+        "iops={} iops_rd={} iops_wr={} iops_max={} iops_rd_max={} iops_wr_max={} iops_size={} "
+        "group={}\n",
+        i.bps, i.bps_rd, i.bps_wr, i.bps_max.value_or(0), i.bps_rd_max.value_or(0),
+        i.bps_wr_max.value_or(0), i.iops, i.iops_rd, i.iops_wr, i.iops_max.value_or(0),
+        i.iops_rd_max.value_or(0), i.iops_wr_max.value_or(0), i.iops_size.value_or(0), *i.group);
+  }
   if (verbose) {
     text += "\nImages:\n";
     const schema::ImageInfo* image = &inserted->image;

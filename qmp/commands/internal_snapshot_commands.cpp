@@ -64,7 +64,7 @@ class InternalSnapshotAction final : public Action {
     made_.name = arguments_.name;
     made_.seconds = now.seconds;
     made_.nanoseconds = now.microseconds * 1000;
-    made_.vm_clock_ns = static_cast<uint64_t>(context.graph.age_ns());
+    made_.vm_clock_ns = static_cast<uint64_t>(context.graph.guest_clock().now());
     if (auto done = co_await snapshots->create(made_); !done) {
       co_return fail(fmt::format("Failed to create snapshot '{}' on device '{}': {}",
                                  arguments_.name, device, strerror_text(done.error())));

@@ -7,6 +7,7 @@
 #include <array>
 
 #include "qmp/commands/option_text.h"
+#include "qmp/commands/throttle_properties.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/command_table.h"
 #include "qmp/monitor/human_command.h"
@@ -58,43 +59,6 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
-struct LimitField {
-  std::string_view name;
-  ThrottleSettings::Bucket bucket;
-};
-constexpr LimitField kLimitFields[] = {
-    {"bps-total", ThrottleSettings::kBpsTotal}, {"bps-read", ThrottleSettings::kBpsRead},
-    {"bps-write", ThrottleSettings::kBpsWrite}, {"iops-total", ThrottleSettings::kIopsTotal},
-    {"iops-read", ThrottleSettings::kIopsRead}, {"iops-write", ThrottleSettings::kIopsWrite},
-};
-
-// Members given replace those in force; the rest stays.
-void apply_limits(ThrottleSettings& settings, const json::Object& limits, std::string_view prefix) {
-  const auto number = [&](const std::string& name, int64_t& out) {
-    if (const json::Value* value = limits.find(name); value != nullptr && value->is_int64())
-      out = value->as_int64();
-  };
-  for (const LimitField& field : kLimitFields) {
-    ThrottleBucket& bucket = settings.buckets[field.bucket];
-    number(fmt::format("{}{}", prefix, field.name), bucket.average);
-    number(fmt::format("{}{}-max", prefix, field.name), bucket.maximum);
-    number(fmt::format("{}{}-max-length", prefix, field.name), bucket.burst_length);
-  }
-  number(fmt::format("{}iops-size", prefix), settings.iops_size);
-}
-
-json::Object limits_of(const ThrottleSettings& settings) {
-  json::Object limits;
-  for (const LimitField& field : kLimitFields) {
-    const ThrottleBucket& bucket = settings.buckets[field.bucket];
-    limits.set(field.name, bucket.average);
-    limits.set(fmt::format("{}-max", field.name), bucket.maximum);
-    limits.set(fmt::format("{}-max-length", field.name), bucket.burst_length);
-  }
-  limits.set("iops-size", settings.iops_size);
-  return limits;
-}
-
 constexpr std::pair<std::string_view, int64_t> kIothreadDefaults[] = {
     {"poll-max-ns", 32768}, {"poll-grow", 0},       {"poll-shrink", 0},
     {"aio-max-batch", 0},   {"thread-pool-min", 0}, {"thread-pool-max", 64},
@@ -128,32 +92,6 @@ QomNode describe_iothread(UserObject& object) {
   return node;
 }
 
-QomNode describe_throttle_group(UserObject& object) {
-  QomNode node{"throttle-group", {}, {}};
-  node.properties.push_back(
-      {"limits", "ThrottleLimits",
-       [&object]() -> Expected<json::Value> { return json::Value(limits_of(object.throttle)); },
-       [&object](const json::Value& value) -> Expected<void> {
-         auto typed = schema::from_json<schema::ThrottleLimits>(value);
-         if (!typed) return std::unexpected(std::move(typed).error());
-         ThrottleSettings changed = object.throttle;
-         apply_limits(changed, value.as_object(), "");
-         BB_TRY(check_throttle(changed));
-         object.throttle = changed;
-         return {};
-       }});
-  const json::Object limits = limits_of(object.throttle);
-  for (const auto& [name, value] : limits) {
-    node.properties.push_back({"x-" + name, "int",
-                               [&object, key = name]() -> Expected<json::Value> {
-                                 const json::Object now = limits_of(object.throttle);
-                                 return *now.find(key);
-                               },
-                               nullptr});
-  }
-  return node;
-}
-
 }  // namespace
 
 UserObject* ObjectStore::find(std::string_view id) {
@@ -174,16 +112,21 @@ Task<Expected<void>> ObjectStore::add(schema::ObjectOptions options) {
   if (const auto* secret = std::get_if<schema::SecretProperties>(&options.u)) {
     BB_CO_TRY(co_await load_secret(object, *secret));
   }
+  std::optional<ThrottleLimits> limits;
   if (options.qom_type == schema::ObjectType::kThrottleGroup) {
-    if (const json::Value* limits = object.properties().find("limits")) {
-      apply_limits(object.throttle, limits->as_object(), "");
-    }
-    apply_limits(object.throttle, object.properties(), "x-");
-    BB_CO_TRY(check_throttle(object.throttle));
+    auto checked = throttle_limits_of(object.properties());
+    if (!checked) co_return fail(std::move(checked).error());
+    limits = *checked;
   }
   if (find(options.id) != nullptr) {
     co_return fail(fmt::format(
         "attempt to add duplicate property '{}' to object (type 'container')", options.id));
+  }
+  if (limits) {
+    if (groups_.find(options.id) != nullptr)
+      co_return fail("A group with this name already exists");
+    object.throttle_group = groups_.find_or_make(options.id);
+    object.throttle_group->set_limits(*limits);
   }
   objects_.push_back(std::move(object));
   co_return Expected<void>();
@@ -253,7 +196,7 @@ void ObjectStore::describe(QomNode& root) {
     if (object.type() == "iothread") {
       node = describe_iothread(object);
     } else if (object.type() == "throttle-group") {
-      node = describe_throttle_group(object);
+      node = describe_throttle_group(object.throttle_group);
     } else {
       node.type = object.type();
     }

@@ -18,10 +18,10 @@
 #include <string_view>
 #include <vector>
 
+#include "block/graph/throttle_group.h"
 #include "block/runtime/env.h"
 #include "block/runtime/task.h"
 #include "qmp/commands/qom.h"
-#include "qmp/commands/throttle_limits.h"
 #include "qmp/schema/error.h"
 #include "schema/qom.h"
 
@@ -42,12 +42,12 @@ class UserObject {
   // Of a secret: the bytes, after decoding.
   const std::string& secret() const { return secret_; }
   void set_secret(std::string bytes) { secret_ = std::move(bytes); }
-  // Of a throttle-group.
-  ThrottleSettings throttle;
+  // Of a throttle-group: known to the graph by the same name.
+  std::shared_ptr<ThrottleGroup> throttle_group;
 
   void hold() { ++holders_; }
   void release() { --holders_; }
-  bool held() const { return holders_ > 0; }
+  bool held() const { return holders_ > 0 || (throttle_group && throttle_group->has_members()); }
 
  private:
   std::string id_;
@@ -59,7 +59,7 @@ class UserObject {
 
 class ObjectStore {
  public:
-  explicit ObjectStore(Env& env) : env_(env) {}
+  ObjectStore(Env& env, ThrottleGroups& groups) : env_(env), groups_(groups) {}
 
   Task<Expected<void>> add(schema::ObjectOptions options);
   Expected<void> remove(std::string_view id);
@@ -74,6 +74,7 @@ class ObjectStore {
   Task<Expected<void>> load_secret(UserObject& object, const schema::SecretProperties& properties);
 
   Env& env_;
+  ThrottleGroups& groups_;
   std::list<UserObject> objects_;
 };
 

@@ -531,7 +531,7 @@ Task<void> Runner::aio_read(Call& call) {
     pending->pattern = parsed.value;
   }
   if (a.has('i')) {
-    ++call.backend.accounting().of(AccountedKind::kRead).invalid;
+    call.backend.accounting().invalid(AccountedKind::kRead);
     print_("injecting invalid read request\n");
     co_return;
   }
@@ -549,11 +549,12 @@ Task<void> Runner::aio_read(Call& call) {
 Task<void> Runner::complete_read(std::unique_ptr<Pending> pending) {
   const int64_t begun = graph_.env().now();
   Accounting& accounting = pending->backend.accounting();
+  const int64_t accounted_from = accounting.begin();
   auto done = co_await pending->backend.read(pending->offset, pending->buffer.io());
   const int64_t ended = graph_.env().now();
   if (!done) {
     print_(fmt::format("readv failed: {}\n", strerror_text(done.error())));
-    accounting.failed(AccountedKind::kRead, begun, ended);
+    accounting.failed(AccountedKind::kRead, accounted_from);
     co_return;
   }
   const uint64_t count = pending->count;
@@ -563,7 +564,7 @@ Task<void> Runner::complete_read(std::unique_ptr<Pending> pending) {
     print_(fmt::format("Pattern verification failed at offset {}, {} bytes\n", pending->offset,
                        count));
   }
-  accounting.done(AccountedKind::kRead, count, begun, ended);
+  accounting.done(AccountedKind::kRead, count, accounted_from);
   if (pending->arguments.has('q')) co_return;
   if (pending->arguments.has('v'))
     print_(dump_text(pending->buffer.data(), pending->offset, count));
@@ -583,7 +584,7 @@ Task<void> Runner::aio_write(Call& call) {
     pending->pattern = parsed.value;
   }
   if (a.has('i')) {
-    ++call.backend.accounting().of(AccountedKind::kWrite).invalid;
+    call.backend.accounting().invalid(AccountedKind::kWrite);
     print_("injecting invalid write request\n");
     co_return;
   }
@@ -611,6 +612,7 @@ Task<void> Runner::aio_write(Call& call) {
 Task<void> Runner::complete_write(std::unique_ptr<Pending> pending) {
   const int64_t begun = graph_.env().now();
   Accounting& accounting = pending->backend.accounting();
+  const int64_t accounted_from = accounting.begin();
   RequestFlags flags;
   flags.fua = pending->arguments.has('f');
   flags.may_unmap = pending->arguments.has('u');
@@ -623,20 +625,20 @@ Task<void> Runner::complete_write(std::unique_ptr<Pending> pending) {
   const int64_t ended = graph_.env().now();
   if (!done) {
     print_(fmt::format("aio_write failed: {}\n", strerror_text(done.error())));
-    accounting.failed(AccountedKind::kWrite, begun, ended);
+    accounting.failed(AccountedKind::kWrite, accounted_from);
     co_return;
   }
-  accounting.done(AccountedKind::kWrite, pending->count, begun, ended);
+  accounting.done(AccountedKind::kWrite, pending->count, accounted_from);
   if (pending->arguments.has('q')) co_return;
   print_(report_text({"wrote", pending->offset, pending->count, pending->count, 1, ended - begun,
                       pending->arguments.has('C')}));
 }
 
 Task<void> Runner::aio_flush(Call& call) {
-  const int64_t begun = graph_.env().now();
+  const int64_t begun = call.backend.accounting().begin();
   DrainedSection drained = co_await drain_all(graph_);
   drained.end();
-  call.backend.accounting().done(AccountedKind::kFlush, 0, begun, graph_.env().now());
+  call.backend.accounting().done(AccountedKind::kFlush, 0, begun);
 }
 
 Task<void> Runner::flush(Call& call) {

@@ -6,8 +6,8 @@
 
 #include "block/formats/raw.h"
 #include "block/graph/filename.h"
+#include "block/graph/throttle_group.h"
 #include "block/runtime/env.h"
-#include "qmp/commands/throttle_limits.h"
 #include "qmp/schema/scalar_text.h"
 
 namespace blockbed {
@@ -74,28 +74,43 @@ constexpr CacheMode kCacheModes[] = {
     {"unsafe", false, false, true},    {"writethrough", true, false, false},
 };
 
-Expected<ThrottleSettings> take_throttle(OptionText& options) {
-  static constexpr std::pair<std::string_view, ThrottleSettings::Bucket> kBuckets[] = {
-      {"bps-total", ThrottleSettings::kBpsTotal}, {"bps-read", ThrottleSettings::kBpsRead},
-      {"bps-write", ThrottleSettings::kBpsWrite}, {"iops-total", ThrottleSettings::kIopsTotal},
-      {"iops-read", ThrottleSettings::kIopsRead}, {"iops-write", ThrottleSettings::kIopsWrite},
+Expected<ThrottleLimits> take_throttle(OptionText& options) {
+  static constexpr std::pair<std::string_view, ThrottleLimits::Bucket> kBuckets[] = {
+      {"bps-total", ThrottleLimits::kBpsTotal}, {"bps-read", ThrottleLimits::kBpsRead},
+      {"bps-write", ThrottleLimits::kBpsWrite}, {"iops-total", ThrottleLimits::kIopsTotal},
+      {"iops-read", ThrottleLimits::kIopsRead}, {"iops-write", ThrottleLimits::kIopsWrite},
   };
-  ThrottleSettings settings;
-  const auto number = [&](const std::string& key, int64_t& out) -> Expected<void> {
+  ThrottleLimits limits;
+  const auto number = [&](const std::string& key, auto& out) -> Expected<void> {
     auto value = options.take_number("throttling." + key);
     if (!value) return std::unexpected(std::move(value).error());
-    if (*value) out = static_cast<int64_t>(**value);
+    if (*value) out = static_cast<std::remove_cvref_t<decltype(out)>>(**value);
     return {};
   };
   for (const auto& [name, bucket] : kBuckets) {
-    BB_TRY(number(std::string(name), settings.buckets[bucket].average));
-    BB_TRY(number(fmt::format("{}-max", name), settings.buckets[bucket].maximum));
-    BB_TRY(number(fmt::format("{}-max-length", name), settings.buckets[bucket].burst_length));
+    BB_TRY(number(std::string(name), limits.buckets[bucket].average));
+    BB_TRY(number(fmt::format("{}-max", name), limits.buckets[bucket].maximum));
+    BB_TRY(number(fmt::format("{}-max-length", name), limits.buckets[bucket].burst_length));
   }
-  BB_TRY(number("iops-size", settings.iops_size));
-  (void)options.take("throttling.group");
-  BB_TRY(check_throttle(settings));
-  return settings;
+  BB_TRY(number("iops-size", limits.iops_size));
+  BB_TRY(check_throttle_limits(limits));
+  return limits;
+}
+
+Expected<std::vector<uint32_t>> take_intervals(OptionText& options) {
+  static constexpr std::string_view kPrefix = "stats-intervals.";
+  std::vector<uint32_t> intervals;
+  while (auto text = options.take(fmt::format("{}{}", kPrefix, intervals.size()))) {
+    const auto seconds = schema::parse_int64(*text);
+    if (!seconds || *seconds <= 0 || *seconds > int64_t{UINT32_MAX}) {
+      return fail(fmt::format("Invalid interval length: {}", *text));
+    }
+    intervals.push_back(static_cast<uint32_t>(*seconds));
+  }
+  for (const auto& [key, value] : options.items()) {
+    if (key.starts_with(kPrefix)) return fail(fmt::format("Invalid option {}", key));
+  }
+  return intervals;
 }
 
 // Where the walk through a tree of options for "file.unknown" ends: the driver of the node that the
@@ -311,8 +326,11 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
     *action = *parsed;
   }
 
-  auto throttle = take_throttle(options);
-  if (!throttle) co_return fail(std::move(throttle).error());
+  auto intervals = take_intervals(options);
+  if (!intervals) co_return fail(std::move(intervals).error());
+  auto limits = take_throttle(options);
+  if (!limits) co_return fail(std::move(limits).error());
+  const std::string group = options.take("throttling.group").value_or(*name);
   auto snapshot = options.take_switch("snapshot", false);
   if (!snapshot) co_return fail(std::move(snapshot).error());
   if (*snapshot) co_return fail("Temporary overlays (snapshot=on) are not implemented by Blockbed");
@@ -344,6 +362,7 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   if (on_read) drive.backend->on_read_error = *on_read;
   drive.backend->accounting().account_invalid = *account_invalid;
   drive.backend->accounting().account_failed = *account_failed;
+  for (const uint32_t seconds : *intervals) drive.backend->accounting().add_interval(seconds);
 
   const bool is_empty = (!file || file->empty()) && options.empty();
   if (!is_empty) {
@@ -356,6 +375,11 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
       co_await graph_.close_unreferenced();
       co_return fail(std::move(opened).error());
     }
+  }
+  if (limits->enabled()) {
+    const auto shared = graph_.throttle_groups().find_or_make(group);
+    drive.backend->set_throttle_group(shared);
+    shared->set_limits(*limits);
   }
   drives_.push_back(std::move(drive));
   co_return &drives_.back();

@@ -8,8 +8,8 @@
 
 namespace blockbed::server {
 
-QtestServer::QtestServer(Executor& executor, std::unique_ptr<Endpoint> endpoint)
-    : endpoint_(std::move(endpoint)), gate_(executor) {}
+QtestServer::QtestServer(Executor& executor, GuestClock& clock, std::unique_ptr<Endpoint> endpoint)
+    : clock_(clock), endpoint_(std::move(endpoint)), gate_(executor) {}
 
 void QtestServer::start() { gate_.spawn(serve()); }
 
@@ -26,14 +26,17 @@ std::string QtestServer::answer(std::string_view line) {
   const std::string argument(space == std::string_view::npos ? std::string_view()
                                                              : line.substr(space + 1));
   if (word == "clock_step" || word == "clock_set") {
+    int64_t target = clock_.next_alarm(clock_.now());
     if (!argument.empty()) {
       const auto number = schema::parse_int64(argument);
-      if (!number || *number < 0) return fmt::format("FAIL Invalid time '{}'\n", argument);
-      const int64_t base = word == "clock_step" ? clock_ns_ : 0;
-      if (*number > INT64_MAX - base) return fmt::format("FAIL Invalid time '{}'\n", argument);
-      clock_ns_ = base + *number;
+      const int64_t base = word == "clock_step" ? clock_.now() : 0;
+      if (!number || *number < 0 || *number > INT64_MAX - base) {
+        return fmt::format("FAIL Invalid time '{}'\n", argument);
+      }
+      target = base + *number;
     }
-    return fmt::format("OK {}\n", clock_ns_);
+    if (clock_.held()) clock_.step_to(target);
+    return fmt::format("OK {}\n", clock_.now());
   }
   if (word == "endianness") return "OK little\n";
   return fmt::format("FAIL Unknown command '{}'\n", word);

@@ -1,9 +1,10 @@
 // The test socket: the line protocol by which test harnesses drive virtual time.
 //
-// Contract: `clock_step [NS]` and `clock_set NS` answer `OK TIME` with the virtual clock after the
-// move (without NS: to where it is); `endianness` answers `OK little`; every other line answers
-// `FAIL Unknown command 'WORD'`. One client. The clock is this protocol's own: nothing else reads
-// it yet. Threading: engine thread.
+// Contract: the clock is the guest clock (guest_clock.h), by which disks are throttled and
+// accounted. `clock_step [NS]` and `clock_set NS` move it and answer `OK TIME` with its time after
+// that; without NS it goes to its next alarm, or stays. When a person's clock runs (another
+// accelerator than qtest), they say its time and move nothing. `endianness` answers `OK little`;
+// every other line answers `FAIL Unknown command 'WORD'`. One client. Threading: engine thread.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <string_view>
 
 #include "block/runtime/gate.h"
+#include "block/runtime/guest_clock.h"
 #include "block/runtime/stream.h"
 #include "qmp/monitor/endpoint.h"
 
@@ -19,7 +21,7 @@ namespace blockbed::server {
 
 class QtestServer {
  public:
-  QtestServer(Executor& executor, std::unique_ptr<Endpoint> endpoint);
+  QtestServer(Executor& executor, GuestClock& clock, std::unique_ptr<Endpoint> endpoint);
   void start();
   Task<void> stop();
 
@@ -31,10 +33,10 @@ class QtestServer {
 
   Task<void> serve();
 
+  GuestClock& clock_;
   std::unique_ptr<Endpoint> endpoint_;
   std::unique_ptr<Stream> stream_;
   Gate gate_;
-  int64_t clock_ns_ = 0;
 };
 
 }  // namespace blockbed::server

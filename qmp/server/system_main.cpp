@@ -246,7 +246,8 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
   }
   if (auto claimed = engine.chardevs().claim(id); !claimed)
     co_return failure(options.qtest->location, full_text(claimed.error()));
-  co_return std::make_unique<QtestServer>(engine.env().executor(), engine.chardevs().take(id));
+  co_return std::make_unique<QtestServer>(engine.env().executor(), engine.graph().guest_clock(),
+                                          engine.chardevs().take(id));
 }
 
 Task<StartResult> open_backends(Engine& engine, const SystemOptions& options) {

@@ -16,6 +16,7 @@ import bench_backup  # noqa: F401  (each registers its benchmarks)
 import bench_monitor  # noqa: F401
 import bench_nbd  # noqa: F401
 import bench_qcow2  # noqa: F401
+import bench_throttle  # noqa: F401
 from contest import BENCHMARKS, Contestant, median_of
 
 

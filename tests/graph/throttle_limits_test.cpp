@@ -1,14 +1,14 @@
-#include "qmp/commands/throttle_limits.h"
+#include "block/graph/throttle_limits.h"
 
 #include <gtest/gtest.h>
 
 namespace blockbed {
 namespace {
 
-using S = ThrottleSettings;
+using S = ThrottleLimits;
 
 std::string complaint(const S& settings) {
-  auto checked = check_throttle(settings);
+  auto checked = check_throttle_limits(settings);
   return checked ? "" : checked.error().description;
 }
 
@@ -44,6 +44,8 @@ TEST(ThrottleLimits, BurstsNeedARate) {
   EXPECT_EQ(complaint(settings), "burst length set without burst rate");
   settings.buckets[S::kBpsRead].burst_length = 0;
   EXPECT_EQ(complaint(settings), "the burst length cannot be 0");
+  settings.buckets[S::kBpsRead] = {1, 1, UINT64_MAX};
+  EXPECT_EQ(complaint(settings), "burst length too high for this burst rate");
   settings.buckets[S::kBpsRead] = {kMaxThrottleValue, kMaxThrottleValue, 2};
   EXPECT_EQ(complaint(settings), "burst length too high for this burst rate");
 }

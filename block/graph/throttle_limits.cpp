@@ -1,4 +1,4 @@
-#include "qmp/commands/throttle_limits.h"
+#include "block/graph/throttle_limits.h"
 
 #include <fmt/format.h>
 
@@ -6,14 +6,14 @@
 
 namespace blockbed {
 
-bool ThrottleSettings::enabled() const {
+bool ThrottleLimits::enabled() const {
   return std::ranges::any_of(buckets,
                              [](const ThrottleBucket& bucket) { return bucket.average > 0; });
 }
 
-Expected<void> check_throttle(const ThrottleSettings& settings) {
-  using S = ThrottleSettings;
-  const auto& b = settings.buckets;
+Expected<void> check_throttle_limits(const ThrottleLimits& limits) {
+  using S = ThrottleLimits;
+  const auto& b = limits.buckets;
   const auto conflict = [&](int total, int read, int write) {
     return (b[total].average != 0 && (b[read].average != 0 || b[write].average != 0)) ||
            (b[total].maximum != 0 && (b[read].maximum != 0 || b[write].maximum != 0));
@@ -22,7 +22,7 @@ Expected<void> check_throttle(const ThrottleSettings& settings) {
       conflict(S::kIopsTotal, S::kIopsRead, S::kIopsWrite)) {
     return fail("bps/iops/max total values and read/write values cannot be used at the same time");
   }
-  if (settings.iops_size != 0 && b[S::kIopsTotal].average == 0 && b[S::kIopsRead].average == 0 &&
+  if (limits.iops_size != 0 && b[S::kIopsTotal].average == 0 && b[S::kIopsRead].average == 0 &&
       b[S::kIopsWrite].average == 0) {
     return fail("iops size requires an iops value to be set");
   }
@@ -34,7 +34,8 @@ Expected<void> check_throttle(const ThrottleSettings& settings) {
     if (bucket.burst_length == 0) return fail("the burst length cannot be 0");
     if (bucket.burst_length > 1 && bucket.maximum == 0)
       return fail("burst length set without burst rate");
-    if (bucket.maximum != 0 && bucket.burst_length > kMaxThrottleValue / bucket.maximum) {
+    if (bucket.maximum != 0 &&
+        bucket.burst_length > static_cast<uint64_t>(kMaxThrottleValue / bucket.maximum)) {
       return fail("burst length too high for this burst rate");
     }
     if (bucket.maximum != 0 && bucket.average == 0) {
