@@ -83,7 +83,7 @@ class Blkdebug final : public Driver {
   std::string exact_filename() const override;
   void gather_filename_options(json::Object& options) const override;
 
-  Task<Expected<void>> reopen_prepare(ReopenState& state) override;
+  Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   Task<void> close() override;
 
  private:

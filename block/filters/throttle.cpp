@@ -4,20 +4,32 @@
 
 #include "block/graph/graph.h"
 #include "block/graph/node.h"
+#include "block/graph/reopen.h"
 #include "schema/block_core.h"
 
 namespace blockbed {
 
+namespace {
+
+Expected<std::shared_ptr<ThrottleGroup>> group_of(Graph& graph,
+                                                  const schema::BlockdevOptions& options) {
+  const auto& own = std::get<schema::BlockdevOptionsThrottle>(options.u);
+  auto group = graph.throttle_groups().find(own.throttle_group);
+  if (group == nullptr) {
+    return fail(fmt::format("Throttle group '{}' does not exist", own.throttle_group));
+  }
+  return group;
+}
+
+}  // namespace
+
 Task<Expected<std::unique_ptr<Driver>>> Throttle::open(OpenContext& context,
                                                        const schema::BlockdevOptions& options) {
-  const auto& own = std::get<schema::BlockdevOptionsThrottle>(options.u);
   auto disk = co_await context.open_child("file", kFilteredRoles);
   if (!disk) co_return fail(std::move(disk).error());
-  auto group = context.graph().throttle_groups().find(own.throttle_group);
-  if (group == nullptr) {
-    co_return fail(fmt::format("Throttle group '{}' does not exist", own.throttle_group));
-  }
-  co_return std::make_unique<Throttle>(context.node(), **disk, std::move(group));
+  auto group = group_of(context.graph(), options);
+  if (!group) co_return fail(std::move(group).error());
+  co_return std::make_unique<Throttle>(context.node(), **disk, std::move(*group));
 }
 
 Throttle::Throttle(Node& node, Edge& disk, std::shared_ptr<ThrottleGroup> group)
@@ -87,6 +99,33 @@ void Throttle::gather_filename_options(json::Object& options) const {
 }
 
 // --- life
+
+std::span<const std::string_view> Throttle::changeable_options() const {
+  static constexpr std::string_view kChangeable[] = {"throttle-group"};
+  return kChangeable;
+}
+
+Task<Expected<void>> Throttle::reopen_prepare(const ReopenState& state) {
+  auto group = group_of(node().graph(), state.options);
+  if (!group) co_return fail(std::move(group).error());
+  if (group->get() != &member_->group()) {
+    other_ = std::make_unique<ThrottleMember>(std::move(*group));
+  }
+  co_return Expected<void>();
+}
+
+void Throttle::reopen_commit() {
+  if (other_ == nullptr) return;
+  // The node is drained: whose limits do not hold now is the new one.
+  other_->lift();
+  member_->restore();
+  std::swap(member_, other_);
+}
+
+Task<void> Throttle::reopen_finish() {
+  other_.reset();
+  co_return;
+}
 
 Task<void> Throttle::close() {
   member_.reset();

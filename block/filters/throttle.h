@@ -58,11 +58,17 @@ class Throttle final : public Driver {
 
   void drained_begin() override { member_->lift(); }
   void drained_end() override { member_->restore(); }
+  std::span<const std::string_view> changeable_options() const override;
+  Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
+  void reopen_commit() override;
+  Task<void> reopen_finish() override;
   Task<void> close() override;
 
  private:
   Edge& disk_;
   std::unique_ptr<ThrottleMember> member_;
+  // While it is reopened: first that of the group to come, then that of the one before.
+  std::unique_ptr<ThrottleMember> other_;
 };
 
 }  // namespace blockbed

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "block/graph/node.h"
+#include "block/graph/reopen.h"
 #include "schema/blockdev_options.h"
 
 namespace blockbed {
@@ -13,7 +14,8 @@ namespace {
 
 constexpr uint64_t kSector = 512;
 
-Expected<void> check_window(uint64_t file_length, uint64_t offset, std::optional<uint64_t> size) {
+Expected<void> check_window(uint64_t file_length, RawDriver::Window window) {
+  const auto& [offset, size] = window;
   if (offset > file_length) {
     return fail(fmt::format("Offset ({}) cannot be greater than size of the containing file ({})",
                             offset, file_length));
@@ -39,6 +41,31 @@ Expected<std::optional<uint64_t>> size_of(const char* name, std::optional<int64_
   return std::optional<uint64_t>(static_cast<uint64_t>(*value));
 }
 
+Expected<RawDriver::Window> window_of(const schema::BlockdevOptionsRaw& options) {
+  RawDriver::Window window;
+  auto offset = size_of("offset", options.offset);
+  if (!offset) return fail(std::move(offset).error());
+  window.offset = offset->value_or(0);
+  auto size = size_of("size", options.size);
+  if (!size) return fail(std::move(size).error());
+  window.size = *size;
+  return window;
+}
+
+// Without a window this is as good as a filter; with one, others may use the rest of the file.
+bool is_part(const RawDriver::Window& window) {
+  return window.offset != 0 || window.size.has_value();
+}
+
+Task<Expected<void>> check_within(Edge& file, RawDriver::Window window) {
+  if (!is_part(window)) co_return Expected<void>();
+  auto length = co_await file.node()->refresh_length();
+  if (!length) {
+    co_return fail(fmt::format("Could not get image size: {}", strerror_text(length.error())));
+  }
+  co_return check_window(*length, window);
+}
+
 }  // namespace
 
 int RawDriver::probe(const ProbeInput&) {
@@ -58,37 +85,28 @@ std::string RawDriver::probing_warning(const std::string& filename) {
 Task<Expected<std::unique_ptr<Driver>>> RawDriver::open(OpenContext& context,
                                                         const schema::BlockdevOptions& options) {
   const auto& own = std::get<schema::BlockdevOptionsRaw>(options.u);
-  auto offset = size_of("offset", own.offset);
-  if (!offset) co_return fail(std::move(offset).error());
-  auto size = size_of("size", own.size);
-  if (!size) co_return fail(std::move(size).error());
-  // Without a window this is as good as a filter; with one, others may use the rest of the file.
-  const bool windowed = offset->value_or(0) != 0 || size->has_value();
-  const ChildRoles roles = windowed ? ChildRole::kData | ChildRole::kPrimary : kFilteredRoles;
+  auto window = window_of(own);
+  if (!window) co_return fail(std::move(window).error());
+  const ChildRoles roles =
+      is_part(*window) ? ChildRole::kData | ChildRole::kPrimary : kFilteredRoles;
   auto file = co_await context.open_child("file", roles);
   if (!file) co_return fail(std::move(file).error());
-  if (windowed) {
-    auto length = co_await (*file)->node()->refresh_length();
-    if (!length) {
-      co_return fail(fmt::format("Could not get image size: {}", strerror_text(length.error())));
-    }
-    BB_CO_TRY(check_window(*length, offset->value_or(0), *size));
-  }
-  co_return std::make_unique<RawDriver>(context.node(), **file, offset->value_or(0), *size);
+  BB_CO_TRY(co_await check_within(**file, *window));
+  co_return std::make_unique<RawDriver>(context.node(), **file, *window);
 }
 
 // --- data path
 
 Task<Result<void>> RawDriver::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
   if (file_.node()->debug_listener() == nullptr) [[likely]] {
-    return file_.read(offset_ + offset, std::move(buffers), flags);
+    return file_.read(window_.offset + offset, std::move(buffers), flags);
   }
   return read_debugged(offset, std::move(buffers), flags);
 }
 
 Task<Result<void>> RawDriver::read_debugged(uint64_t offset, IoVector buffers, RequestFlags flags) {
   co_await file_.debug_event(DebugEvent::kReadAio);
-  co_return co_await file_.read(offset_ + offset, std::move(buffers), flags);
+  co_return co_await file_.read(window_.offset + offset, std::move(buffers), flags);
 }
 
 Result<void> RawDriver::check_first_sector(uint64_t offset, const IoVector& buffers) const {
@@ -113,21 +131,21 @@ Task<Result<void>> RawDriver::write(uint64_t offset, IoVector buffers, RequestFl
     }
   }
   co_await file_.debug_event(DebugEvent::kWriteAio);
-  co_return co_await file_.write(offset_ + offset, std::move(buffers), flags);
+  co_return co_await file_.write(window_.offset + offset, std::move(buffers), flags);
 }
 
 Task<Result<void>> RawDriver::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
-  return file_.zero(offset_ + offset, length, flags);
+  return file_.zero(window_.offset + offset, length, flags);
 }
 
 Task<Result<void>> RawDriver::discard(uint64_t offset, uint64_t length) {
-  return file_.discard(offset_ + offset, length);
+  return file_.discard(window_.offset + offset, length);
 }
 
 Task<Result<BlockStatus>> RawDriver::block_status(uint64_t offset, uint64_t length, bool) {
   BlockStatus status;
   status.length = length;
-  status.offset = offset_ + offset;
+  status.offset = window_.offset + offset;
   status.file = file_.node();
   status.passes_through = true;
   co_return status;
@@ -135,32 +153,36 @@ Task<Result<BlockStatus>> RawDriver::block_status(uint64_t offset, uint64_t leng
 
 Task<Result<void>> RawDriver::copy_range_to(uint64_t offset, uint64_t length, Edge& target,
                                             uint64_t target_offset, RequestFlags flags) {
-  return file_.copy_range_to(offset_ + offset, length, target, target_offset, flags);
+  return file_.copy_range_to(window_.offset + offset, length, target, target_offset, flags);
 }
 
 Task<Result<void>> RawDriver::copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
                                               uint64_t length, RequestFlags flags) {
   // The first sector has to be looked at.
   if (node().probed()) co_return io_error(ENOTSUP);
-  co_return co_await file_.copy_range_from(source, source_offset, offset_ + offset, length, flags);
+  co_return co_await file_.copy_range_from(source, source_offset, window_.offset + offset, length,
+                                           flags);
 }
 
 // --- size
 
-bool RawDriver::length_varies() const { return !size_ && file_.node()->driver().length_varies(); }
+bool RawDriver::length_varies() const {
+  return !window_.size && file_.node()->driver().length_varies();
+}
 
 Task<Result<uint64_t>> RawDriver::length() {
-  if (size_) co_return *size_;
+  if (window_.size) co_return *window_.size;
   auto length = co_await file_.node()->refresh_length();
   if (!length) co_return io_error(length.error());
-  if (*length < offset_) co_return io_error(EIO);
-  co_return *length - offset_;
+  if (*length < window_.offset) co_return io_error(EIO);
+  co_return *length - window_.offset;
 }
 
 Task<Expected<void>> RawDriver::truncate(uint64_t length, TruncateOptions options) {
-  if (size_) co_return fail("Cannot resize fixed-size raw disks");
-  if (length > kMaxLength - offset_) co_return fail("Disk size too large for the chosen offset");
-  co_return co_await file_.truncate(length + offset_, options);
+  if (window_.size) co_return fail("Cannot resize fixed-size raw disks");
+  if (length > kMaxLength - window_.offset)
+    co_return fail("Disk size too large for the chosen offset");
+  co_return co_await file_.truncate(length + window_.offset, options);
 }
 
 // --- facts
@@ -184,6 +206,28 @@ void RawDriver::gather_filename_options(json::Object& options) const {
   for (const char* key : {"offset", "size"}) {
     if (const json::Value* value = node().given_options().find(key)) options.set(key, *value);
   }
+}
+
+// --- life
+
+std::span<const std::string_view> RawDriver::changeable_options() const {
+  static constexpr std::string_view kChangeable[] = {"offset", "size"};
+  return kChangeable;
+}
+
+Task<Expected<void>> RawDriver::reopen_prepare(const ReopenState& state) {
+  auto window = window_of(std::get<schema::BlockdevOptionsRaw>(state.options.u));
+  if (!window) co_return fail(std::move(window).error());
+  BB_CO_TRY(co_await check_within(file_, *window));
+  next_window_ = *window;
+  co_return Expected<void>();
+}
+
+void RawDriver::reopen_commit() { window_ = *next_window_; }
+
+Task<void> RawDriver::reopen_finish() {
+  next_window_.reset();
+  co_return;
 }
 
 Task<void> RawDriver::close() { co_return; }

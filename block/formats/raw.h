@@ -29,8 +29,13 @@ class RawDriver final : public Driver {
   // What QEMU prints on standard error when a writable image was guessed to be raw.
   static std::string probing_warning(const std::string& filename);
 
-  RawDriver(Node& node, Edge& file, uint64_t offset, std::optional<uint64_t> size)
-      : Driver(node), file_(file), offset_(offset), size_(size) {}
+  // The part of the file that is the disk.
+  struct Window {
+    uint64_t offset = 0;
+    std::optional<uint64_t> size;
+  };
+
+  RawDriver(Node& node, Edge& file, Window window) : Driver(node), file_(file), window_(window) {}
 
   std::string_view name() const override { return kName; }
 
@@ -59,17 +64,20 @@ class RawDriver final : public Driver {
   bool encrypted() const override;
   void gather_filename_options(json::Object& options) const override;
 
+  std::span<const std::string_view> changeable_options() const override;
+  Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
+  void reopen_commit() override;
+  Task<void> reopen_finish() override;
   Task<void> close() override;
 
  private:
   Task<Result<void>> read_debugged(uint64_t offset, IoVector buffers, RequestFlags flags);
-  bool windowed() const { return offset_ != 0 || size_.has_value(); }
   // EINVAL or EPERM when the write would change what the image looks like.
   Result<void> check_first_sector(uint64_t offset, const IoVector& buffers) const;
 
   Edge& file_;
-  const uint64_t offset_;
-  std::optional<uint64_t> size_;
+  Window window_;
+  std::optional<Window> next_window_;
 };
 
 }  // namespace blockbed

@@ -117,14 +117,18 @@ Expected<std::string> Driver::directory() const {
 }
 
 Task<Result<void>> Driver::make_empty() { co_return io_error(ENOTSUP); }
-Task<Expected<void>> Driver::prepare_writing() { co_return Expected<void>(); }
-Task<Expected<void>> Driver::finish_writing() { co_return Expected<void>(); }
 
-Task<Expected<void>> Driver::reopen_prepare(ReopenState&) {
+Task<Expected<void>> Driver::add_child(Node&) {
+  co_return fail(fmt::format("The node {} does not support adding a child", node_.name()));
+}
+Task<Expected<void>> Driver::remove_child(Edge&) {
+  co_return fail(fmt::format("The node {} does not support removing a child", node_.name()));
+}
+
+Task<Expected<void>> Driver::reopen_prepare(const ReopenState&) {
   co_return fail(fmt::format("Block format '{}' used by node '{}' does not support reopening files",
                              name(), node_.name()));
 }
-Task<void> Driver::reopen_commit(ReopenState&) { co_return; }
-Task<void> Driver::reopen_abort(ReopenState&) { co_return; }
+Task<void> Driver::reopen_finish() { co_return; }
 
 }  // namespace blockbed

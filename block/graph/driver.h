@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,7 +49,7 @@ class Edge;
 class File;
 class InternalSnapshots;
 class Node;
-class ReopenState;
+struct ReopenState;
 
 struct DriverInfo {
   // Unit of allocation; 0 when there is none.
@@ -162,6 +163,13 @@ class Driver {
   virtual Task<Expected<void>> change_backing_file(std::string name, std::string format,
                                                    bool require);
 
+  // --- children that come and go one by one, as a quorum's do (x-blockdev-change). The driver
+  // attaches and detaches by changes of its own; called with the graph lock held. Refused by who
+  // has no such children.
+  virtual bool takes_children() const { return false; }
+  virtual Task<Expected<void>> add_child(Node& child);
+  virtual Task<Expected<void>> remove_child(Edge& edge);
+
   // --- names. The plain file name that opens this node alone ("" when only options can), and the
   // options that matter to what is read, for `json:{...}` names; children are added by the node.
   virtual std::string exact_filename() const { return {}; }
@@ -178,18 +186,20 @@ class Driver {
   virtual bool drained_poll() const { return false; }
   virtual Task<void> close() = 0;
 
-  // The node was opened for reading and is about to be written to, or was and is to be left for
-  // reading again: what that takes besides permissions. Called drained, before the node becomes
-  // writable and before it ceases to be. A failure, or a change that then does not happen, leaves a
-  // node that reads as before.
-  virtual Task<Expected<void>> prepare_writing();
-  virtual Task<Expected<void>> finish_writing();
-
-  // Reopen with other options: prepare may do I/O and fails with a text; then exactly one of commit
-  // and abort.
-  virtual Task<Expected<void>> reopen_prepare(ReopenState& state);
-  virtual Task<void> reopen_commit(ReopenState& state);
-  virtual Task<void> reopen_abort(ReopenState& state);
+  // --- reopening (reopen.h): other options, and writing where there was reading, while the node
+  // stays. All of it is called drained.
+  // The options of its own that may change, or go back to their defaults; a name stands for all
+  // that lies below it.
+  virtual std::span<const std::string_view> changeable_options() const { return {}; }
+  // Gets ready beside what is in use, which goes on. May do I/O; fails with a text. The default
+  // does not know how.
+  virtual Task<Expected<void>> reopen_prepare(const ReopenState& state);
+  // What was prepared is in force: part of a change of the graph, whose permissions the driver has
+  // been asked for in between. Left out when the change does not happen.
+  virtual void reopen_commit() {}
+  // Lets go of what is not used any more: of the old after a commit, else of what was prepared,
+  // also when preparing failed half way.
+  virtual Task<void> reopen_finish();
 
  private:
   Node& node_;

@@ -142,6 +142,10 @@ Task<void> Graph::close_unreferenced() {
 }
 
 Task<void> Graph::close(Node& node) {
+  // What it passed on, others get from where it had it.
+  for (const auto& other : nodes_) {
+    if (other->inherits_from_ == &node) other->inherits_from_ = node.inherits_from_;
+  }
   {
     // A node whose driver failed to open has no driver, but may have children already.
     DrainedSection drained;

@@ -15,6 +15,15 @@ struct GraphChange::Step {
   std::function<void()> commit;
 };
 
+namespace {
+
+std::unexpected<Error> cycle(const Node& child, std::string_view name, const Node& parent) {
+  return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child.name(), name,
+                          parent.name()));
+}
+
+}  // namespace
+
 GraphChange::GraphChange(Graph& graph) : graph_(graph) {}
 
 GraphChange::~GraphChange() {
@@ -82,6 +91,7 @@ Expected<void> GraphChange::detach_child(Edge& edge) {
     return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", edge.name(),
                             parent->name(), edge.node()->name()));
   }
+  disinherit(*parent, *edge.node());
   set_permissions(edge, {Permissions::none(), Permissions::all()});
   link(edge, nullptr);
   recheck(*parent);
@@ -108,11 +118,32 @@ Expected<void> GraphChange::replace_node(Edge& edge, Node& node) {
                             edge.node()->name()));
   }
   if (parent != nullptr && reaches(node, *parent)) {
-    return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", node.name(),
-                            edge.name(), parent->name()));
+    return cycle(node, edge.name(), *parent);
   }
   link(edge, &node);
   if (parent != nullptr) recheck(*parent);
+  return {};
+}
+
+void GraphChange::disinherit(const Node& parent, Node& child) {
+  if (child.inherits_from_ != &parent) return;
+  Node* old = std::exchange(child.inherits_from_, nullptr);
+  on_undo([&child, old] { child.inherits_from_ = old; });
+}
+
+Expected<void> GraphChange::set_child(Node& parent, std::string name, ChildRoles roles,
+                                      Node* child) {
+  Edge* edge = parent.child(name);
+  Node* old = edge == nullptr ? nullptr : edge->node();
+  if (old == child) return {};
+  if (child == nullptr) return detach_child(*edge);
+  if (old != nullptr) {
+    BB_TRY(replace_node(*edge, *child));
+    disinherit(parent, *old);
+    return {};
+  }
+  if (reaches(*child, parent)) return cycle(*child, name, parent);
+  attach_child(parent, std::move(name), roles, *child);
   return {};
 }
 
@@ -137,10 +168,25 @@ void GraphChange::set_permissions(Edge& edge, PermissionPair permissions) {
 }
 
 void GraphChange::set_read_only(Node& node, bool read_only) {
-  const bool old = node.flags_.read_only;
-  node.flags_.read_only = read_only;
-  on_undo([&node, old] { node.flags_.read_only = old; });
+  NodeFlags flags = node.flags_;
+  flags.read_only = read_only;
+  set_flags(node, flags);
+}
+
+void GraphChange::set_flags(Node& node, NodeFlags flags) {
+  const NodeFlags old = std::exchange(node.flags_, flags);
+  on_undo([&node, old] { node.flags_ = old; });
+  if (!old.read_only && flags.read_only) made_read_only_.push_back(&node);
   recheck(node);
+}
+
+void GraphChange::set_given_options(Node& node, json::Object options, bool as_text) {
+  on_undo([&node, old = std::move(node.given_options_), text = node.given_as_text_]() mutable {
+    node.given_options_ = std::move(old);
+    node.given_as_text_ = text;
+  });
+  node.given_options_ = std::move(options);
+  node.given_as_text_ = as_text;
 }
 
 namespace {
@@ -176,6 +222,14 @@ Expected<void> check_conflicts(const Node& node) {
 
 }  // namespace
 
+std::unexpected<Error> GraphChange::not_writable(const Node& node) const {
+  if (std::ranges::find(made_read_only_, &node) == made_read_only_.end()) {
+    return fail("Block node is read-only");
+  }
+  return fail(
+      fmt::format("Read-only block node '{}' cannot support read-write users", node.name()));
+}
+
 PermissionPair cumulative_permissions(const Node& node) {
   PermissionPair result;
   for (const Edge* edge : node.parents()) {
@@ -197,7 +251,7 @@ Expected<void> GraphChange::check() {
     const PermissionPair cumulative = cumulative_permissions(*node);
     const bool needs_write = cumulative.needs.has(Permission::kWrite) ||
                              cumulative.needs.has(Permission::kWriteUnchanged);
-    if (needs_write && !node->writable()) return fail("Block node is read-only");
+    if (needs_write && !node->writable()) return not_writable(*node);
     if (needs_write && !cumulative.needs.has(Permission::kResize) &&
         node->length() % node->limits().request_alignment != 0) {
       return fail(
@@ -208,8 +262,11 @@ Expected<void> GraphChange::check() {
     BB_TRY(node->driver_->prepare_permissions(cumulative.needs, cumulative.shares));
     for (const auto& edge : node->children_) {
       if (edge->node() == nullptr) continue;
-      set_permissions(*edge, node->driver_->child_permissions(edge.get(), edge->roles(), cumulative,
-                                                              node->writable()));
+      PermissionPair wanted =
+          node->driver_->child_permissions(edge.get(), edge->roles(), cumulative, node->writable());
+      // Who opens an image that others may write has agreed to that, and nobody above can undo it.
+      if (edge->node()->flags().force_share) wanted.shares = Permissions::all();
+      set_permissions(*edge, wanted);
     }
   }
   return {};

@@ -46,7 +46,11 @@ class GraphChange {
   // filter put in between).
   Expected<void> replace_in_parents(Node& from, Node& to);
   void set_permissions(Edge& edge, PermissionPair permissions);
+  // The child `name` of `parent` is `child`, null for none, whatever it was before.
+  Expected<void> set_child(Node& parent, std::string name, ChildRoles roles, Node* child);
   void set_read_only(Node& node, bool read_only);
+  void set_flags(Node& node, NodeFlags flags);
+  void set_given_options(Node& node, json::Object options, bool as_text);
 
   // Anything else that must be undone or made final together with this change; undo runs in reverse
   // order.
@@ -61,11 +65,16 @@ class GraphChange {
  private:
   struct Step;
   void link(Edge& edge, Node* node);
+  std::unexpected<Error> not_writable(const Node& node) const;
+  // The child was the parent's own, and goes its own way now.
+  void disinherit(const Node& parent, Node& child);
 
   Graph& graph_;
   std::vector<Step> steps_;
   std::vector<Node*> touched_;
   std::vector<Node*> prepared_;
+  // They were writable until now.
+  std::vector<const Node*> made_read_only_;
   bool done_ = false;
 };
 

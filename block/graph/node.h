@@ -150,6 +150,9 @@ class Node final : public EdgeParent {
   // --- facts for reports
   uint64_t write_generation() const { return write_generation_; }
   uint64_t highest_written_offset() const { return highest_written_offset_; }
+  // The first write beyond this offset is told by an event, and the threshold is gone; 0 is none.
+  uint64_t write_threshold() const { return write_threshold_; }
+  void set_write_threshold(uint64_t offset) { write_threshold_ = offset; }
   // The name under which this node can be opened again: exact_filename, or json:{...} made of the
   // options.
   std::string filename() const;
@@ -160,6 +163,7 @@ class Node final : public EdgeParent {
   // The driver that the user named or that was probed, and options as given (reopen compares with
   // them).
   const json::Object& given_options() const { return given_options_; }
+  bool given_as_text() const { return given_as_text_; }
   // The full name of the backing file as the image names it (as opened, when it was opened by that
   // name).
   const std::string& header_backing_file() const { return header_backing_file_; }
@@ -169,6 +173,9 @@ class Node final : public EdgeParent {
   // The format was found by looking at the image, not said by the user.
   bool probed() const { return probed_; }
   bool named_by_user() const { return named_by_user_; }
+  // The node in whose options this one was defined, or whose image names it: what is not said of
+  // this node follows from that one, also when that one is reopened. Null for nodes of their own.
+  const Node* inherits_from() const { return inherits_from_; }
 
   // --- EdgeParent
   std::string describe_user() const override;
@@ -191,6 +198,12 @@ class Node final : public EdgeParent {
   Task<Result<void>> write_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers, RequestFlags flags);
   Task<Result<void>> zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags);
+  // Before a write or zero: is there somebody to be told that it goes so far?
+  void check_write_threshold(uint64_t end) {
+    if (write_threshold_ != 0 && end > write_threshold_) [[unlikely]]
+      cross_write_threshold(end);
+  }
+  void cross_write_threshold(uint64_t end);
   // After a write, zero or discard: generation, high-water mark, length.
   void written(uint64_t offset, uint64_t length, bool succeeded);
   void notify_resized();
@@ -210,6 +223,9 @@ class Node final : public EdgeParent {
   DebugListener* debug_listener_ = nullptr;
   NodeFlags flags_;
   json::Object given_options_;
+  // As text, as a command line has them.
+  bool given_as_text_ = false;
+  Node* inherits_from_ = nullptr;
 
   std::vector<std::unique_ptr<Edge>> children_;
   std::vector<Edge*> parents_;
@@ -230,6 +246,7 @@ class Node final : public EdgeParent {
   uint64_t write_generation_ = 0;
   uint64_t flushed_generation_ = 0;
   uint64_t highest_written_offset_ = 0;
+  uint64_t write_threshold_ = 0;
 };
 
 inline DebugPoint Edge::debug_event(DebugEvent event) const {

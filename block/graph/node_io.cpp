@@ -6,6 +6,8 @@
 #include "block/graph/graph.h"
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
+#include "block/runtime/event_sink.h"
+#include "schema/block_event.h"
 
 namespace blockbed {
 
@@ -223,6 +225,7 @@ Task<Result<void>> Node::write(uint64_t offset, IoVector buffers, RequestFlags f
 
 Task<Result<void>> Node::write_aligned(uint64_t offset, IoVector buffers, RequestFlags flags) {
   const uint64_t length = buffers.size();
+  check_write_threshold(offset + length);
   if (flags_.detect_zeroes != DetectZeroes::kOff && !flags.compressed && buffers.all_zero()) {
     RequestFlags zero_flags = flags;
     zero_flags.may_unmap = flags_.detect_zeroes == DetectZeroes::kUnmap;
@@ -258,9 +261,18 @@ Task<Result<void>> Node::write_compressed(uint64_t offset, IoVector buffers, Req
   RequestScope request(*this, TrackedRequest::Kind::kWrite, offset, length);
   if (flags.serialising) request.serialise(limits_.request_alignment);
   if (request.must_wait()) co_await request.wait_for_overlapping();
+  check_write_threshold(offset + length);
   Result<void> result = co_await driver_->write_compressed(offset, std::move(buffers));
   written(offset, length, result.has_value());
   co_return result;
+}
+
+void Node::cross_write_threshold(uint64_t end) {
+  schema::events::BlockWriteThreshold event;
+  event.node_name = name_;
+  event.write_threshold = std::exchange(write_threshold_, 0);
+  event.amount_exceeded = end - event.write_threshold;
+  graph_.events().emit(event);
 }
 
 void Node::written(uint64_t offset, uint64_t length, bool succeeded) {
@@ -320,6 +332,7 @@ Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags fla
 }
 
 Task<Result<void>> Node::zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags) {
+  check_write_threshold(offset + length);
   const bool flush_after = flags.fua && !driver_->honours_fua_zero();
   RequestFlags passed = flags;
   if (flush_after) passed.fua = false;
@@ -414,6 +427,7 @@ Task<Result<void>> Node::copy_range_from(File& source, uint64_t source_offset, u
   RequestScope request(*this, TrackedRequest::Kind::kWrite, offset, length);
   if (flags.serialising) request.serialise(unit);
   if (request.must_wait()) co_await request.wait_for_overlapping();
+  check_write_threshold(offset + length);
   Result<void> result =
       co_await driver_->copy_range_from(source, source_offset, offset, length, flags);
   written(offset, length, result.has_value());

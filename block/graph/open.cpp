@@ -8,6 +8,7 @@
 #include "block/graph/filename.h"
 #include "block/graph/graph.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/node_options.h"
 #include "block/runtime/env.h"
 #include "schema/block_core.h"
 
@@ -39,68 +40,6 @@ Expected<void> check_node_name(const Graph& graph, const std::string& name) {
   return {};
 }
 
-std::optional<bool> bool_option(const json::Object& options, std::string_view name) {
-  const json::Value* value = options.find(name);
-  if (value == nullptr || !value->is_bool()) return std::nullopt;
-  return value->as_bool();
-}
-
-// The generic options in force: what the user gave, else what follows from the parent.
-Expected<NodeFlags> flags_from(const json::Object& options,
-                               const std::optional<InheritedOptions>& inherited,
-                               bool from_drive = false) {
-  NodeFlags flags;
-  if (inherited) flags = inherited->flags;
-  flags.read_only = bool_option(options, "read-only").value_or(flags.read_only);
-  flags.auto_read_only = bool_option(options, "auto-read-only").value_or(flags.auto_read_only);
-  flags.force_share = bool_option(options, "force-share").value_or(flags.force_share);
-  if (const json::Value* cache = options.find("cache"); cache != nullptr && cache->is_object()) {
-    flags.cache_direct = bool_option(cache->as_object(), "direct").value_or(flags.cache_direct);
-    flags.cache_no_flush =
-        bool_option(cache->as_object(), "no-flush").value_or(flags.cache_no_flush);
-  }
-  if (const json::Value* discard = options.find("discard");
-      discard != nullptr && discard->is_string()) {
-    flags.unmap = discard->as_string() == "unmap" || discard->as_string() == "on";
-  }
-  if (const json::Value* detect = options.find("detect-zeroes");
-      detect != nullptr && detect->is_string()) {
-    const std::string& mode = detect->as_string();
-    flags.detect_zeroes = mode == "on"      ? DetectZeroes::kOn
-                          : mode == "unmap" ? DetectZeroes::kUnmap
-                                            : DetectZeroes::kOff;
-    // -drive has always let it pass.
-    if (flags.detect_zeroes == DetectZeroes::kUnmap && !flags.unmap && !from_drive) {
-      return fail(
-          "setting detect-zeroes to unmap is not allowed without setting discard operation to "
-          "unmap");
-    }
-  }
-  if (flags.force_share && !flags.read_only)
-    return fail("force-share=on can only be used with read-only images");
-  return flags;
-}
-
-// What a child gets when its own options say nothing: a layer below takes care of what the layer
-// above promises.
-InheritedOptions inherited_from(const NodeFlags& above, ChildRoles roles) {
-  InheritedOptions result;
-  result.flags.cache_direct = above.cache_direct;
-  result.flags.cache_no_flush = above.cache_no_flush;
-  result.flags.force_share = above.force_share;
-  result.flags.inactive = above.inactive;
-  if (roles.has(ChildRole::kCow)) {
-    result.flags.read_only = true;
-    result.flags.auto_read_only = false;
-  } else {
-    result.flags.read_only = above.read_only;
-    result.flags.auto_read_only = above.auto_read_only;
-    // Formats send flushes and discards where they mean them.
-    result.flags.unmap = true;
-  }
-  return result;
-}
-
 // What the user gave beside a name wins over what the name says, option by option.
 void merge(json::Object& options, const json::Object& given) {
   for (const auto& [key, value] : given) {
@@ -116,15 +55,6 @@ void merge(json::Object& options, const json::Object& given) {
 Error backing_failure(Error error) {
   error.description.insert(0, "Could not open backing file: ");
   return error;
-}
-
-// Options that are the node's own: without its children's definitions.
-json::Object without_children(const Node& node, const json::Object& options) {
-  json::Object own;
-  for (const auto& [key, value] : options) {
-    if (node.child(key) == nullptr) own.set(key, value);
-  }
-  return own;
 }
 
 }  // namespace
@@ -159,6 +89,7 @@ Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRo
   request.depth = depth_ + 1;
   auto child = co_await graph_.open(std::move(request));
   if (!child) co_return fail(std::move(child).error());
+  (*child)->inherits_from_ = &node_;
   co_return attach(std::move(name), roles, std::move(*child));
 }
 
@@ -176,6 +107,7 @@ Task<Expected<Edge*>> OpenContext::open_child_by_filename(std::string name, Chil
   request.protocol_only = !roles.has(ChildRole::kCow);
   auto child = co_await graph_.open(std::move(request));
   if (!child) co_return fail(std::move(child).error());
+  (*child)->inherits_from_ = &node_;
   co_return attach(std::move(name), roles, std::move(*child));
 }
 
@@ -234,15 +166,21 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   const DriverEntry* entry = drivers_.find(driver_name);
   if (entry == nullptr) co_return fail(fmt::format("Unknown driver '{}'", driver_name));
 
-  auto flags = flags_from(options, request.inherited, request.keep_text);
+  auto flags = flags_from(options, request.inherited,
+                          request.keep_text ? OptionsFrom::kDrive : OptionsFrom::kTyped);
   if (!flags) co_return fail(std::move(flags).error());
   if (request.keep_text) request.options = std::move(given);
+  // What only a name refers to is not this node's own.
+  bool own_storage = static_cast<bool>(storage);
   if (!entry->is_protocol) {
+    const json::Value* file = options.find("file");
+    own_storage |= file != nullptr && file->is_object();
     auto opened = co_await open_storage(options, *flags, request);
     if (!opened) co_return fail(std::move(opened).error());
     if (*opened) storage = std::move(*opened);
   }
   auto node = co_await make_node(std::move(options), *entry, *typed, *flags, request);
+  if (node && own_storage) storage->inherits_from_ = node->get();
   // The storage is now held by its parent, or by nobody.
   storage = NodeRef();
   if (!node) co_await close_unreferenced();
@@ -295,6 +233,7 @@ Task<Expected<NodeRef>> Graph::make_node(json::Object options, const DriverEntry
   OpenContext context(*this, node, options, request.implicit, request.depth);
   BB_CO_TRY(co_await open_driver(context, entry, typed, request));
   node.given_options_ = without_children(node, request.keep_text ? request.options : options);
+  node.given_as_text_ = request.keep_text;
   co_return reference;
 }
 

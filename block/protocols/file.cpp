@@ -1,8 +1,8 @@
 #include "block/protocols/file.h"
 
 #include <fmt/format.h>
-#include "block/graph/graph_change.h"
 
+#include "block/graph/reopen.h"
 #include "block/runtime/env.h"
 #include "schema/block_core.h"
 
@@ -22,6 +22,9 @@ FileAio aio_of(const schema::BlockdevOptionsFile& options) {
   }
   return FileAio::kThreads;
 }
+
+constexpr const char* kNativeNeedsDirect =
+    "aio=native was specified, but it requires cache.direct=on, which was not specified.";
 
 // "file:" in front of a path means the path.
 std::string without_prefix(const std::string& filename) {
@@ -49,29 +52,20 @@ Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
   open_options.aio = aio_of(file_options);
   open_options.write = !context.flags().read_only;
   if (open_options.aio == FileAio::kNative && !open_options.direct) {
-    co_return fail(
-        "aio=native was specified, but it requires cache.direct=on, which was not specified.");
+    co_return fail(kNativeNeedsDirect);
   }
 
-  auto file = co_await context.env().open_file(filename, open_options);
-  std::optional<Errno> write_refused;
-  if (!file && open_options.write && context.flags().auto_read_only) {
-    const int number = file.error().number();
-    if (number == EACCES || number == EPERM || number == EROFS) {
-      write_refused = file.error();
-      open_options.write = false;
-      file = co_await context.env().open_file(filename, open_options);
-    }
+  auto opened =
+      co_await open_as(context.env(), filename, open_options, context.flags().auto_read_only);
+  if (!opened) {
+    co_return fail(fmt::format("Could not open '{}': {}", filename, strerror_text(opened.error())));
   }
-  if (!file) {
-    co_return fail(fmt::format("Could not open '{}': {}", filename, strerror_text(file.error())));
-  }
-  const FileKind kind = (*file)->kind();
+  const FileKind kind = opened->file->kind();
   const bool right_kind = device
                               ? kind == FileKind::kBlockDevice || kind == FileKind::kCharacterDevice
                               : kind == FileKind::kRegular;
   if (!right_kind) {
-    (void)co_await (*file)->close();
+    (void)co_await opened->file->close();
     co_return fail(
         device ? fmt::format(
                      "'host_device' driver requires '{}' to be either a character or block device",
@@ -79,8 +73,26 @@ Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
                : fmt::format("'file' driver requires '{}' to be a regular file", filename));
   }
   const bool locking = !file_options.locking || *file_options.locking != schema::OnOffAuto::kOff;
-  co_return std::make_unique<FileDriver>(context.node(), device, filename, std::move(*file),
-                                         open_options, locking, write_refused);
+  co_return std::make_unique<FileDriver>(context.node(), device, filename, std::move(opened->file),
+                                         opened->with, locking, opened->write_refused);
+}
+
+Task<Result<FileDriver::Opened>> FileDriver::open_as(Env& env, const std::string& filename,
+                                                     FileOpenOptions options, bool auto_read_only) {
+  Opened opened;
+  auto file = co_await env.open_file(filename, options);
+  if (!file && options.write && auto_read_only) {
+    const int number = file.error().number();
+    if (number == EACCES || number == EPERM || number == EROFS) {
+      opened.write_refused = file.error();
+      options.write = false;
+      file = co_await env.open_file(filename, options);
+    }
+  }
+  if (!file) co_return io_error(file.error());
+  opened.file = std::move(*file);
+  opened.with = options;
+  co_return opened;
 }
 
 FileDriver::FileDriver(Node& node, bool device, std::string filename, std::unique_ptr<File> file,
@@ -97,34 +109,42 @@ FileDriver::FileDriver(Node& node, bool device, std::string filename, std::uniqu
 
 FileDriver::~FileDriver() = default;
 
-Task<Expected<void>> FileDriver::prepare_writing() {
-  // A file that could not be written when it was opened is refused with its permissions.
-  if (opened_with_.write || write_refused_) co_return Expected<void>();
+std::span<const std::string_view> FileDriver::changeable_options() const {
+  static constexpr std::string_view kChangeable[] = {"x-check-cache-dropped"};
+  return kChangeable;
+}
+
+Task<Expected<void>> FileDriver::reopen_prepare(const ReopenState& state) {
   FileOpenOptions options = opened_with_;
-  options.write = true;
-  auto file = co_await node().env().open_file(filename_, options);
-  if (!file) {
-    co_return fail(fmt::format("Could not open '{}': {}", filename_, strerror_text(file.error())));
+  options.write = !state.flags.read_only;
+  options.direct = state.flags.cache_direct;
+  if (options.aio == FileAio::kNative && !options.direct) co_return fail(kNativeNeedsDirect);
+  if (options.write == opened_with_.write && options.direct == opened_with_.direct) {
+    co_return Expected<void>();
   }
-  if (locks_) {
-    // Locks belong to an open file, and two of them of one program stand in each other's way like
-    // those of strangers. What a reader holds may be held twice; what comes next may not, so the
-    // old file lets go once the new one has the same.
-    const PermissionPair now = cumulative_permissions(node());
-    ImageLocks locks(**file, filename_);
-    if (auto taken = locks.prepare(now.needs, shared(now.shares)); !taken) {
-      (void)co_await (*file)->close();
-      co_return taken;
-    }
-    locks.commit(now.needs, shared(now.shares));
-    locks_->commit(Permissions::none(), Permissions::all());
-    locks_.emplace(locks);
+  auto opened = co_await open_as(node().env(), filename_, options, state.flags.auto_read_only);
+  if (!opened) {
+    co_return fail(
+        fmt::format("Could not open '{}': {}", filename_, strerror_text(opened.error())));
   }
-  std::swap(file_, *file);
-  opened_with_ = options;
-  // Nothing was written through it.
-  (void)co_await (*file)->close();
+  other_.emplace(std::move(*opened));
+  if (locks_) other_->locks.emplace(*other_->file, filename_);
   co_return Expected<void>();
+}
+
+void FileDriver::reopen_commit() {
+  if (!other_) return;
+  std::swap(file_, other_->file);
+  opened_with_ = other_->with;
+  write_refused_ = other_->write_refused;
+  if (other_->locks) locks_.emplace(*other_->locks);
+}
+
+Task<void> FileDriver::reopen_finish() {
+  if (!other_) co_return;
+  // What was written through it is on its way to the disk as it was before.
+  (void)co_await other_->file->close();
+  other_.reset();
 }
 
 Task<void> FileDriver::close() {
@@ -277,15 +297,23 @@ Permissions FileDriver::shared(Permissions shares) const {
 Expected<void> FileDriver::prepare_permissions(Permissions needs, Permissions shares) {
   const bool writes = needs.has(Permission::kWrite) || needs.has(Permission::kWriteUnchanged) ||
                       needs.has(Permission::kResize);
-  if (writes && write_refused_) {
-    return fail(fmt::format("Could not open '{}': {}", filename_, strerror_text(*write_refused_)));
+  const std::optional<Errno>& refused = other_ ? other_->write_refused : write_refused_;
+  if (writes && refused) {
+    return fail(fmt::format("Could not open '{}': {}", filename_, strerror_text(*refused)));
   }
   if (!locks_) return {};
-  return locks_->prepare(needs, shared(shares));
+  BB_TRY(locks_->prepare(needs, shared(shares)));
+  if (!other_) return {};
+  // Locks belong to an open file, and two of one program see each other like strangers: the old one
+  // has asked the others, so the new one need not, and has the same until the old is closed.
+  Expected<void> taken = other_->locks->take_over(needs, shared(shares));
+  if (!taken) locks_->abort();
+  return taken;
 }
 
 void FileDriver::commit_permissions(Permissions needs, Permissions shares) {
-  if (locks_) locks_->commit(needs, shared(shares));
+  if (!locks_) return;
+  (other_ ? *other_->locks : *locks_).commit(needs, shared(shares));
 }
 
 void FileDriver::abort_permissions() {

@@ -62,9 +62,11 @@ class FileDriver final : public Driver {
   std::string exact_filename() const override { return filename_; }
   void gather_filename_options(json::Object& options) const override;
 
-  // The file is opened again when it was opened for reading only; afterwards it stays open for
-  // both.
-  Task<Expected<void>> prepare_writing() override;
+  std::span<const std::string_view> changeable_options() const override;
+  // The file is opened a second time when it is to be opened in another way.
+  Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
+  void reopen_commit() override;
+  Task<void> reopen_finish() override;
   Task<void> close() override;
 
   // Discards since opening, as query-blockstats reports them.
@@ -79,6 +81,15 @@ class FileDriver final : public Driver {
   // O_DIRECT wants aligned memory, which the callers' buffers need not be.
   Task<Result<void>> read_by_bounce(uint64_t offset, IoVector buffers);
   Task<Result<void>> write_by_bounce(uint64_t offset, IoVector buffers);
+  // The same file, opened again.
+  struct Opened {
+    std::unique_ptr<File> file;
+    FileOpenOptions with;
+    std::optional<Errno> write_refused;
+    std::optional<ImageLocks> locks;
+  };
+  static Task<Result<Opened>> open_as(Env& env, const std::string& filename,
+                                      FileOpenOptions options, bool auto_read_only);
   // The permissions that others may have as this node sees it.
   Permissions shared(Permissions shares) const;
 
@@ -94,6 +105,8 @@ class FileDriver final : public Driver {
   // fsync() would succeed without having written them: no later flush may.
   std::optional<Errno> lost_writes_;
   DiscardStatistics discards_;
+  // While it is reopened: first what is to come, then what was.
+  std::optional<Opened> other_;
 };
 
 }  // namespace blockbed

@@ -72,6 +72,10 @@ Expected<void> ImageLocks::prepare(Permissions needs, Permissions shares) {
   return result;
 }
 
+Expected<void> ImageLocks::take_over(Permissions needs, Permissions shares) {
+  return take(needs, Permissions::all() - shares);
+}
+
 void ImageLocks::commit(Permissions needs, Permissions shares) {
   used_ = needs;
   unshared_ = Permissions::all() - shares;

@@ -31,6 +31,8 @@ class ImageLocks {
   Expected<void> prepare(Permissions needs, Permissions shares);
   void commit(Permissions needs, Permissions shares);
   void abort();
+  // What another open file of this program has prepared already; to be committed.
+  Expected<void> take_over(Permissions needs, Permissions shares);
 
  private:
   Expected<void> take(Permissions used, Permissions unshared);

@@ -31,6 +31,8 @@ class NullDriver final : public Driver {
   Task<Result<std::optional<uint64_t>>> allocated_size() override;
   void gather_filename_options(json::Object& options) const override;
   std::string exact_filename() const override;
+  // Nothing of it changes.
+  Task<Expected<void>> reopen_prepare(const ReopenState&) override { co_return Expected<void>(); }
   Task<void> close() override;
 
  private:

@@ -5,7 +5,10 @@
 #include <algorithm>
 
 #include "block/graph/backend.h"
+#include "block/graph/chain.h"
 #include "block/graph/drain.h"
+#include "block/graph/filename.h"
+#include "block/graph/writable.h"
 #include "block/jobs/block_job.h"
 #include "qmp/monitor/command_context.h"
 #include "schema/block_core.h"
@@ -47,6 +50,55 @@ Task<Expected<void>> resize(Graph& graph, c::BlockResize::Args arguments) {
   co_return done;
 }
 
+Expected<void> set_write_threshold(Graph& graph, const c::BlockSetWriteThreshold::Args& arguments) {
+  Node* node = graph.find_node(arguments.node_name);
+  if (node == nullptr) return fail(fmt::format("Device '{}' not found", arguments.node_name));
+  node->set_write_threshold(arguments.write_threshold);
+  return {};
+}
+
+// The format that a name in the header goes with: what the image stands on now.
+std::string backing_format_of(Node& image, const std::string& name) {
+  if (name.empty() || image.backing_node() == nullptr) return {};
+  return std::string(image.backing_node()->skip_filters()->driver().name());
+}
+
+Task<Expected<void>> change_backing_file(Graph& graph, c::ChangeBackingFile::Args arguments) {
+  MutexGuard guard = co_await graph.lock();
+  auto top = graph.find_device_or_node(arguments.device, arguments.device);
+  if (!top) co_return fail(std::move(top).error());
+  if (!std::ranges::all_of((*top)->parents(), [](Edge* edge) {
+        return dynamic_cast<Backend*>(&edge->parent()) != nullptr;
+      })) {
+    co_return fail("Need a root block node");
+  }
+  auto found = graph.find_device_or_node(std::nullopt, arguments.image_node_name);
+  if (!found) co_return fail(std::move(found).error());
+  Node& image = **found;
+  if (image.filter_or_cow_node() == nullptr) {
+    co_return fail("not allowing backing file change on an image without a backing file");
+  }
+  if (!chain_contains(**top, image)) {
+    co_return fail(fmt::format("'{}' and image file are not in the same chain", arguments.device));
+  }
+  const std::string& name = arguments.backing_file;
+  auto opened = co_await make_writable(graph, image);
+  if (!opened) co_return fail(std::move(opened).error());
+  auto changed =
+      co_await image.driver().change_backing_file(name, backing_format_of(image, name), false);
+  if (changed) {
+    // A name that leads nowhere is as good as none until somebody opens the image by it.
+    image.set_header_backing_file(name.empty() ? ""
+                                               : resolve_backing_name(image, name).value_or(name));
+  }
+  co_await leave_for_reading(graph, std::move(*opened));
+  if (!changed) {
+    co_return fail(fmt::format("Could not change backing file to '{}': {}", name,
+                               changed.error().description));
+  }
+  co_return Expected<void>();
+}
+
 }  // namespace
 
 Task<Expected<void>> add_blockdev(Graph& graph, json::Object options, bool keyval, bool keep_text) {
@@ -80,6 +132,7 @@ Task<Expected<void>> delete_blockdev(Graph& graph, std::string node_name) {
     co_return fail(fmt::format("Node '{}' is busy: block device is in use by block job: {}",
                                node_name, job->type()));
   }
+  BB_CO_TRY(node->operations().check(Operation::kDriveDel));
   if (std::ranges::find(graph.monitor_nodes(), node) == graph.monitor_nodes().end()) {
     co_return fail(fmt::format("Node {} is not owned by the monitor", node_name));
   }
@@ -96,6 +149,14 @@ void register_block_node_commands(CommandTable& commands, Graph& graph) {
   commands.implement<c::BlockdevDel>([&graph](CommandContext&, c::BlockdevDel::Args arguments) {
     return delete_blockdev(graph, std::move(arguments.node_name));
   });
+  commands.implement<c::BlockSetWriteThreshold>(
+      [&graph](CommandContext&, c::BlockSetWriteThreshold::Args arguments) {
+        return set_write_threshold(graph, arguments);
+      });
+  commands.implement<c::ChangeBackingFile>(
+      [&graph](CommandContext&, c::ChangeBackingFile::Args arguments) {
+        return change_backing_file(graph, std::move(arguments));
+      });
   commands.implement<c::BlockResize>([&graph](CommandContext&, c::BlockResize::Args arguments) {
     return resize(graph, std::move(arguments));
   });

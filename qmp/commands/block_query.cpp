@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <ranges>
 
 #include "block/graph/backend.h"
 #include "block/jobs/block_job.h"
@@ -126,7 +127,8 @@ schema::XDbgBlockGraph query_graph(Graph& graph, const DeviceDirectory& devices)
   }
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
     dump.vertex(*node, schema::XDbgBlockGraphNodeType::kBlockDriver, (*node)->name());
-    for (const auto& edge : (*node)->children()) dump.edge(*node, *edge);
+    // The child that came last is met first.
+    for (const auto& edge : std::views::reverse((*node)->children())) dump.edge(*node, *edge);
   }
   // QEMU builds its lists from the end.
   std::ranges::reverse(result.nodes);

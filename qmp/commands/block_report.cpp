@@ -193,6 +193,7 @@ Task<schema::BlockDeviceInfo> block_device_info(Node& node, const Backend* backe
     report_throttling(*backend->throttle_group(), info);
   }
   if (Node* backing = node.backing_node()) info.backing_file = backing->filename();
+  info.write_threshold = static_cast<int64_t>(node.write_threshold());
   info.detect_zeroes = detect_zeroes_of(node.flags().detect_zeroes);
 
   std::vector<schema::ImageInfo> images;

@@ -9,6 +9,7 @@
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/block_report.h"
+#include "qmp/commands/qemu_io_reopen.h"
 #include "qmp/schema/json_write.h"
 #include "schema/block_info.h"
 
@@ -139,6 +140,15 @@ const Runner::Entry* Runner::find(std::string_view name) {
        {},
        "tag",
        "remove a breakpoint by tag"},
+      {"reopen",
+       "",
+       &Runner::reopen,
+       0,
+       -1,
+       "c:rwo:",
+       {},
+       "[(-r|-w)] [-c cache] [-o options]",
+       "reopens an image with new options"},
       {"resume", "", &Runner::resume, 1, 1, "", {}, "tag", "resumes the request tagged as tag"},
       {"sleep", "", &Runner::sleep, 1, 1, "", {}, "", "waits for the given value in milliseconds"},
       {"truncate", "t", &Runner::truncate, 1, 3,
@@ -822,6 +832,17 @@ Task<void> Runner::remove_break(Call& call) {
     print_(fmt::format("Could not remove breakpoint {}: {}\n", tag, strerror_text(done.error())));
   }
   co_return;
+}
+
+Task<void> Runner::reopen(Call& call) {
+  if (!call.arguments.positional.empty()) {
+    print_(usage(call.entry.name, call.entry.arguments, call.entry.help));
+    co_return;
+  }
+  auto done = co_await reopen_as_told(graph_, call.backend, std::move(call.arguments));
+  if (done) co_return;
+  call.complaints += done.error().description + "\n";
+  if (!done.error().hint.empty()) call.complaints += done.error().hint + "\n";
 }
 
 Task<void> Runner::resume(Call& call) {

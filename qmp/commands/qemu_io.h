@@ -70,6 +70,7 @@ class Runner {
   Task<void> sleep(Call& call);
   Task<void> set_break(Call& call);
   Task<void> remove_break(Call& call);
+  Task<void> reopen(Call& call);
   Task<void> resume(Call& call);
   Task<void> wait_break(Call& call);
   Task<void> help(Call& call);

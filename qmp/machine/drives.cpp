@@ -1,4 +1,5 @@
 #include "qmp/machine/drives.h"
+#include "qmp/commands/cache_mode.h"
 
 #include <fmt/format.h>
 
@@ -63,16 +64,6 @@ Expected<void> rename_aliases(OptionText& options) {
   }
   return {};
 }
-
-struct CacheMode {
-  std::string_view name;
-  bool writethrough, direct, no_flush;
-};
-constexpr CacheMode kCacheModes[] = {
-    {"none", false, true, false},      {"off", false, true, false},
-    {"directsync", true, true, false}, {"writeback", false, false, false},
-    {"unsafe", false, false, true},    {"writethrough", true, false, false},
-};
 
 Expected<ThrottleLimits> take_throttle(OptionText& options) {
   static constexpr std::pair<std::string_view, ThrottleLimits::Bucket> kBuckets[] = {
@@ -277,8 +268,8 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
 
   bool writethrough = false;
   if (const auto mode = options.take("cache")) {
-    const auto found = std::ranges::find(kCacheModes, *mode, &CacheMode::name);
-    if (found == std::end(kCacheModes)) co_return fail("invalid cache option");
+    const CacheMode* found = find_cache_mode(*mode);
+    if (found == nullptr) co_return fail("invalid cache option");
     // What is said in detail wins.
     const auto set = [&](std::string_view key, bool value) {
       if (!options.has(key)) options.set(std::string(key), value ? "on" : "off");

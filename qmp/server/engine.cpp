@@ -11,6 +11,7 @@
 #include "qmp/commands/block_nodes.h"
 #include "qmp/commands/block_query.h"
 #include "qmp/commands/introspection.h"
+#include "qmp/commands/reopen_commands.h"
 #include "qmp/commands/throttle_commands.h"
 #include "qmp/monitor/monitor_commands.h"
 #include "qmp/server/messages.h"
@@ -87,6 +88,7 @@ void Engine::register_commands() {
   register_run_state_commands(commands_, human_, status_, identity_);
   register_block_query_commands(commands_, graph_, devices);
   register_block_node_commands(commands_, graph_);
+  register_reopen_commands(commands_, graph_);
   register_object_commands(commands_, human_, objects_);
   register_qom_commands(commands_, qom_);
   register_export_commands(commands_, export_services());

@@ -73,8 +73,10 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   Task<Expected<void>> show_snapshot(std::optional<std::string> id,
                                      std::optional<std::string> name);
 
-  Task<Expected<void>> prepare_writing() override;
-  Task<Expected<void>> finish_writing() override;
+  std::span<const std::string_view> changeable_options() const override;
+  Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
+  void reopen_commit() override;
+  Task<void> reopen_finish() override;
   Task<void> close() override;
 
   Image& image() { return *image_; }
@@ -84,8 +86,6 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   Task<Expected<void>> start(OpenContext& context, const schema::BlockdevOptions& options);
   Task<Expected<void>> open_data_file(OpenContext& context, const Header& header);
   Task<Expected<void>> repair_if_dirty(Header& header);
-  // Another Image in place of the one there is, from what the file says now.
-  Task<Expected<void>> load_again(bool writable);
   void corrupted(const Corruption& corruption);
   Task<bool> has_holes();
 
@@ -95,6 +95,12 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   std::unique_ptr<Image> image_;
   CacheCleaner cleaner_;
   std::vector<StoredBitmap> bitmaps_;
+  // While it is reopened: first what is to come, then what was.
+  struct Loaded {
+    std::unique_ptr<Image> image;
+    std::vector<StoredBitmap> bitmaps;
+  };
+  std::optional<Loaded> other_;
   // The file takes less space than it is long: asked when it first matters.
   std::optional<bool> holes_;
 };

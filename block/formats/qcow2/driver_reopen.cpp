@@ -1,42 +1,61 @@
-// Qcow2Driver: between reading and writing, and emptying.
+// Qcow2Driver: with other options, between reading and writing, and emptied.
 #include "block/formats/qcow2/driver.h"
 #include "block/formats/qcow2/open.h"
+#include "block/formats/qcow2/options.h"
+#include "block/graph/reopen.h"
 #include "block/runtime/env.h"
 
 namespace blockbed::qcow2 {
 
-Task<Expected<void>> Qcow2Driver::load_again(bool writable) {
-  auto header = co_await read_header(*file_, writable);
+std::span<const std::string_view> Qcow2Driver::changeable_options() const {
+  static constexpr std::string_view kChangeable[] = {
+      "lazy-refcounts",      "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
+      "overlap-check",       "cache-size",           "l2-cache-size",         "l2-cache-entry-size",
+      "refcount-cache-size", "cache-clean-interval"};
+  return kChangeable;
+}
+
+Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
+  const auto& own = std::get<schema::BlockdevOptionsQcow2>(state.options.u);
+  auto options = parse_options(own, image_->header(), state.writable(), state.flags.unmap);
+  if (!options) co_return fail(std::move(options).error());
+  if (*options == image_->metadata().options()) co_return Expected<void>();
+
+  // The other Image begins with what the file says; this one goes on from there if it must.
+  if (auto closed = co_await image_->close(); !closed) {
+    co_return fail(strerror_text(closed.error()));
+  }
+  auto header = co_await read_header(*file_, options->writable);
   if (!header) co_return fail(std::move(header).error());
-  if (writable && header->has(incompatible::kDirty)) {
+  if (options->writable && header->has(incompatible::kDirty)) {
     // Its counts are not to be trusted, and cannot be put right while the file is for reading.
     co_return fail("Could not repair dirty image: it is open for reading only");
   }
-  std::vector<StoredBitmap> bitmaps;
+  Loaded loaded;
   if (header->bitmaps) {
-    auto loaded = co_await load_directory(*file_, *header);
-    if (!loaded) co_return fail(std::move(loaded).error());
-    bitmaps = std::move(*loaded);
+    auto bitmaps = co_await load_directory(*file_, *header);
+    if (!bitmaps) co_return fail(std::move(bitmaps).error());
+    loaded.bitmaps = std::move(*bitmaps);
   }
-  MetadataOptions options = image_->metadata().options();
-  options.writable = writable;
-  auto image = std::make_unique<Image>(node().env(), *file_, data_.get(), backing_,
-                                       std::move(*header), options);
-  image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
-  BB_CO_TRY(co_await image->open());
-  co_await cleaner_.stop();
-  image_ = std::move(image);
-  cleaner_.start(*image_, options.cache_clean_seconds);
-  bitmaps_ = std::move(bitmaps);
+  loaded.image = std::make_unique<Image>(node().env(), *file_, data_.get(), backing_,
+                                         std::move(*header), *options);
+  loaded.image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
+  BB_CO_TRY(co_await loaded.image->open());
+  other_ = std::move(loaded);
   co_return Expected<void>();
 }
 
-Task<Expected<void>> Qcow2Driver::prepare_writing() { co_return co_await load_again(true); }
+void Qcow2Driver::reopen_commit() {
+  if (!other_) return;
+  std::swap(image_, other_->image);
+  std::swap(bitmaps_, other_->bitmaps);
+}
 
-Task<Expected<void>> Qcow2Driver::finish_writing() {
-  if (auto closed = co_await image_->close(); !closed)
-    co_return fail(strerror_text(closed.error()));
-  co_return co_await load_again(false);
+Task<void> Qcow2Driver::reopen_finish() {
+  if (!other_) co_return;
+  co_await cleaner_.stop();
+  cleaner_.start(*image_, image_->metadata().options().cache_clean_seconds);
+  other_.reset();
 }
 
 Task<Result<void>> Qcow2Driver::make_empty() { return image_->make_empty(); }

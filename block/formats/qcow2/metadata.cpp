@@ -292,12 +292,6 @@ Task<Result<void>> Metadata::close() {
   co_return Result<void>();
 }
 
-void Metadata::change_options(const MetadataOptions& options) {
-  const bool writable = options.writable;
-  options_ = options;
-  options_.writable = writable;
-}
-
 Task<Expected<void>> Metadata::reload(Header header) {
   BB_ASSERT(clean());
   header_ = std::move(header);

@@ -72,6 +72,7 @@ struct MetadataOptions {
   bool writable = false;
 
   MetadataOptions() = default;
+  friend bool operator==(const MetadataOptions&, const MetadataOptions&) = default;
 };
 
 struct Corruption {
@@ -244,8 +245,6 @@ class Metadata {
 
   // Limits of the file that this image may use; tests lower it.
   void set_max_host(uint64_t max) { max_host_ = max; }
-  // Sizes of caches stay as they are; see Image::reopen.
-  void change_options(const MetadataOptions& options);
   // Tables replaced under us (repair, snapshot switch): caches are dropped, tables read again.
   Task<Expected<void>> reload(Header header);
 

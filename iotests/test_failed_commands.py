@@ -1,0 +1,131 @@
+"""Whatever command fails, the graph is what it was: nodes, edges, permissions, and what is told of each node."""
+
+import pytest
+
+from blockbed_iotests import QmpError
+
+FILE = {"driver": "file"}
+
+
+@pytest.fixture
+def setup(server, images):
+    """top <- mid <- base in use by a writer, `other` with an export and a backup job, `n` with nothing."""
+    base = images.create("base.qcow2", size="1M")
+    mid = images.create("mid.qcow2", size=None, backing=base)
+    top = images.create("top.qcow2", size=None, backing=mid)
+    other = images.create("other.qcow2", size="1M")
+    target = images.create("target.qcow2", size="1M")
+    raw = images.create("raw.raw", "raw", "1M")
+    images.at("text", "raw").path.write_text("not an image")
+    node = None
+    for name, image in (("base", base), ("mid", mid), ("top", top)):
+        below = node
+        node = {"driver": "qcow2", "node-name": name, "file": {**FILE, "node-name": f"{name}-file", "filename": str(image.path)}}
+        if below:
+            node["backing"] = below
+    server.execute("blockdev-add", node)
+    for name, image in (("other", other), ("target", target)):
+        server.blockdev_add(driver="qcow2", node_name=name, file={**FILE, "node-name": f"{name}-file", "filename": str(image.path)})
+    server.blockdev_add(driver="raw", node_name="raw", file={**FILE, "node-name": "raw-file", "filename": str(raw.path)})
+    server.blockdev_add(driver="null-co", node_name="n", size=1 << 20)
+    server.blockdev_add(driver="null-co", node_name="small", size=4096)
+    server.nbd_start()
+    server.block_export_add(type="nbd", id="e", node_name="top", writable=True)
+    server.blockdev_backup(job_id="job", device="other", target="target", sync="none", filter_node_name="filter")
+    yield images.at("text", "raw").path.parent
+    server.job_cancel(id="job")
+    server.wait_null("job")
+
+
+def qcow2(name, path, **options):
+    more = {key.replace("_", "-"): value for key, value in options.items()}
+    return {"driver": "qcow2", "node-name": name, "file": {**FILE, "filename": str(path)}, **more}
+
+
+def commands(directory):
+    def add(**options):
+        return "blockdev-add", {key.replace("_", "-"): value for key, value in options.items()}
+
+    def reopen(*options):
+        return "blockdev-reopen", {"options": list(options)}
+
+    def transaction(*actions):
+        return "transaction", {"actions": [{"type": kind, "data": data} for kind, data in actions]}
+
+    top = {"driver": "qcow2", "node-name": "top", "file": "top-file", "backing": "mid"}
+    image = directory / "top.qcow2"
+    snapshot = ("blockdev-snapshot", {"node": "raw", "overlay": "n"})
+    backup = ("blockdev-backup", {"device": "raw", "target": "n", "sync": "none", "job-id": "second"})
+    return [
+        # Nodes that do not come.
+        add(driver="qcow2", node_name="x", file={**FILE, "node-name": "xf", "filename": str(directory / "none")}),
+        add(driver="qcow2", node_name="x", file={**FILE, "node-name": "xf", "filename": str(directory / "text")}),
+        add(driver="qcow2", node_name="top", file={**FILE, "node-name": "xf", "filename": str(directory / "base.qcow2")}),
+        add(driver="qcow2", node_name="x", file="top-file"),
+        add(driver="qcow2", node_name="x", file={**FILE, "filename": str(image)}),
+        add(**qcow2("x", directory / "base.qcow2", read_only=True, backing="none")),
+        add(**qcow2("x", directory / "base.qcow2", read_only=True, backing=qcow2("y", directory / "text"))),
+        add(driver="raw", node_name="x", file="raw", offset=1 << 30),
+        add(driver="raw", node_name="x", file={"driver": "null-co", "node-name": "y", "size": 4096}, size=8192),
+        add(driver="copy-before-write", node_name="x", file="n", target={**FILE, "filename": str(directory / "none")}),
+        add(driver="copy-before-write", node_name="x", file={"driver": "null-co"}, target="mid"),
+        add(driver="blkdebug", node_name="x", image={"driver": "null-co", "node-name": "y"}, align=7),
+        # Nodes that do not go.
+        *[("blockdev-del", {"node-name": name}) for name in ("top", "mid", "top-file", "raw-file", "target", "filter", "none")],
+        # Nodes that stay as they are.
+        reopen({**top, "read-only": True}),
+        reopen({**top, "backing": "top"}),
+        reopen({**top, "file": "other-file"}),
+        reopen({**top, "detect-zeroes": "on"}, {**top, "node-name": "none"}),
+        reopen({**top, "detect-zeroes": "on"}, {"driver": "qcow2", "node-name": "mid", "file": "mid-file", "backing": "top"}),
+        reopen({**top, "cache": {"no-flush": True}, "l2-cache-size": 2, "cache-size": 1}),
+        reopen({**FILE, "node-name": "top-file", "filename": str(image), "read-only": True}),
+        reopen({"driver": "null-co", "node-name": "n", "size": 2 << 20}),
+        reopen({"driver": "raw", "node-name": "raw", "file": "raw-file", "offset": 2 << 20}),
+        reopen({"driver": "raw", "node-name": "raw", "file": "top"}, {**top, "file": "raw"}),
+        reopen({"driver": "copy-before-write", "node-name": "filter", "file": "other", "target": "target"}),
+        ("x-blockdev-change", {"parent": "top", "child": "backing"}),
+        ("x-blockdev-change", {"parent": "raw", "node": "n"}),
+        # Jobs, exports and snapshots that do not begin.
+        ("blockdev-backup", {"job-id": "job", "device": "raw", "target": "n", "sync": "full"}),
+        ("blockdev-backup", {"job-id": "b", "device": "raw", "target": "small", "sync": "full"}),
+        ("blockdev-backup", {"job-id": "b", "device": "top", "target": "mid", "sync": "full"}),
+        ("blockdev-backup", {"job-id": "b", "device": "raw", "target": "n", "sync": "full", "filter-node-name": "top"}),
+        ("block-export-add", {"type": "nbd", "id": "e", "node-name": "raw"}),
+        ("block-export-add", {"type": "nbd", "id": "f", "node-name": "mid", "writable": True}),
+        ("block-export-add", {"type": "nbd", "id": "f", "node-name": "target", "writable": True, "name": "top"}),
+        ("blockdev-snapshot", {"node": "top", "overlay": "mid"}),
+        ("blockdev-snapshot", {"node": "raw", "overlay": "top"}),
+        ("blockdev-snapshot", {"node": "mid", "overlay": "raw"}),
+        transaction(backup, snapshot),
+        transaction(("blockdev-snapshot-sync", {"node-name": "raw", "snapshot-file": str(directory / "new"), "snapshot-node-name": "s"}), snapshot),
+        transaction(("blockdev-snapshot-sync", {"node-name": "raw", "snapshot-file": str(directory / "no/such"), "snapshot-node-name": "s"})),
+        # Images that are not changed.
+        ("block_resize", {"node-name": "mid", "size": 2 << 20}),
+        ("block_resize", {"node-name": "target", "size": 2 << 20}),
+        ("change-backing-file", {"device": "top", "image-node-name": "base", "backing-file": "x"}),
+        ("change-backing-file", {"device": "top", "image-node-name": "mid", "backing-file": "x" * 2000}),
+    ]
+
+
+def picture(server):
+    graph = server.x_debug_query_block_graph()
+    names = {node["id"]: (node["type"], node["name"]) for node in graph["nodes"]}
+    # Of the edges of one node QEMU may show the one first that was put back last.
+    edges = sorted(
+        (names[edge["parent"]], edge["name"], names[edge["child"]], edge["perm"], edge["shared-perm"]) for edge in graph["edges"]
+    )
+    nodes = []
+    for node in server.query_named_block_nodes(flat=True):
+        # What a layer does to its file while a guest is idle is not the graph's.
+        nodes.append({key: value for key, value in node.items() if key != "image"})
+    return edges, nodes
+
+
+def test_nothing_is_left_behind(server, setup):
+    before = picture(server)
+    for command, arguments in commands(setup):
+        answer = server.try_execute(command, arguments)
+        assert isinstance(answer, QmpError), f"{command} {arguments} was expected to fail"
+        now = picture(server)
+        assert now == before, f"{command} {arguments} left something behind: {answer.desc}"
