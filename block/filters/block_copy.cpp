@@ -49,7 +49,7 @@ class BlockCopy::InFlight {
 };
 
 bool BlockCopy::fits(uint64_t length, uint64_t cluster_size) {
-  return length / cluster_size < CopyBitmap::kMaxClusters;
+  return length / cluster_size < Bitmap::kMaxBits;
 }
 
 BlockCopy::BlockCopy(Env& env, Edge& source, Edge& target, uint64_t length, uint64_t cluster_size)
@@ -64,6 +64,15 @@ BlockCopy::BlockCopy(Env& env, Edge& source, Edge& target, uint64_t length, uint
 }
 
 BlockCopy::~BlockCopy() { BB_ASSERT(in_flight_head_ == nullptr); }
+
+void BlockCopy::select_only(const DirtyBitmap& marked) {
+  bitmap_.clear();
+  for (uint64_t at = marked.next_dirty(0); at < length_;) {
+    const uint64_t end = std::min(marked.next_clean(at), length_);
+    bitmap_.set(cluster_of(at), clusters_to(end));
+    at = marked.next_dirty(end);
+  }
+}
 
 uint64_t BlockCopy::remaining() const {
   uint64_t bytes = bitmap_.count() * cluster_size_;

@@ -28,14 +28,16 @@
 // engine thread only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <vector>
 
-#include "block/filters/copy_bitmap.h"
 #include "block/filters/progress.h"
 #include "block/filters/rate_limit.h"
+#include "block/graph/bitmap.h"
+#include "block/graph/dirty_bitmap.h"
 #include "block/graph/edge.h"
 #include "block/runtime/env.h"
 #include "block/runtime/gate.h"
@@ -70,9 +72,20 @@ class BlockCopy {
 
   uint64_t length() const { return length_; }
   uint64_t cluster_size() const { return cluster_size_; }
-  CopyBitmap& bitmap() { return bitmap_; }
+  Bitmap& bitmap() { return bitmap_; }
   // Bytes whose bit is set or whose copy is in flight.
   uint64_t remaining() const;
+
+  // --- what is to be copied, in bytes: whole clusters that the range touches
+  void select_only(const DirtyBitmap& marked);
+  // The first selected (not selected) byte at or behind `offset`, or length().
+  uint64_t next_selected(uint64_t offset) const {
+    return std::min(bitmap_.next_set(cluster_of(offset), bitmap_.size()) * cluster_size_, length_);
+  }
+  uint64_t next_unselected(uint64_t offset) const {
+    return std::min(bitmap_.next_clear(cluster_of(offset), bitmap_.size()) * cluster_size_,
+                    length_);
+  }
 
   // Told of everything that is copied or turns out to need no copy.
   void set_progress(Progress* progress);
@@ -170,7 +183,7 @@ class BlockCopy {
   Edge& target_;
   uint64_t length_;
   uint64_t cluster_size_;
-  CopyBitmap bitmap_;
+  Bitmap bitmap_;
   Progress* progress_ = nullptr;
   uint64_t in_flight_bytes_ = 0;
   bool compress_ = false;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "block/graph/chain.h"
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
@@ -39,11 +40,13 @@ Task<Expected<std::unique_ptr<Driver>>> CopyBeforeWrite::open(
   if (!source) co_return fail(std::move(source).error());
   auto target = co_await context.open_child("target", ChildRole::kData);
   if (!target) co_return fail(std::move(target).error());
+  const DirtyBitmap* bitmap = nullptr;
   if (own.bitmap) {
-    if (context.graph().find_node(own.bitmap->node) == nullptr) {
-      co_return fail(fmt::format("Node '{}' not found", own.bitmap->node));
-    }
-    co_return fail(fmt::format("Dirty bitmap '{}' not found", own.bitmap->name));
+    auto node = context.graph().find_device_or_node(own.bitmap->node, own.bitmap->node);
+    if (!node) co_return fail(fmt::format("Node '{}' not found", own.bitmap->node));
+    auto found = find_dirty_bitmap(**node, own.bitmap->name);
+    if (!found) co_return fail(std::move(found).error());
+    bitmap = *found;
   }
 
   Node& source_node = *(*source)->node();
@@ -52,13 +55,14 @@ Task<Expected<std::unique_ptr<Driver>>> CopyBeforeWrite::open(
     co_return fail(
         fmt::format("'{}' is too large for copy-before-write: at most {} clusters can be "
                     "remembered",
-                    source_node.name(), CopyBitmap::kMaxClusters));
+                    source_node.name(), Bitmap::kMaxBits));
   }
   auto driver = std::make_unique<CopyBeforeWrite>(context.node(), **source, **target, cluster);
   if (own.on_cbw_error == schema::OnCbwError::kBreakSnapshot) {
     driver->on_copy_error_ = OnCopyError::kBreakSnapshot;
   }
   driver->timeout_ns_ = static_cast<int64_t>(own.cbw_timeout.value_or(0)) * kSecond;
+  BB_CO_TRY(driver->make_bitmaps(bitmap));
   driver->engine_.set_serialising(reaches(*(*target)->node(), source_node));
   co_return driver;
 }
@@ -69,6 +73,34 @@ CopyBeforeWrite::CopyBeforeWrite(Node& node, Edge& source, Edge& target, uint64_
       target_(target),
       engine_(node.env(), source, target, source.node()->length(), cluster_size),
       timed_copies_(node.graph().executor()) {}
+
+Expected<void> CopyBeforeWrite::make_bitmaps(const DirtyBitmap* wanted) {
+  const uint64_t length = source_.node()->length();
+  if (wanted != nullptr) {
+    const auto unusable = [&](std::string reason) {
+      return fail(fmt::format("Failed to merge bitmap '{}' to internal copy-bitmap: {}",
+                              wanted->name(), reason));
+    };
+    if (auto usable = wanted->check(DirtyBitmap::Accept::kReadOnly); !usable) {
+      return unusable(usable.error().description);
+    }
+    if (wanted->length() != length) {
+      return unusable(
+          fmt::format("Bitmaps are of different sizes (destination size is {}, source size is {}) "
+                      "and can't be merged",
+                      length, wanted->length()));
+    }
+    engine_.select_only(*wanted);
+  }
+  for (DirtyBitmap** bitmap : {&done_, &access_}) {
+    auto made = node().dirty_bitmaps().create("", engine_.cluster_size(), length);
+    if (!made) return fail(std::move(made).error());
+    *bitmap = *made;
+    (*bitmap)->set_enabled(false);
+  }
+  (void)access_->replace(engine_.bitmap());
+  return {};
+}
 
 CopyBeforeWrite& CopyBeforeWrite::of(Node& node) {
   BB_ASSERT(node.driver().name() == kName);
@@ -113,13 +145,16 @@ Task<Result<BlockStatus>> CopyBeforeWrite::block_status(uint64_t offset, uint64_
 }
 
 Task<Result<void>> CopyBeforeWrite::before(uint64_t offset, uint64_t length, bool unchanged) {
-  if (unchanged || snapshot_error_ || !engine_.concerns(offset, length)) co_return Result<void>();
+  if (unchanged || snapshot_error_) co_return Result<void>();
   Result<void> copied;
-  if (timeout_ns_ > 0) {
+  if (!engine_.concerns(offset, length)) {
+    // Somebody saved it, or nobody wants it.
+  } else if (timeout_ns_ > 0) {
     copied = co_await copy_within_timeout(offset, length);
   } else {
     copied = co_await engine_.copy_before(offset, length);
   }
+  if (copied) done_->set(offset, length);
   if (!copied && on_copy_error_ == OnCopyError::kBreakSnapshot) {
     if (!snapshot_error_) snapshot_error_ = copied.error();
     co_return Result<void>();

@@ -11,6 +11,7 @@
 //    then on nothing is copied: snapshot_error() says that the target is no instant of the disk.
 //  - cbw-timeout (seconds, 0 is none): a copy that takes longer counts as failed with ETIMEDOUT; it
 //  still ends by itself.
+//  - With `bitmap` only what it marks is saved.
 //  - While the filter is used, nobody else may write to the disk or resize it, and nobody resizes
 //  the target.
 // Source of the rules: BlockdevOptionsCbw and the permissions that QEMU 7.2 shows for it.
@@ -26,6 +27,7 @@
 
 namespace blockbed {
 
+class DirtyBitmap;
 class OpenContext;
 
 class CopyBeforeWrite final : public Driver {
@@ -78,6 +80,8 @@ class CopyBeforeWrite final : public Driver {
  private:
   struct TimedCopy;
 
+  // The bitmaps that readers of the instant go by.
+  Expected<void> make_bitmaps(const DirtyBitmap* wanted);
   Task<Result<void>> before(uint64_t offset, uint64_t length, bool unchanged);
   Task<Result<void>> copy_within_timeout(uint64_t offset, uint64_t length);
   Task<void> copy_in_background(uint64_t offset, uint64_t length, std::shared_ptr<TimedCopy> copy);
@@ -85,6 +89,10 @@ class CopyBeforeWrite final : public Driver {
   Edge& source_;
   Edge& target_;
   BlockCopy engine_;
+  // Of this node, and shown there: what was saved for a guest, and so is to be read from the
+  // target; what may be read at all.
+  DirtyBitmap* done_ = nullptr;
+  DirtyBitmap* access_ = nullptr;
   OnCopyError on_copy_error_ = OnCopyError::kBreakGuestWrite;
   int64_t timeout_ns_ = 0;
   std::optional<Errno> snapshot_error_;

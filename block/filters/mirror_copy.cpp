@@ -48,7 +48,7 @@ class MirrorCopy::InFlight {
 };
 
 bool MirrorCopy::fits(uint64_t length, uint64_t granularity) {
-  return length / granularity < CopyBitmap::kMaxClusters;
+  return length / granularity < Bitmap::kMaxBits;
 }
 
 MirrorCopy::MirrorCopy(Env& env, Edge& source, Edge& target, uint64_t length, Settings settings)

@@ -26,9 +26,9 @@
 #include <memory>
 #include <optional>
 
-#include "block/filters/copy_bitmap.h"
 #include "block/filters/progress.h"
 #include "block/filters/rate_limit.h"
+#include "block/graph/bitmap.h"
 #include "block/graph/edge.h"
 #include "block/runtime/env.h"
 #include "block/runtime/gate.h"
@@ -175,7 +175,7 @@ class MirrorCopy {
   Edge& target_;
   uint64_t length_;
   Settings settings_;
-  CopyBitmap bitmap_;
+  Bitmap bitmap_;
   Progress* progress_ = nullptr;
   uint64_t in_flight_bytes_ = 0;
   InFlight* in_flight_head_ = nullptr;

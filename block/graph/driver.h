@@ -49,6 +49,7 @@ class Edge;
 class File;
 class InternalSnapshots;
 class Node;
+class PersistentBitmaps;
 struct ReopenState;
 
 struct DriverInfo {
@@ -156,6 +157,8 @@ class Driver {
 
   // Null: a format that keeps no snapshots within the image (internal_snapshots.h).
   virtual InternalSnapshots* internal_snapshots() { return nullptr; }
+  // Null: a format that keeps no dirty bitmaps (persistent_bitmaps.h).
+  virtual PersistentBitmaps* persistent_bitmaps() { return nullptr; }
 
   // What the image says about its backing file: name as stored, and format ("" when it says none).
   virtual std::string backing_file_name() const { return {}; }

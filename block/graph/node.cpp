@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "block/graph/backend.h"
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
 
 namespace blockbed {
@@ -14,7 +15,8 @@ Node::Node(Graph& graph, std::string name)
     : graph_(graph),
       name_(std::move(name)),
       request_ended_(graph.executor()),
-      flush_lock_(graph.executor()) {}
+      flush_lock_(graph.executor()),
+      dirty_bitmaps_(std::make_unique<DirtyBitmapList>(*this)) {}
 
 std::string Node::device_name() const {
   for (const Backend* backend : graph_.backends()) {

@@ -34,6 +34,7 @@
 
 namespace blockbed {
 
+class DirtyBitmapList;
 class DrainedSection;
 class Env;
 class Graph;
@@ -143,6 +144,8 @@ class Node final : public EdgeParent {
   // blkdebug's ear, or null; drivers ask their edges for it (Edge::debug_event).
   DebugListener* debug_listener() const { return debug_listener_; }
 
+  DirtyBitmapList& dirty_bitmaps() const { return *dirty_bitmaps_; }
+
   // --- drain
   bool quiesced() const { return quiesce_count_ > 0; }
   uint64_t in_flight() const { return in_flight_; }
@@ -204,8 +207,8 @@ class Node final : public EdgeParent {
       cross_write_threshold(end);
   }
   void cross_write_threshold(uint64_t end);
-  // After a write, zero or discard: generation, high-water mark, length.
-  void written(uint64_t offset, uint64_t length, bool succeeded);
+  // After a write, zero or discard: generation, high-water mark, length, dirty bitmaps.
+  void written(uint64_t offset, uint64_t length, bool succeeded, RequestFlags flags);
   void notify_resized();
   void add_parent(Edge& edge);
   void remove_parent(Edge& edge);
@@ -242,6 +245,7 @@ class Node final : public EdgeParent {
   WaitQueue request_ended_;
   Mutex flush_lock_;
   NodeOperations operations_{*this};
+  std::unique_ptr<DirtyBitmapList> dirty_bitmaps_;
 
   uint64_t write_generation_ = 0;
   uint64_t flushed_generation_ = 0;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
@@ -251,7 +252,7 @@ Task<Result<void>> Node::write_aligned(uint64_t offset, IoVector buffers, Reques
   if (debug_listener_ != nullptr) [[unlikely]] {
     co_await DebugPoint(debug_listener_, DebugEvent::kPwritevDone);
   }
-  written(offset, length, result.has_value());
+  written(offset, length, result.has_value(), flags);
   if (result && flush_after) result = co_await flush();
   co_return result;
 }
@@ -263,7 +264,7 @@ Task<Result<void>> Node::write_compressed(uint64_t offset, IoVector buffers, Req
   if (request.must_wait()) co_await request.wait_for_overlapping();
   check_write_threshold(offset + length);
   Result<void> result = co_await driver_->write_compressed(offset, std::move(buffers));
-  written(offset, length, result.has_value());
+  written(offset, length, result.has_value(), flags);
   co_return result;
 }
 
@@ -275,16 +276,14 @@ void Node::cross_write_threshold(uint64_t end) {
   graph_.events().emit(event);
 }
 
-void Node::written(uint64_t offset, uint64_t length, bool succeeded) {
+void Node::written(uint64_t offset, uint64_t length, bool succeeded, RequestFlags flags) {
   ++write_generation_;
   if (length == 0) return;
   const uint64_t end = offset + length;
-  // A write that failed may have come that far.
+  // A write that failed may have come that far, or changed a part.
   highest_written_offset_ = std::max(highest_written_offset_, end);
-  if (succeeded && end > length_) {
-    length_ = end;
-    notify_resized();
-  }
+  if (succeeded && end > length_) set_length(end);
+  if (!dirty_bitmaps_->empty() && !flags.write_unchanged) dirty_bitmaps_->mark(offset, length);
 }
 
 Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
@@ -364,7 +363,7 @@ Task<Result<void>> Node::zero_aligned(uint64_t offset, uint64_t length, RequestF
     at += piece;
   }
   co_await DebugPoint(debug_listener_, DebugEvent::kPwritevDone);
-  written(offset, length, result.has_value());
+  written(offset, length, result.has_value(), flags);
   if (result && flags.fua && (flush_after || !driver_->honours_fua_write()))
     result = co_await flush();
   co_return result;
@@ -399,6 +398,7 @@ Task<Result<void>> Node::discard(uint64_t offset, uint64_t length) {
     at += piece;
   }
   ++write_generation_;
+  if (!dirty_bitmaps_->empty()) dirty_bitmaps_->mark(offset, length);
   co_return result;
 }
 
@@ -430,7 +430,7 @@ Task<Result<void>> Node::copy_range_from(File& source, uint64_t source_offset, u
   check_write_threshold(offset + length);
   Result<void> result =
       co_await driver_->copy_range_from(source, source_offset, offset, length, flags);
-  written(offset, length, result.has_value());
+  written(offset, length, result.has_value(), flags);
   co_return result;
 }
 
@@ -558,6 +558,7 @@ Task<Result<uint64_t>> Node::refresh_length() {
 void Node::set_length(uint64_t length) {
   if (length == length_) return;
   length_ = length;
+  dirty_bitmaps_->resize(length);
   notify_resized();
 }
 

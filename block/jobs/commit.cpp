@@ -42,7 +42,7 @@ Task<Expected<std::shared_ptr<CommitJob>>> CommitJob::create(JobRegistry& regist
   if (!MirrorCopy::fits(options.top->length(), kGranularity)) {
     co_return fail(
         fmt::format("'{}' is too large for a commit: at most {} pieces can be remembered",
-                    options.top->name(), CopyBitmap::kMaxClusters));
+                    options.top->name(), Bitmap::kMaxBits));
   }
   if (!options.named && options.job.id.empty()) options.job.id = options.disk->device_name();
   BB_CO_TRY(registry.check_id(options.job.id));

@@ -59,7 +59,7 @@ Expected<void> MirrorJob::check(const MirrorOptions& options) {
       options.granularity != 0 ? options.granularity : default_granularity(*options.target);
   if (!MirrorCopy::fits(options.source->length(), granularity)) {
     return fail(fmt::format("'{}' is too large for a mirror: at most {} pieces can be remembered",
-                            options.source->name(), CopyBitmap::kMaxClusters));
+                            options.source->name(), Bitmap::kMaxBits));
   }
   return {};
 }

@@ -157,7 +157,7 @@ TEST_F(CopyBeforeWriteTest, OneClusterMoreThanCanBeRememberedIsRefused) {
   const auto disk = [](uint64_t size) {
     return json::Object{{"driver", "null-co"}, {"size", size}};
   };
-  const uint64_t most = CopyBitmap::kMaxClusters * kCluster;
+  const uint64_t most = Bitmap::kMaxBits * kCluster;
   EXPECT_THAT(refused({{"file", disk(most)}, {"target", disk(most)}}),
               testing::HasSubstr("is too large for copy-before-write"));
 }

@@ -1,47 +1,13 @@
-// The parts of the copy engine that need no graph: its bitmap and its rate.
+// The part of the copy engine that needs no graph: its rate.
 #include <gtest/gtest.h>
 
 #include <random>
 #include <vector>
 
-#include "block/filters/copy_bitmap.h"
 #include "block/filters/rate_limit.h"
 
 namespace blockbed {
 namespace {
-
-TEST(CopyBitmap, DoesWhatAVectorOfBoolDoes) {
-  std::mt19937_64 random(7);
-  for (const uint64_t size : {1u, 63u, 64u, 65u, 1000u}) {
-    CopyBitmap bitmap(size);
-    std::vector<bool> model(size);
-    for (int i = 0; i < 3000; ++i) {
-      uint64_t begin = random() % (size + 1), end = random() % (size + 1);
-      if (begin > end) std::swap(begin, end);
-      const bool value = random() % 2 != 0;
-      if (value) {
-        bitmap.set(begin, end);
-      } else {
-        bitmap.clear(begin, end);
-      }
-      std::fill(model.begin() + static_cast<long>(begin), model.begin() + static_cast<long>(end),
-                value);
-      ASSERT_EQ(bitmap.count(),
-                static_cast<uint64_t>(std::count(model.begin(), model.end(), true)));
-      const uint64_t from = random() % (size + 1);
-      const uint64_t to = from + random() % (size + 1 - from);
-      const auto first = [&](bool wanted) {
-        uint64_t at = from;
-        while (at < to && model[at] != wanted) ++at;
-        return at;
-      };
-      ASSERT_EQ(bitmap.next_set(from, to), first(true)) << from << ".." << to;
-      ASSERT_EQ(bitmap.next_clear(from, to), first(false)) << from << ".." << to;
-      const uint64_t one = random() % size;
-      ASSERT_EQ(bitmap.test(one), model[one]);
-    }
-  }
-}
 
 constexpr int64_t kSecond = 1'000'000'000;
 

@@ -1,0 +1,96 @@
+#include "block/graph/dirty_bitmap.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "block/graph/node.h"
+#include "block/runtime/assert.h"
+
+namespace blockbed {
+
+DirtyBitmap::DirtyBitmap(const Node& node, std::string name, uint64_t length, uint64_t granularity)
+    : node_(node),
+      name_(std::move(name)),
+      granularity_bits_(static_cast<uint8_t>(std::countr_zero(granularity))),
+      length_(length),
+      bits_(pieces(length)) {
+  BB_ASSERT(std::has_single_bit(granularity) && granularity >= kMinGranularity &&
+            granularity <= kMaxGranularity);
+}
+
+DirtyBitmap::~DirtyBitmap() { BB_ASSERT(uses_ == 0); }
+
+bool DirtyBitmap::read_only() const { return persistent_ && !node_.writable(); }
+
+Expected<void> DirtyBitmap::check(Accept accept) const {
+  if (busy()) {
+    return fail(fmt::format(
+        "Bitmap '{}' is currently in use by another operation and cannot be used", name_));
+  }
+  if (read_only() && accept != Accept::kReadOnly) {
+    return fail(fmt::format("Bitmap '{}' is readonly and cannot be modified", name_));
+  }
+  if (inconsistent_ && accept != Accept::kInconsistent) {
+    return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", name_));
+  }
+  return {};
+}
+
+void DirtyBitmap::set(uint64_t offset, uint64_t length) {
+  const uint64_t end = std::min(offset + length, length_);
+  if (offset >= end) return;
+  bits_.set(offset >> granularity_bits_, pieces(end));
+  unsaved_ = true;
+}
+
+void DirtyBitmap::resize(uint64_t length) {
+  if (length == length_) return;
+  length_ = length;
+  unsaved_ = true;
+  if (fits(length, granularity())) return bits_.resize(pieces(length));
+  set_inconsistent();
+  bits_ = Bitmap();
+}
+
+void DirtyBitmap::set_inconsistent() {
+  inconsistent_ = true;
+  bits_.clear();
+}
+
+void DirtyBitmap::merge(const DirtyBitmap& other) {
+  BB_ASSERT(other.length_ == length_);
+  unsaved_ = true;
+  if (other.granularity_bits_ == granularity_bits_) return merge(other.bits_);
+  for (uint64_t at = other.next_dirty(0); at < length_;) {
+    const uint64_t end = other.next_clean(at);
+    set(at, end - at);
+    at = other.next_dirty(end);
+  }
+}
+
+void DirtyBitmap::merge(const Bitmap& bits) {
+  unsaved_ = true;
+  bits_.merge(bits);
+}
+
+Bitmap DirtyBitmap::replace(Bitmap bits) {
+  BB_ASSERT(bits.size() == bits_.size());
+  unsaved_ = true;
+  return std::exchange(bits_, std::move(bits));
+}
+
+uint64_t DirtyBitmap::next_dirty(uint64_t offset) const {
+  if (offset >= length_) return length_;
+  const uint64_t bit = bits_.next_set(offset >> granularity_bits_, bits_.size());
+  return std::clamp(bit << granularity_bits_, offset, length_);
+}
+
+uint64_t DirtyBitmap::next_clean(uint64_t offset) const {
+  if (offset >= length_) return length_;
+  const uint64_t bit = bits_.next_clear(offset >> granularity_bits_, bits_.size());
+  return std::clamp(bit << granularity_bits_, offset, length_);
+}
+
+}  // namespace blockbed

@@ -1,0 +1,88 @@
+#include "block/graph/dirty_bitmap_list.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "block/graph/node.h"
+#include "block/runtime/assert.h"
+
+namespace blockbed {
+
+namespace {
+
+constexpr std::size_t kMaxNameBytes = 1023;
+constexpr uint64_t kSmallestDefault = 4096;
+constexpr uint64_t kLargestDefault = uint64_t{64} << 10;
+
+}  // namespace
+
+DirtyBitmap* DirtyBitmapList::find(std::string_view name) const {
+  if (name.empty()) return nullptr;
+  const auto found =
+      std::ranges::find_if(bitmaps_, [name](const auto& b) { return b->name() == name; });
+  return found == bitmaps_.end() ? nullptr : found->get();
+}
+
+Expected<DirtyBitmap*> DirtyBitmapList::create(std::string name, uint64_t granularity,
+                                               uint64_t length) {
+  if (find(name) != nullptr) return fail(fmt::format("Bitmap already exists: {}", name));
+  if (name.size() > kMaxNameBytes) return fail(fmt::format("Bitmap name too long: {}", name));
+  if (!std::has_single_bit(granularity) || granularity < DirtyBitmap::kMinGranularity ||
+      granularity > DirtyBitmap::kMaxGranularity) {
+    return fail("Granularity must be power of 2 and at least 512");
+  }
+  if (!DirtyBitmap::fits(length, granularity)) {
+    return fail(fmt::format(
+        "Too much memory would be taken by the bitmap '{}'. Use larger granularity", name));
+  }
+  bitmaps_.push_back(std::make_unique<DirtyBitmap>(node_, std::move(name), length, granularity));
+  return bitmaps_.back().get();
+}
+
+auto DirtyBitmapList::position_of(const DirtyBitmap& bitmap) const {
+  const auto at = std::ranges::find(bitmaps_, &bitmap, &std::unique_ptr<DirtyBitmap>::get);
+  BB_ASSERT(at != bitmaps_.end());
+  return at;
+}
+
+void DirtyBitmapList::remove(const DirtyBitmap& bitmap) { bitmaps_.erase(position_of(bitmap)); }
+
+void DirtyBitmapList::freeze(DirtyBitmap& bitmap) {
+  BB_ASSERT(!bitmap.frozen());
+  auto successor = std::make_unique<DirtyBitmap>(node_, "", bitmap.length(), bitmap.granularity());
+  successor->set_enabled(bitmap.enabled());
+  bitmap.successor_ = successor.get();
+  bitmaps_.push_back(std::move(successor));
+}
+
+void DirtyBitmapList::thaw_dropping(DirtyBitmap& bitmap) {
+  BB_ASSERT(bitmap.frozen());
+  DirtyBitmap& successor = *std::exchange(bitmap.successor_, nullptr);
+  (void)bitmap.replace(std::move(successor.bits_));
+  // As far as clients see it is the successor that stays.
+  const auto from = bitmaps_.begin() + (position_of(bitmap) - bitmaps_.cbegin());
+  const auto to = bitmaps_.begin() + (position_of(successor) - bitmaps_.cbegin());
+  to->swap(*from);
+  bitmaps_.erase(from);
+}
+
+void DirtyBitmapList::thaw_keeping(DirtyBitmap& bitmap) {
+  BB_ASSERT(bitmap.frozen());
+  const DirtyBitmap& successor = *std::exchange(bitmap.successor_, nullptr);
+  bitmap.merge(successor);
+  remove(successor);
+}
+
+uint64_t default_granularity(const Node& node) {
+  const uint64_t cluster = node.driver().info().cluster_size;
+  return cluster == 0 ? kLargestDefault : std::clamp(cluster, kSmallestDefault, kLargestDefault);
+}
+
+Expected<DirtyBitmap*> find_dirty_bitmap(const Node& node, std::string_view name) {
+  if (DirtyBitmap* bitmap = node.dirty_bitmaps().find(name)) return bitmap;
+  return fail(fmt::format("Dirty bitmap '{}' not found", name));
+}
+
+}  // namespace blockbed
