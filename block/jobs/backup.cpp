@@ -6,8 +6,10 @@
 #include <climits>
 
 #include "block/filters/copy_before_write.h"
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/filter_insertion.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/persistent_bitmaps.h"
 #include "block/jobs/job_registry.h"
 
 namespace blockbed {
@@ -51,6 +53,9 @@ Expected<void> BackupJob::check(const BackupOptions& options) {
   if (options.max_chunk < 0) {
     return fail("max-chunk must be zero (which means no limit) or positive");
   }
+  if (options.bitmap != nullptr && options.bitmap_mode != BitmapMode::kNever) {
+    BB_TRY(options.bitmap->check());
+  }
   if (source.length() != target.length()) {
     return fail("Source and target image have different sizes");
   }
@@ -73,6 +78,10 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
   Graph& graph = registry.graph();
   BB_ASSERT(options.source->quiesced());
   BB_CO_TRY(check(options));
+  if (options.bitmap != nullptr && options.bitmap->persistent() &&
+      options.bitmap_mode != BitmapMode::kNever) {
+    BB_CO_TRY(co_await options.source->driver().persistent_bitmaps()->begin_change());
+  }
   if (options.warn) options.warn();
   options.warn = nullptr;
   auto filter = co_await insert_filter(graph, *options.source, describe_filter(options));
@@ -96,6 +105,7 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
   engine.set_copy_range(options.use_copy_range);
   engine.set_skip_unallocated(options.sync == BackupSync::kTop);
   auto job = std::make_shared<BackupJob>(registry, std::move(options), std::move(*filter));
+  job->freeze_bitmap();
   engine.set_progress(&job->counted());
   registry.add(job);
   if (Expected<void> attached = job->attach(); !attached) {
@@ -113,6 +123,36 @@ Expected<void> BackupJob::attach() {
   return {};
 }
 
+// --- the bitmap
+
+void BackupJob::freeze_bitmap() {
+  if (options_.bitmap == nullptr) return;
+  DirtyBitmap& bitmap = *options_.bitmap;
+  bitmap_ = DirtyBitmap::Use(bitmap);
+  options_.source->dirty_bitmaps().freeze(bitmap);
+  if (options_.sync == BackupSync::kBitmap) engine_.select_only(bitmap);
+}
+
+// The source is drained: nothing is in flight that could still fail.
+void BackupJob::thaw_bitmap() {
+  if (!bitmap_) return;
+  DirtyBitmap& bitmap = *bitmap_;
+  bitmap_ = DirtyBitmap::Use();
+  DirtyBitmapList& bitmaps = options_.source->dirty_bitmaps();
+  const bool succeeded = started() && !failure();
+  const bool update = options_.bitmap_mode == BitmapMode::kAlways
+                          ? started()
+                          : succeeded && options_.bitmap_mode == BitmapMode::kOnSuccess;
+  if (!update) return bitmaps.thaw_keeping(bitmap);
+  bitmaps.thaw_dropping(bitmap);
+  if (succeeded) return;
+  for (uint64_t at = engine_.next_selected(0); at < engine_.length();) {
+    const uint64_t end = engine_.next_unselected(at);
+    bitmap.set(at, end - at);
+    at = engine_.next_selected(end);
+  }
+}
+
 // --- the end
 
 Task<void> BackupJob::clean() {
@@ -121,6 +161,7 @@ Task<void> BackupJob::clean() {
     // Who uses the disk uses it through the filter; other jobs below it go on.
     DrainedSection drained = co_await drain(*filter_);
     engine_.set_progress(nullptr);
+    thaw_bitmap();
     {
       GraphChange change(graph);
       detach_nodes(change);
@@ -160,6 +201,7 @@ Task<JobResult> BackupJob::run() {
       BB_CO_TRY(co_await leave_out_unallocated());
       break;
     case BackupSync::kFull:
+    case BackupSync::kBitmap:
       break;
   }
   co_return co_await copy_all();

@@ -12,6 +12,10 @@
 //  - sync none copies only what guests overwrite and goes on until it is cancelled or completed
 //  (completing it is
 //    Blockbed's own, for fleecing). top skips what the source's top layer does not have.
+//  - With a bitmap of the source (bitmap_mode other than never) its marks are frozen at the instant
+//  and the bitmap is busy until the end. A success, and with `always` any end, takes what was
+//  copied off the marks: those of writes since the instant stay, and so does what was not copied.
+//  Otherwise all marks stay. sync bitmap copies only what is marked.
 //  - Errors of the walk go by the two policies; ignore and stop try the same clusters again. A
 //  guest's write that cannot
 //    be saved fails at the guest.
@@ -26,6 +30,7 @@
 
 #include "block/filters/block_copy.h"
 #include "block/filters/rate_limit.h"
+#include "block/graph/dirty_bitmap.h"
 #include "block/graph/graph.h"
 #include "block/jobs/block_job.h"
 
@@ -33,7 +38,9 @@ namespace blockbed {
 
 class CopyBeforeWrite;
 
-enum class BackupSync { kFull, kTop, kNone };
+enum class BackupSync { kFull, kTop, kNone, kBitmap };
+// When the bitmap is brought up to date.
+enum class BitmapMode { kNever, kOnSuccess, kAlways };
 
 struct BackupOptions {
   JobParameters job;
@@ -42,6 +49,9 @@ struct BackupOptions {
   NodeRef source;
   NodeRef target;
   BackupSync sync = BackupSync::kFull;
+  // Of the source node, or null.
+  DirtyBitmap* bitmap = nullptr;
+  BitmapMode bitmap_mode = BitmapMode::kNever;
   int64_t speed = 0;
   bool compress = false;
   OnError on_source_error = OnError::kReport;
@@ -80,6 +90,9 @@ class BackupJob final : public BlockJob {
   static Graph::OpenRequest describe_filter(const BackupOptions& options);
   Expected<void> attach();
 
+  void freeze_bitmap();
+  void thaw_bitmap();
+
   Task<JobResult> wait_for_end();
   Task<JobResult> leave_out_unallocated();
   Task<JobResult> copy_all();
@@ -87,6 +100,8 @@ class BackupJob final : public BlockJob {
   BackupOptions options_;
   NodeRef filter_;
   BlockCopy& engine_;
+  // While the marks are frozen.
+  DirtyBitmap::Use bitmap_;
   RateLimit rate_limit_;
   // The walk that is going on.
   BlockCopy::Run* run_ = nullptr;

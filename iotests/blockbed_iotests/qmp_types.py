@@ -31,6 +31,8 @@ class Command(NamedTuple):
     oob: bool
     # Takes arguments that the schema does not name.
     open: bool
+    # Blockbed's own.
+    extension: bool
 
 
 class Case(NamedTuple):
@@ -212,6 +214,7 @@ ImageInfoSpecificKind = Literal["qcow2", "vmdk", "luks", "rbd"]
 BlockDeviceIoStatus = Literal["ok", "failed", "nospace"]
 Qcow2BitmapInfoFlags = Literal["in-use", "auto"]
 XDbgBlockGraphNodeType = Literal["block-backend", "block-job", "block-driver"]
+BitmapPattern = Literal["allocation-top"]
 SshHostKeyCheckMode = Literal["none", "hash", "known_hosts"]
 SshHostKeyCheckHashType = Literal["md5", "sha1", "sha256"]
 IscsiTransport = Literal["tcp", "iser"]
@@ -245,7 +248,7 @@ BlockdevVpcSubformat = Literal["dynamic", "fixed"]
 BlockErrorAction = Literal["ignore", "report", "stop"]
 QuorumOpType = Literal["read", "write", "flush"]
 JobType = Literal["commit", "stream", "mirror", "backup", "create", "amend", "snapshot-load", "snapshot-save",
-    "snapshot-delete"]
+    "snapshot-delete", "bitmap-populate"]
 JobStatus = Literal["undefined", "created", "running", "paused", "ready", "standby", "waiting", "pending", "aborting",
     "concluded", "null"]
 FuseExportAllowOther = Literal["off", "on", "auto"]
@@ -332,6 +335,7 @@ ENUMS: dict[str, tuple[str, ...]] = {
     "BlockDeviceIoStatus": BlockDeviceIoStatus.__args__,
     "Qcow2BitmapInfoFlags": Qcow2BitmapInfoFlags.__args__,
     "XDbgBlockGraphNodeType": XDbgBlockGraphNodeType.__args__,
+    "BitmapPattern": BitmapPattern.__args__,
     "SshHostKeyCheckMode": SshHostKeyCheckMode.__args__,
     "SshHostKeyCheckHashType": SshHostKeyCheckHashType.__args__,
     "IscsiTransport": IscsiTransport.__args__,
@@ -868,6 +872,15 @@ STRUCTS: dict[str, tuple[Member, ...]] = {
         Member("node", "str", True),
         Member("target", "str", True),
         Member("bitmaps", "[BlockDirtyBitmapOrStr]", True),
+    ),
+    "BlockDirtyBitmapPopulate": (
+        Member("job-id", "str", True),
+        Member("node", "str", True),
+        Member("name", "str", True),
+        Member("pattern", "BitmapPattern", True),
+        Member("on-error", "BlockdevOnError", False),
+        Member("auto-finalize", "bool", False),
+        Member("auto-dismiss", "bool", False),
     ),
     "BlockDirtyBitmapSha256": (
         Member("sha256", "str", True),
@@ -2240,6 +2253,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "watchdog-set-action": Command(
         (
@@ -2249,6 +2263,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "set-action": Command(
         (
@@ -2261,6 +2276,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-pr-managers": Command(
         (),
@@ -2268,6 +2284,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "eject": Command(
         (
@@ -2279,6 +2296,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-open-tray": Command(
         (
@@ -2290,6 +2308,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-close-tray": Command(
         (
@@ -2300,6 +2319,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-remove-medium": Command(
         (
@@ -2309,6 +2329,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-insert-medium": Command(
         (
@@ -2319,6 +2340,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-change-medium": Command(
         (
@@ -2333,6 +2355,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block_set_io_throttle": Command(
         (
@@ -2363,6 +2386,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-latency-histogram-set": Command(
         (
@@ -2376,6 +2400,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-block": Command(
         (),
@@ -2383,6 +2408,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-blockstats": Command(
         (
@@ -2392,6 +2418,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-block-jobs": Command(
         (),
@@ -2399,6 +2426,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block_resize": Command(
         (
@@ -2410,6 +2438,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-snapshot-sync": Command(
         (
@@ -2424,6 +2453,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-snapshot": Command(
         (
@@ -2434,6 +2464,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "change-backing-file": Command(
         (
@@ -2445,6 +2476,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-commit": Command(
         (
@@ -2465,6 +2497,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "drive-backup": Command(
         (
@@ -2489,6 +2522,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-backup": Command(
         (
@@ -2511,6 +2545,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-named-block-nodes": Command(
         (
@@ -2520,6 +2555,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "x-debug-query-block-graph": Command(
         (),
@@ -2527,6 +2563,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "drive-mirror": Command(
         (
@@ -2552,6 +2589,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-dirty-bitmap-add": Command(
         (
@@ -2565,6 +2603,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-dirty-bitmap-remove": Command(
         (
@@ -2575,6 +2614,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-dirty-bitmap-clear": Command(
         (
@@ -2585,6 +2625,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-dirty-bitmap-enable": Command(
         (
@@ -2595,6 +2636,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-dirty-bitmap-disable": Command(
         (
@@ -2605,6 +2647,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-dirty-bitmap-merge": Command(
         (
@@ -2616,6 +2659,23 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
+    ),
+    "block-dirty-bitmap-populate": Command(
+        (
+            Member("job-id", "str", True),
+            Member("node", "str", True),
+            Member("name", "str", True),
+            Member("pattern", "BitmapPattern", True),
+            Member("on-error", "BlockdevOnError", False),
+            Member("auto-finalize", "bool", False),
+            Member("auto-dismiss", "bool", False),
+        ),
+        None,
+        ('system', 'daemon'),
+        oob=False,
+        open=False,
+        extension=True,
     ),
     "x-debug-block-dirty-bitmap-sha256": Command(
         (
@@ -2626,6 +2686,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-mirror": Command(
         (
@@ -2648,6 +2709,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-stream": Command(
         (
@@ -2667,6 +2729,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-job-set-speed": Command(
         (
@@ -2677,6 +2740,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-job-cancel": Command(
         (
@@ -2687,6 +2751,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-job-pause": Command(
         (
@@ -2696,6 +2761,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-job-resume": Command(
         (
@@ -2705,6 +2771,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-job-complete": Command(
         (
@@ -2714,6 +2781,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-job-dismiss": Command(
         (
@@ -2723,6 +2791,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-job-finalize": Command(
         (
@@ -2732,6 +2801,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-add": Command(
         (
@@ -2748,6 +2818,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-reopen": Command(
         (
@@ -2757,6 +2828,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-del": Command(
         (
@@ -2766,6 +2838,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-create": Command(
         (
@@ -2776,6 +2849,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "x-blockdev-amend": Command(
         (
@@ -2788,6 +2862,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-set-write-threshold": Command(
         (
@@ -2798,6 +2873,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "x-blockdev-change": Command(
         (
@@ -2809,6 +2885,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "x-blockdev-set-iothread": Command(
         (
@@ -2820,6 +2897,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-snapshot-internal-sync": Command(
         (
@@ -2830,6 +2908,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "blockdev-snapshot-delete-internal-sync": Command(
         (
@@ -2841,6 +2920,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "job-pause": Command(
         (
@@ -2850,6 +2930,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "job-resume": Command(
         (
@@ -2859,6 +2940,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "job-cancel": Command(
         (
@@ -2868,6 +2950,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "job-complete": Command(
         (
@@ -2877,6 +2960,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "job-dismiss": Command(
         (
@@ -2886,6 +2970,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "job-finalize": Command(
         (
@@ -2895,6 +2980,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-jobs": Command(
         (),
@@ -2902,6 +2988,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "nbd-server-start": Command(
         (
@@ -2914,6 +3001,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "nbd-server-add": Command(
         (
@@ -2927,6 +3015,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "nbd-server-remove": Command(
         (
@@ -2937,6 +3026,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "nbd-server-stop": Command(
         (),
@@ -2944,6 +3034,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-export-add": Command(
         (
@@ -2959,6 +3050,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "block-export-del": Command(
         (
@@ -2969,6 +3061,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-block-exports": Command(
         (),
@@ -2976,6 +3069,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-chardev": Command(
         (),
@@ -2983,6 +3077,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-chardev-backends": Command(
         (),
@@ -2990,6 +3085,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "ringbuf-write": Command(
         (
@@ -3001,6 +3097,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "ringbuf-read": Command(
         (
@@ -3012,6 +3109,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "chardev-add": Command(
         (
@@ -3022,6 +3120,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "chardev-change": Command(
         (
@@ -3032,6 +3131,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "chardev-remove": Command(
         (
@@ -3041,6 +3141,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "chardev-send-break": Command(
         (
@@ -3050,6 +3151,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "send-key": Command(
         (
@@ -3060,6 +3162,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-migrate": Command(
         (),
@@ -3067,6 +3170,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate-set-capabilities": Command(
         (
@@ -3076,6 +3180,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-migrate-capabilities": Command(
         (),
@@ -3083,6 +3188,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate-set-parameters": Command(
         (
@@ -3118,6 +3224,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-migrate-parameters": Command(
         (),
@@ -3125,6 +3232,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate-start-postcopy": Command(
         (),
@@ -3132,6 +3240,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate_cancel": Command(
         (),
@@ -3139,6 +3248,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate-continue": Command(
         (
@@ -3148,6 +3258,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate": Command(
         (
@@ -3161,6 +3272,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate-incoming": Command(
         (
@@ -3170,6 +3282,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "migrate-recover": Command(
         (
@@ -3179,6 +3292,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=True,
         open=False,
+        extension=False,
     ),
     "migrate-pause": Command(
         (),
@@ -3186,6 +3300,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=True,
         open=False,
+        extension=False,
     ),
     "snapshot-save": Command(
         (
@@ -3198,6 +3313,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "snapshot-load": Command(
         (
@@ -3210,6 +3326,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "snapshot-delete": Command(
         (
@@ -3221,6 +3338,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "transaction": Command(
         (
@@ -3231,6 +3349,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "qmp_capabilities": Command(
         (
@@ -3240,6 +3359,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-version": Command(
         (),
@@ -3247,6 +3367,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-commands": Command(
         (),
@@ -3254,6 +3375,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "quit": Command(
         (),
@@ -3261,6 +3383,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-qmp-schema": Command(
         (),
@@ -3268,6 +3391,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "qom-list": Command(
         (
@@ -3277,6 +3401,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "qom-get": Command(
         (
@@ -3287,6 +3412,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "qom-set": Command(
         (
@@ -3298,6 +3424,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "qom-list-types": Command(
         (
@@ -3308,6 +3435,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "qom-list-properties": Command(
         (
@@ -3317,6 +3445,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "object-add": Command(
         (
@@ -3327,6 +3456,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "object-del": Command(
         (
@@ -3336,6 +3466,7 @@ COMMANDS: dict[str, Command] = {
         ('system', 'daemon'),
         oob=False,
         open=False,
+        extension=False,
     ),
     "device-list-properties": Command(
         (
@@ -3345,6 +3476,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "device_add": Command(
         (
@@ -3356,6 +3488,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=True,
+        extension=False,
     ),
     "device_del": Command(
         (
@@ -3365,6 +3498,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-cpus-fast": Command(
         (),
@@ -3372,6 +3506,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-machines": Command(
         (),
@@ -3379,6 +3514,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-current-machine": Command(
         (),
@@ -3386,6 +3522,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-target": Command(
         (),
@@ -3393,6 +3530,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-uuid": Command(
         (),
@@ -3400,6 +3538,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "system_reset": Command(
         (),
@@ -3407,6 +3546,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "system_powerdown": Command(
         (),
@@ -3414,6 +3554,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "system_wakeup": Command(
         (),
@@ -3421,6 +3562,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "inject-nmi": Command(
         (),
@@ -3428,6 +3570,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-kvm": Command(
         (),
@@ -3435,6 +3578,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-hotpluggable-cpus": Command(
         (),
@@ -3442,6 +3586,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "balloon": Command(
         (
@@ -3451,6 +3596,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-balloon": Command(
         (),
@@ -3458,6 +3604,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-memory-size-summary": Command(
         (),
@@ -3465,6 +3612,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-cpu-definitions": Command(
         (),
@@ -3472,6 +3620,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "yank": Command(
         (
@@ -3481,6 +3630,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=True,
         open=False,
+        extension=False,
     ),
     "query-yank": Command(
         (),
@@ -3488,6 +3638,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=True,
         open=False,
+        extension=False,
     ),
     "query-name": Command(
         (),
@@ -3495,6 +3646,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-iothreads": Command(
         (),
@@ -3502,6 +3654,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "stop": Command(
         (),
@@ -3509,6 +3662,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "cont": Command(
         (),
@@ -3516,6 +3670,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "human-monitor-command": Command(
         (
@@ -3526,6 +3681,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "getfd": Command(
         (
@@ -3535,6 +3691,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "closefd": Command(
         (
@@ -3544,6 +3701,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "add-fd": Command(
         (
@@ -3554,6 +3712,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "remove-fd": Command(
         (
@@ -3564,6 +3723,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-fdsets": Command(
         (),
@@ -3571,6 +3731,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
     "query-command-line-options": Command(
         (
@@ -3580,6 +3741,7 @@ COMMANDS: dict[str, Command] = {
         ('system',),
         oob=False,
         open=False,
+        extension=False,
     ),
 }
 
@@ -4128,6 +4290,25 @@ class Commands:
     ) -> None:
         """Adds the marks of dirty bitmaps to another one."""
         return self.execute("block-dirty-bitmap-merge", _call(arguments, {"node": node, "target": target, "bitmaps": bitmaps}))
+
+    def block_dirty_bitmap_populate(
+        self,
+        arguments: dict[str, Any] | None = None,
+        /,
+        *,
+        job_id: str = ABSENT,
+        node: str = ABSENT,
+        name: str = ABSENT,
+        pattern: BitmapPattern = ABSENT,
+        on_error: BlockdevOnError = ABSENT,
+        auto_finalize: bool = ABSENT,
+        auto_dismiss: bool = ABSENT,
+    ) -> None:
+        """Begins a job that marks in a dirty bitmap what the node's image has: an incremental backup by it
+        copies all of that. The marks are made when the job is finalised; what is written meanwhile is marked
+        as ever.
+        """
+        return self.execute("block-dirty-bitmap-populate", _call(arguments, {"job-id": job_id, "node": node, "name": name, "pattern": pattern, "on-error": on_error, "auto-finalize": auto_finalize, "auto-dismiss": auto_dismiss}))
 
     def x_debug_block_dirty_bitmap_sha256(
         self,

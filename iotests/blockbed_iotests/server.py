@@ -284,8 +284,10 @@ class Server:
         self.nbd_path = path
         return path
 
-    def export(self, node: str, name: str | None = None, *, writable: bool = False, **options: Any) -> Nbd:
-        """Exports a node (`block-export-add`) and connects to it. The NBD server is started when there is none."""
+    def export(self, node: str, name: str | None = None, *, writable: bool = False,
+               contexts: tuple[str, ...] = ("base:allocation",), **options: Any) -> Nbd:
+        """Exports a node (`block-export-add`) and connects to it, with these metadata contexts. The NBD server is started
+        when there is none."""
         if "nbd_path" not in self.__dict__:
             self.nbd_start()
         name = node if name is None else name
@@ -296,7 +298,7 @@ class Server:
             {"type": "nbd", "id": export_id, "node-name": node, "name": name, "writable": writable},
             **options,
         )
-        nbd = Nbd(self.nbd_path, name)
+        nbd = Nbd(self.nbd_path, name, contexts)
         nbd.export_id = export_id
         return nbd
 

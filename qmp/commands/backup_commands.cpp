@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "block/formats/image_create.h"
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/drain.h"
 #include "block/graph/graph_change.h"
 #include "block/jobs/backup.h"
@@ -24,24 +25,68 @@ constexpr std::string_view kUnknownCluster =
     "doesn't have a backing file. The default block size of 65536 bytes is used. If the actual "
     "block size of the target exceeds this default, the backup may be unusable\n";
 
-// What drive-backup and blockdev-backup have in common has the same names in both.
+BitmapMode mode_of(schema::BitmapSyncMode mode) {
+  if (mode == schema::BitmapSyncMode::kNever) return BitmapMode::kNever;
+  if (mode == schema::BitmapSyncMode::kAlways) return BitmapMode::kAlways;
+  return BitmapMode::kOnSuccess;
+}
+
+// Its bitmap, and what becomes of it. What drive-backup and blockdev-backup have in common has the
+// same names in both; `sync` may be another than was asked for.
 template <class Arguments>
-Expected<void> check_bitmap(const Arguments& arguments) {
-  const bool needs_bitmap = arguments.sync == schema::MirrorSyncMode::kIncremental ||
-                            arguments.sync == schema::MirrorSyncMode::kBitmap;
+Expected<void> choose_bitmap(const Arguments& arguments, schema::MirrorSyncMode sync,
+                             BackupOptions& options) {
+  const bool incremental = sync == schema::MirrorSyncMode::kIncremental;
+  const bool needs_bitmap = incremental || sync == schema::MirrorSyncMode::kBitmap;
+  std::optional<schema::BitmapSyncMode> mode = arguments.bitmap_mode;
   if (needs_bitmap && !arguments.bitmap) {
-    return fail(
-        fmt::format("must provide a valid bitmap name for '{}' sync mode", name(arguments.sync)));
+    return fail(fmt::format("must provide a valid bitmap name for '{}' sync mode", name(sync)));
   }
-  if (arguments.sync == schema::MirrorSyncMode::kIncremental && arguments.bitmap_mode &&
-      *arguments.bitmap_mode != schema::BitmapSyncMode::kOnSuccess) {
-    return fail(fmt::format("Bitmap sync mode must be '{}' when using sync mode '{}'",
-                            name(schema::BitmapSyncMode::kOnSuccess), name(arguments.sync)));
+  if (incremental) {
+    if (mode && *mode != schema::BitmapSyncMode::kOnSuccess) {
+      return fail(fmt::format("Bitmap sync mode must be '{}' when using sync mode '{}'",
+                              name(schema::BitmapSyncMode::kOnSuccess), name(sync)));
+    }
+    mode = schema::BitmapSyncMode::kOnSuccess;
   }
-  if (arguments.bitmap)
+  if (!arguments.bitmap) {
+    if (mode) return fail("Cannot specify bitmap sync mode without a bitmap");
+    return {};
+  }
+  DirtyBitmap* bitmap = options.source->dirty_bitmaps().find(*arguments.bitmap);
+  if (bitmap == nullptr) {
     return fail(fmt::format("Bitmap '{}' could not be found", *arguments.bitmap));
-  if (arguments.bitmap_mode) return fail("Cannot specify bitmap sync mode without a bitmap");
+  }
+  if (!mode) return fail("Bitmap sync mode must be given when providing a bitmap");
+  BB_TRY(bitmap->check(DirtyBitmap::Accept::kReadOnly));
+  if (sync == schema::MirrorSyncMode::kNone) {
+    return fail(
+        fmt::format("sync mode '{}' does not produce meaningful bitmap outputs", name(sync)));
+  }
+  if (*mode == schema::BitmapSyncMode::kNever && !needs_bitmap) {
+    return fail(
+        fmt::format("Bitmap sync mode '{}' has no meaningful effect when combined with sync mode "
+                    "'{}'",
+                    name(*mode), name(sync)));
+  }
+  options.bitmap = bitmap;
+  options.bitmap_mode = mode_of(*mode);
   return {};
+}
+
+BackupSync sync_of(schema::MirrorSyncMode mode) {
+  switch (mode) {
+    case schema::MirrorSyncMode::kTop:
+      return BackupSync::kTop;
+    case schema::MirrorSyncMode::kFull:
+      return BackupSync::kFull;
+    case schema::MirrorSyncMode::kNone:
+      return BackupSync::kNone;
+    case schema::MirrorSyncMode::kIncremental:
+    case schema::MirrorSyncMode::kBitmap:
+      return BackupSync::kBitmap;
+  }
+  return BackupSync::kFull;
 }
 
 template <class Arguments>
@@ -64,12 +109,6 @@ BackupOptions options_of(const Arguments& arguments) {
   return options;
 }
 
-BackupSync sync_of(schema::MirrorSyncMode mode) {
-  if (mode == schema::MirrorSyncMode::kTop) return BackupSync::kTop;
-  if (mode == schema::MirrorSyncMode::kNone) return BackupSync::kNone;
-  return BackupSync::kFull;
-}
-
 class BackupAction : public Action {
  public:
   Task<void> commit(TransactionContext& context) override {
@@ -90,10 +129,15 @@ class BackupAction : public Action {
     co_return Expected<void>();
   }
 
-  Task<Expected<void>> create(TransactionContext& context, BackupOptions options, NodeRef target) {
+  template <class Arguments>
+  Task<Expected<void>> create(TransactionContext& context, const Arguments& arguments,
+                              schema::MirrorSyncMode sync, NodeRef target) {
+    BackupOptions options = options_of(arguments);
+    options.source = source_;
+    options.sync = sync_of(sync);
+    BB_CO_TRY(choose_bitmap(arguments, sync, options));
     const bool guessed =
         !driver_facts(*target) && target->skip_filters()->backing_node() == nullptr;
-    options.source = source_;
     options.target = std::move(target);
     options.job.transaction = context.group;
     if (guessed) options.warn = [&context] { context.warn(kUnknownCluster); };
@@ -117,10 +161,7 @@ class BlockdevBackupAction final : public BackupAction {
     BB_CO_TRY(co_await find_source(context, arguments_.device));
     auto target = context.graph.find_device_or_node(arguments_.target, arguments_.target);
     if (!target) co_return fail(std::move(target).error());
-    BB_CO_TRY(check_bitmap(arguments_));
-    BackupOptions options = options_of(arguments_);
-    options.sync = sync_of(arguments_.sync);
-    co_return co_await create(context, std::move(options), NodeRef(**target));
+    co_return co_await create(context, arguments_, arguments_.sync, NodeRef(**target));
   }
 
  private:
@@ -137,12 +178,12 @@ class DriveBackupAction final : public BackupAction {
     BB_CO_TRY(source_->operations().check(Operation::kBackupSource));
 
     const bool existing = arguments_.mode == schema::NewImageMode::kExisting;
-    BackupSync sync = sync_of(arguments_.sync);
+    schema::MirrorSyncMode sync = arguments_.sync;
     // What the new image stands on: for top what the source stands on, for none the source.
     Node* backing = nullptr;
     if (arguments_.sync == schema::MirrorSyncMode::kTop) {
       backing = source_->skip_filters()->backing_node();
-      if (backing == nullptr) sync = BackupSync::kFull;
+      if (backing == nullptr) sync = schema::MirrorSyncMode::kFull;
     }
     const bool on_source = arguments_.sync == schema::MirrorSyncMode::kNone;
     if (on_source) backing = source_.get();
@@ -152,12 +193,7 @@ class DriveBackupAction final : public BackupAction {
     if (!existing) BB_CO_TRY(co_await make_image(context, format, backing));
     auto target = co_await open_target(context, format, on_source);
     if (!target) co_return fail(std::move(target).error());
-    Expected<void> result = check_bitmap(arguments_);
-    if (result) {
-      BackupOptions options = options_of(arguments_);
-      options.sync = sync;
-      result = co_await create(context, std::move(options), std::move(*target));
-    }
+    Expected<void> result = co_await create(context, arguments_, sync, std::move(*target));
     *target = NodeRef();
     if (!result) co_await context.graph.close_unreferenced();
     co_return result;

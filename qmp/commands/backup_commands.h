@@ -1,8 +1,7 @@
 // drive-backup and blockdev-backup, as commands and as actions of a transaction.
 //
 // Contract: the checks and texts of QEMU 7.2, in its order; the work is BackupJob's
-// (block/jobs/backup.h). A bitmap cannot exist yet, so naming one is answered as QEMU answers for
-// one that is not there. Threading: engine thread.
+// (block/jobs/backup.h). Threading: engine thread.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,9 @@
 #include "qmp/commands/block_report.h"
 
+#include <ranges>
+
+#include "block/filters/copy_before_write.h"
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/protocols/file.h"
 #include "block/runtime/env.h"
 
@@ -179,6 +183,43 @@ Task<schema::ImageInfo> image_info(Node& node) {
   co_return info;
 }
 
+namespace {
+
+schema::BlockDirtyInfo dirty_info(const DirtyBitmap& bitmap) {
+  schema::BlockDirtyInfo info;
+  if (!bitmap.name().empty()) info.name = bitmap.name();
+  info.count = static_cast<int64_t>(bitmap.count());
+  info.granularity = static_cast<uint32_t>(bitmap.granularity());
+  info.recording = bitmap.recording();
+  info.busy = bitmap.busy();
+  info.persistent = bitmap.persistent();
+  if (bitmap.inconsistent()) info.inconsistent = true;
+  return info;
+}
+
+// What a filter above the node has still to save is shown as a bitmap of the node.
+schema::BlockDirtyInfo copy_info(BlockCopy& engine) {
+  schema::BlockDirtyInfo info;
+  info.granularity = static_cast<uint32_t>(engine.cluster_size());
+  info.count = static_cast<int64_t>(engine.bitmap().count() * engine.cluster_size());
+  return info;
+}
+
+std::vector<schema::BlockDirtyInfo> dirty_infos(Node& node) {
+  std::vector<schema::BlockDirtyInfo> infos;
+  for (const Edge* edge : node.parents() | std::views::reverse) {
+    Node* const above = edge->parent().as_node();
+    if (above == nullptr || !above->is_open() || above->filtered_edge() != edge) continue;
+    if (auto* filter = dynamic_cast<CopyBeforeWrite*>(&above->driver())) {
+      infos.push_back(copy_info(filter->engine()));
+    }
+  }
+  for (const auto& bitmap : node.dirty_bitmaps()) infos.push_back(dirty_info(*bitmap));
+  return infos;
+}
+
+}  // namespace
+
 Task<schema::BlockDeviceInfo> block_device_info(Node& node, const Backend* backend, bool flat) {
   schema::BlockDeviceInfo info;
   info.file = node.filename();
@@ -195,6 +236,7 @@ Task<schema::BlockDeviceInfo> block_device_info(Node& node, const Backend* backe
   if (Node* backing = node.backing_node()) info.backing_file = backing->filename();
   info.write_threshold = static_cast<int64_t>(node.write_threshold());
   info.detect_zeroes = detect_zeroes_of(node.flags().detect_zeroes);
+  if (auto bitmaps = dirty_infos(node); !bitmaps.empty()) info.dirty_bitmaps = std::move(bitmaps);
 
   std::vector<schema::ImageInfo> images;
   for (Node* layer = &node; layer != nullptr; layer = layer->filter_or_cow_node()) {

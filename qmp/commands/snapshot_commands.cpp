@@ -9,6 +9,7 @@
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/reopen.h"
 #include "block/protocols/file_create.h"
 #include "qmp/monitor/command_context.h"
 
@@ -18,27 +19,14 @@ namespace {
 
 namespace c = schema::commands;
 
-bool owned_by_monitor(const Graph& graph, const Node& node) {
-  return std::ranges::any_of(graph.monitor_nodes(), [&](const Node* n) { return n == &node; });
-}
-
 class OverlayAction : public Action {
  public:
   Task<void> commit(TransactionContext& context) override {
-    if (!old_->flags().read_only) {
-      // Nobody writes to it any more; its own file follows it when nobody else has a say in that.
-      GraphChange change(context.graph);
-      change.set_read_only(*old_, true);
-      if (const Edge* storage = old_->storage_edge();
-          storage != nullptr && storage->node() != nullptr &&
-          storage->node()->parents().size() == 1 &&
-          !owned_by_monitor(context.graph, *storage->node())) {
-        change.set_read_only(*storage->node(), true);
-      }
-      // Who still insists on writing keeps it writable.
-      if (change.check()) change.commit();
+    // Nobody writes to it any more. Who still insists on writing keeps it writable.
+    if (old_->flags().read_only || cumulative_permissions(*old_).needs.has(Permission::kWrite)) {
+      co_return;
     }
-    co_return;
+    (void)co_await reopen_read_only(context.graph, *old_, true);
   }
 
   Task<void> abort(TransactionContext& context) override {
@@ -75,7 +63,6 @@ class OverlayAction : public Action {
     if (cumulative_permissions(*overlay).needs.has(Permission::kConsistentRead)) {
       return fail("The overlay is already in use");
     }
-    BB_TRY(overlay->operations().check(Operation::kExternalSnapshot));
     if (overlay->cow_edge() != nullptr) return fail("The overlay already has a backing image");
     if (!overlay->driver().supports_backing()) {
       return fail("The overlay does not support backing images");

@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "block/graph/drain.h"
 #include "qmp/commands/backup_commands.h"
+#include "qmp/commands/bitmap_commands.h"
 #include "qmp/commands/internal_snapshot_commands.h"
 #include "qmp/commands/snapshot_commands.h"
 #include "qmp/monitor/command_context.h"
@@ -25,19 +27,6 @@ class AbortAction final : public Action {
   }
 };
 
-// An action of the schema that this server does not have.
-class MissingAction final : public Action {
- public:
-  explicit MissingAction(std::string_view name) : name_(name) {}
-  Task<Expected<void>> prepare(TransactionContext&) override {
-    co_return fail(
-        fmt::format("The transaction action '{}' is not implemented by Blockbed", name_));
-  }
-
- private:
-  std::string_view name_;
-};
-
 // One that cannot wait for others.
 class IndividualAction final : public Action {
  public:
@@ -51,8 +40,35 @@ class IndividualAction final : public Action {
   std::string_view name_;
 };
 
+std::unique_ptr<Action> individual_action(schema::TransactionAction& action) {
+  using Type = schema::TransactionActionKind;
+  if (auto* snapshot = std::get_if<schema::BlockdevSnapshotWrapper>(&action.u)) {
+    return snapshot_action(std::move(snapshot->data));
+  }
+  if (auto* snapshot = std::get_if<schema::BlockdevSnapshotSyncWrapper>(&action.u)) {
+    return snapshot_sync_action(std::move(snapshot->data));
+  }
+  if (auto* snapshot = std::get_if<schema::BlockdevSnapshotInternalWrapper>(&action.u)) {
+    return internal_snapshot_action(std::move(snapshot->data));
+  }
+  if (auto* bitmap = std::get_if<schema::BlockDirtyBitmapAddWrapper>(&action.u)) {
+    return bitmap_add_action(std::move(bitmap->data));
+  }
+  if (auto* bitmap = std::get_if<schema::BlockDirtyBitmapMergeWrapper>(&action.u)) {
+    return bitmap_merge_action(std::move(bitmap->data));
+  }
+  schema::BlockDirtyBitmap& bitmap = std::get<schema::BlockDirtyBitmapWrapper>(action.u).data;
+  switch (action.type) {
+    case Type::kBlockDirtyBitmapRemove:
+      return bitmap_remove_action(std::move(bitmap));
+    case Type::kBlockDirtyBitmapClear:
+      return bitmap_clear_action(std::move(bitmap));
+    default:
+      return bitmap_enable_action(std::move(bitmap), action.type == Type::kBlockDirtyBitmapEnable);
+  }
+}
+
 std::unique_ptr<Action> action_of(schema::TransactionAction& action, bool grouped) {
-  const std::string_view kind = name(action.type);
   if (auto* backup = std::get_if<schema::DriveBackupWrapper>(&action.u)) {
     return drive_backup_action(std::move(backup->data));
   }
@@ -61,28 +77,11 @@ std::unique_ptr<Action> action_of(schema::TransactionAction& action, bool groupe
   }
   if (std::holds_alternative<schema::AbortWrapper>(action.u))
     return std::make_unique<AbortAction>();
-  if (auto* snapshot = std::get_if<schema::BlockdevSnapshotWrapper>(&action.u)) {
-    if (grouped) return std::make_unique<IndividualAction>(kind);
-    return snapshot_action(std::move(snapshot->data));
-  }
-  if (auto* snapshot = std::get_if<schema::BlockdevSnapshotSyncWrapper>(&action.u)) {
-    if (grouped) return std::make_unique<IndividualAction>(kind);
-    return snapshot_sync_action(std::move(snapshot->data));
-  }
-  if (auto* snapshot = std::get_if<schema::BlockdevSnapshotInternalWrapper>(&action.u)) {
-    if (grouped) return std::make_unique<IndividualAction>(kind);
-    return internal_snapshot_action(std::move(snapshot->data));
-  }
-  return std::make_unique<MissingAction>(kind);
+  if (grouped) return std::make_unique<IndividualAction>(name(action.type));
+  return individual_action(action);
 }
 
 Task<Expected<void>> run_all(TransactionContext& context, Actions& actions) {
-  // Jobs that run stand still for a moment; clients see it, and nothing old is in flight when the
-  // first disk stops.
-  {
-    DrainedSection all = co_await drain_all(context.graph);
-  }
-
   Expected<void> result;
   std::size_t prepared = 0;
   std::size_t touched = 0;
@@ -101,10 +100,8 @@ Task<Expected<void>> run_all(TransactionContext& context, Actions& actions) {
   co_return result;
 }
 
-}  // namespace
-
-Task<Expected<void>> run_transaction(CommandContext& command, Graph& graph, JobRegistry& jobs,
-                                     Actions actions, bool grouped) {
+Task<Expected<void>> run(CommandContext& command, Graph& graph, JobRegistry& jobs, Actions actions,
+                         bool grouped, bool drained) {
   TransactionContext context{
       .graph = graph,
       .jobs = jobs,
@@ -114,17 +111,41 @@ Task<Expected<void>> run_transaction(CommandContext& command, Graph& graph, JobR
       .group = grouped ? std::make_shared<JobTransaction>() : nullptr,
       .started = {}};
   context.lock = co_await graph.lock();
+  DrainedSection all;
+  if (drained) {
+    // Jobs that run stand still for a moment; clients see it, and nothing old is in flight when the
+    // first disk stops.
+    all = co_await drain_all(graph);
+    if (std::ranges::none_of(actions, [](const auto& a) { return a->needs_rest(); })) all.end();
+  }
   Expected<void> result = co_await run_all(context, actions);
+  all.end();
   context.lock.unlock();
   co_await jobs.settle(std::move(context.started));
   co_return result;
 }
 
-Task<Expected<void>> run_action(CommandContext& command, Graph& graph, JobRegistry& jobs,
-                                std::unique_ptr<Action> action) {
+Actions alone(std::unique_ptr<Action> action) {
   Actions actions;
   actions.push_back(std::move(action));
-  return run_transaction(command, graph, jobs, std::move(actions));
+  return actions;
+}
+
+}  // namespace
+
+Task<Expected<void>> run_transaction(CommandContext& command, Graph& graph, JobRegistry& jobs,
+                                     Actions actions, bool grouped) {
+  return run(command, graph, jobs, std::move(actions), grouped, true);
+}
+
+Task<Expected<void>> run_action(CommandContext& command, Graph& graph, JobRegistry& jobs,
+                                std::unique_ptr<Action> action) {
+  return run(command, graph, jobs, alone(std::move(action)), false, true);
+}
+
+Task<Expected<void>> run_undrained(CommandContext& command, Graph& graph, JobRegistry& jobs,
+                                   std::unique_ptr<Action> action) {
+  return run(command, graph, jobs, alone(std::move(action)), false, false);
 }
 
 void register_transaction_command(CommandTable& commands, Graph& graph, JobRegistry& jobs) {

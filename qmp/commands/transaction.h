@@ -50,6 +50,9 @@ class Action {
   virtual Task<void> commit(TransactionContext&) { co_return; }
   virtual Task<void> abort(TransactionContext&) { co_return; }
   virtual void release() {}
+  // No request may come between its prepare and the end of the transaction, whatever the others
+  // drain: marks of writes would get lost.
+  virtual bool needs_rest() const { return false; }
 };
 
 using Actions = std::vector<std::unique_ptr<Action>>;
@@ -59,6 +62,9 @@ Task<Expected<void>> run_transaction(CommandContext& command, Graph& graph, JobR
 // The same for one action.
 Task<Expected<void>> run_action(CommandContext& command, Graph& graph, JobRegistry& jobs,
                                 std::unique_ptr<Action> action);
+// For one that takes no notice of requests: nothing stands still meanwhile.
+Task<Expected<void>> run_undrained(CommandContext& command, Graph& graph, JobRegistry& jobs,
+                                   std::unique_ptr<Action> action);
 
 // The `transaction` command. Graph and registry outlive the table.
 void register_transaction_command(CommandTable& commands, Graph& graph, JobRegistry& jobs);

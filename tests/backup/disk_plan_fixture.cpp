@@ -67,6 +67,8 @@ DiskPlan::DiskPlan(sim::SimRandom& chance) {
       case BackupSync::kNone:
         if (chance.percent(60)) target_backing = TargetBacking::kSource;
         break;
+      case BackupSync::kBitmap:
+        break;
     }
   }
   junk = !target.qcow2 || (target_backing != TargetBacking::kSame &&

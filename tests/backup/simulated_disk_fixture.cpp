@@ -495,6 +495,8 @@ bool SimulatedDisk::copied_right(uint64_t sector, const std::byte* bytes, bool c
       }
       return untouched || (tried_[cluster] && as_then);
     }
+    case BackupSync::kBitmap:
+      break;
   }
   return false;
 }

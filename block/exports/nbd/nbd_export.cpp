@@ -36,6 +36,7 @@ ExportFacts NbdExport::facts() const {
   facts.flags |= settings_.writable ? kSendTrim | kSendWriteZeroes | kSendFastZero : kReadOnly;
   if (settings_.multi_conn) facts.flags |= kCanMultiConn;
   facts.allocation_depth = settings_.allocation_depth;
+  for (const ExportedBitmap& e : settings_.bitmaps) facts.bitmaps.push_back(e.bitmap->name());
   if (const Node* node = backend().node(); node != nullptr) {
     const BlockLimits& limits = node->limits();
     facts.minimum_block = std::clamp<uint32_t>(limits.request_alignment, 1, kMaxPayload);
@@ -58,6 +59,8 @@ Task<void> NbdExport::end() {
   server_.strike(*this);
   for (Session* session : sessions_) session->shutdown();
   while (!sessions_.empty()) co_await detached_.wait();
+  // Before their nodes may go.
+  settings_.bitmaps.clear();
 }
 
 Task<Result<ChainStatus>> NbdExport::status(uint64_t offset, uint64_t length, bool want_zero) {

@@ -18,6 +18,8 @@
 #include "block/exports/export.h"
 #include "block/exports/nbd/negotiation.h"
 #include "block/graph/chain.h"
+#include "block/graph/dirty_bitmap.h"
+#include "block/graph/graph.h"
 #include "block/runtime/sync.h"
 
 namespace blockbed::nbd {
@@ -25,11 +27,19 @@ namespace blockbed::nbd {
 class NbdServer;
 class Session;
 
+// Its marks do not change but by the clients' own writes, and it stays where it is, as long as it
+// is exported.
+struct ExportedBitmap {
+  NodeRef node;
+  DirtyBitmap::Use bitmap;
+};
+
 struct NbdExportSettings {
   std::string name;
   std::string description;
   bool writable = false;
   bool allocation_depth = false;
+  std::vector<ExportedBitmap> bitmaps;
   // Several connections see one another's writes: always true here, but a server for one client
   // does not say so.
   bool multi_conn = true;

@@ -134,6 +134,27 @@ Task<Result<void>> add_status_of(NbdExport& target, RequestSlot& slot, uint32_t 
   co_return {};
 }
 
+void add_marks_of(const DirtyBitmap& bitmap, RequestSlot& slot, uint32_t context) {
+  const Request& request = slot.request();
+  const std::size_t limit = slot.has_flag(kFlagReqOne) ? 1 : kMaxStatusExtents;
+  const uint64_t end = request.offset + request.length;
+  std::vector<Extent> extents;
+  for (uint64_t at = request.offset; at < end && extents.size() < limit;) {
+    // The exported disk may be longer than the one that has the bitmap.
+    const uint64_t next = bitmap.next_dirty(at);
+    const bool dirty = next == at && at < bitmap.length();
+    uint64_t stop = end;
+    if (dirty) {
+      stop = std::min(end, bitmap.next_clean(at));
+    } else if (next > at && next < bitmap.length()) {
+      stop = std::min(end, next);
+    }
+    extents.push_back({static_cast<uint32_t>(stop - at), dirty ? kStateDirty : 0});
+    at = stop;
+  }
+  slot.add_status(context, extents);
+}
+
 Task<void> block_status(NbdExport& target, const ClientTerms& terms, RequestSlot& slot) {
   for (const uint32_t context : {MetaContexts::kBaseId, MetaContexts::kDepthId}) {
     if (!(context == MetaContexts::kBaseId ? terms.contexts.base_allocation
@@ -144,6 +165,11 @@ Task<void> block_status(NbdExport& target, const ClientTerms& terms, RequestSlot
       slot.answer_error(added.error().number(), "can't get block status");
       co_return;
     }
+  }
+  const std::vector<ExportedBitmap>& bitmaps = target.settings().bitmaps;
+  for (std::size_t i = 0; i < terms.contexts.bitmaps.size(); ++i) {
+    if (!terms.contexts.bitmaps[i]) continue;
+    add_marks_of(*bitmaps[i].bitmap, slot, static_cast<uint32_t>(MetaContexts::kFirstBitmapId + i));
   }
   slot.finish_status();
 }

@@ -7,10 +7,43 @@
 #include "block/exports/export_registry.h"
 #include "block/exports/nbd/nbd_export.h"
 #include "block/exports/nbd/session.h"
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
 #include "block/runtime/socket_failure.h"
 
 namespace blockbed::nbd {
+
+namespace {
+
+struct FoundBitmap {
+  NodeRef node;
+  DirtyBitmap* bitmap;
+};
+
+// A name alone is looked for along the chain of what is exported.
+Expected<FoundBitmap> find_bitmap(Node& exported, const schema::BlockDirtyBitmapOrStr& named) {
+  Node* node = nullptr;
+  DirtyBitmap* bitmap = nullptr;
+  if (const auto* name = std::get_if<std::string>(&named.u)) {
+    for (node = &exported; node != nullptr; node = node->filter_or_cow_node()) {
+      bitmap = node->dirty_bitmaps().find(*name);
+      if (bitmap != nullptr) break;
+    }
+    if (bitmap == nullptr) return fail(fmt::format("Bitmap '{}' is not found", *name));
+  } else {
+    const auto& external = std::get<schema::BlockDirtyBitmap>(named.u);
+    auto found = exported.graph().find_device_or_node(external.node, external.node);
+    if (!found) return fail(fmt::format("Node '{}' not found", external.node));
+    node = *found;
+    auto there = find_dirty_bitmap(*node, external.name);
+    if (!there) return fail(std::move(there).error());
+    bitmap = *there;
+  }
+  BB_TRY(bitmap->check(DirtyBitmap::Accept::kReadOnly));
+  return FoundBitmap{NodeRef(*node), bitmap};
+}
+
+}  // namespace
 
 NbdServer::NbdServer(ExportRegistry& registry)
     : registry_(registry), env_(registry.graph().env()), room_(env_.executor()) {
@@ -94,6 +127,8 @@ Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExp
   if (!running_) co_return fail("NBD server not running");
   const auto& nbd = std::get<schema::BlockExportOptionsNbd>(options.u);
   NbdExportSettings settings;
+  // None is in use before all are known to be right: the same one may be named twice.
+  std::vector<FoundBitmap> bitmaps;
   settings.name = nbd.name.value_or(options.node_name);
   settings.description = nbd.description.value_or("");
   settings.writable = options.writable.value_or(false);
@@ -106,18 +141,20 @@ Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExp
   }
   if (find(settings.name))
     co_return fail(fmt::format("NBD server already has export named '{}'", settings.name));
-  if (nbd.bitmaps && !nbd.bitmaps->empty()) {
-    // No node has bitmaps yet, so none of these can be found.
-    const schema::BlockDirtyBitmapOrStr& first = nbd.bitmaps->front();
-    if (const auto* name = std::get_if<std::string>(&first.u)) {
-      co_return fail(fmt::format("Bitmap '{}' is not found", *name));
+  if (nbd.bitmaps) {
+    for (const schema::BlockDirtyBitmapOrStr& named : *nbd.bitmaps) {
+      auto found = find_bitmap(*backend->node(), named);
+      if (!found) co_return fail(std::move(found).error());
+      // A client would see marks come and go.
+      if (!settings.writable && found->node->writable() && found->bitmap->enabled()) {
+        co_return fail(fmt::format("Enabled bitmap '{}' incompatible with readonly export",
+                                   found->bitmap->name()));
+      }
+      bitmaps.push_back(*std::move(found));
     }
-    const auto& bitmap = std::get<schema::BlockDirtyBitmap>(first.u);
-    if (registry_.graph().find_node(bitmap.node) == nullptr &&
-        registry_.graph().find_backend(bitmap.node) == nullptr) {
-      co_return fail(fmt::format("Node '{}' not found", bitmap.node));
-    }
-    co_return fail(fmt::format("Dirty bitmap '{}' not found", bitmap.name));
+  }
+  for (FoundBitmap& found : bitmaps) {
+    settings.bitmaps.push_back({std::move(found.node), DirtyBitmap::Use(*found.bitmap)});
   }
   co_return std::make_unique<NbdExport>(*this, options.id, std::move(backend), std::move(settings),
                                         next_identity_++);

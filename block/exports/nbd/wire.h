@@ -113,6 +113,8 @@ enum class ChunkType : uint16_t {
 
 // Extents of `base:allocation`.
 enum AllocationState : uint32_t { kStateHole = 1, kStateZero = 2 };
+// Of the contexts of dirty bitmaps.
+enum BitmapState : uint32_t { kStateDirty = 1 };
 
 inline constexpr std::string_view kBaseAllocation = "base:allocation";
 inline constexpr std::string_view kAllocationDepth = "qemu:allocation-depth";

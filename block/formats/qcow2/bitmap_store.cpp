@@ -216,15 +216,18 @@ Task<Result<void>> Change::commit() {
 }  // namespace
 
 Task<Expected<void>> can_store_bitmap(Storage& file, const Header& header,
-                                      const BitmapToStore& bitmap) {
+                                      const BitmapToStore& bitmap,
+                                      std::vector<std::string> others) {
   BB_CO_TRY(may_store(header, bitmap));
   auto directory = co_await load_directory(file, header);
   if (!directory) co_return fail(std::move(directory).error());
-  const bool known = std::ranges::any_of(
-      *directory, [&bitmap](const StoredBitmap& b) { return b.name == bitmap.name; });
-  if (!known) {
+  others.push_back(bitmap.name);
+  std::set<std::string> known;
+  for (const StoredBitmap& b : *directory) known.insert(b.name);
+  for (std::string& name : others) {
+    if (!known.insert(name).second) continue;
     StoredBitmap one;
-    one.name = bitmap.name;
+    one.name = std::move(name);
     directory->push_back(std::move(one));
   }
   co_return fits(*directory);
@@ -256,7 +259,8 @@ Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore
       fresh.name = bitmap.name;
       change.bitmaps.push_back(std::move(fresh));
       at = change.bitmaps.end() - 1;
-    } else if (bitmap.bits == nullptr && at->in_use() && !bitmap.in_use) {
+    } else if (bitmap.bits == nullptr && at->in_use() && !bitmap.in_use &&
+               !bitmap.stored_bits_hold) {
       // Bits that are not known to be right do not become right by this.
       co_return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", bitmap.name));
     }

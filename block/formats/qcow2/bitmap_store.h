@@ -31,11 +31,14 @@ struct BitmapToStore {
   bool in_use = false;
   // Null: the bits that are stored under this name, and their granularity, stay as they are.
   const BitmapSource* bits = nullptr;
+  // With null bits: the caller knows that what is stored is right, although it may say in-use.
+  bool stored_bits_hold = false;
 };
 
-// Whether `bitmap` could be stored beside what is there; reads the directory.
+// Whether `bitmap` could be stored beside what is there, and beside `others` that will be; reads
+// the directory.
 Task<Expected<void>> can_store_bitmap(Storage& file, const Header& header,
-                                      const BitmapToStore& bitmap);
+                                      const BitmapToStore& bitmap, std::vector<std::string> others);
 
 // Replaces those with the same names, adds the others, and lets all else be. All of them or none.
 Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore> bitmaps);

@@ -45,15 +45,13 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
   }
   BB_CO_TRY(co_await open_data_file(context, *header));
   BB_CO_TRY(co_await repair_if_dirty(*header));
-  if (header->bitmaps) {
-    auto bitmaps = co_await load_directory(*file_, *header);
-    if (!bitmaps) co_return fail(std::move(bitmaps).error());
-    bitmaps_ = std::move(*bitmaps);
-  }
+  BB_CO_TRY(co_await read_directory(*header));
+  BB_CO_TRY(co_await load_bitmaps(*header));
   image_ = std::make_unique<Image>(context.env(), *file_, data_.get(), backing_, std::move(*header),
                                    *parsed);
   image_->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
   BB_CO_TRY(co_await image_->open());
+  BB_CO_TRY(co_await mark_bitmaps());
   cleaner_.start(*image_, parsed->cache_clean_seconds);
   co_return Expected<void>();
 }
@@ -163,7 +161,8 @@ Task<bool> Qcow2Driver::has_holes() {
 Task<Result<uint64_t>> Qcow2Driver::length() { co_return image_->length(); }
 
 Task<Expected<void>> Qcow2Driver::truncate(uint64_t length, TruncateOptions options) {
-  return image_->truncate(length, options);
+  BB_CO_TRY(bitmaps_can_follow());
+  co_return co_await image_->truncate(length, options);
 }
 
 // --- facts
@@ -200,13 +199,13 @@ std::optional<schema::ImageInfoSpecific> Qcow2Driver::specific_info() const {
       if (h.data_file_name) info.data_file = *h.data_file_name;
       info.data_file_raw = h.raw_external_data();
     }
-    if (!bitmaps_.empty()) {
+    if (!directory_.empty()) {
       std::vector<schema::Qcow2BitmapInfo> list;
-      for (const StoredBitmap& bitmap : bitmaps_) {
+      for (const StoredBitmap& bitmap : directory_) {
         schema::Qcow2BitmapInfo item;
         item.name = bitmap.name;
         item.granularity = uint32_t{1} << bitmap.granularity_bits;
-        if ((bitmap.flags & bitmap_flag::kInUse) != 0) {
+        if (bitmap.in_use() || image_->writing()) {
           item.flags.push_back(schema::Qcow2BitmapInfoFlags::kInUse);
         }
         if ((bitmap.flags & bitmap_flag::kAuto) != 0) {
@@ -254,6 +253,7 @@ Task<Expected<void>> Qcow2Driver::change_backing_file(std::string name, std::str
 Task<void> Qcow2Driver::close() {
   co_await cleaner_.stop();
   if (image_ == nullptr) co_return;
+  co_await store_bitmaps_or_tell();
   // A failure leaves the file as the order of writes left it: at worst leaks.
   (void)co_await image_->close();
 }

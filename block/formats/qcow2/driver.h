@@ -16,10 +16,15 @@
 #include "block/graph/driver.h"
 #include "block/graph/graph.h"
 #include "block/graph/internal_snapshots.h"
+#include "block/graph/persistent_bitmaps.h"
+
+namespace blockbed {
+class DirtyBitmap;
+}  // namespace blockbed
 
 namespace blockbed::qcow2 {
 
-class Qcow2Driver final : public Driver, public InternalSnapshots {
+class Qcow2Driver final : public Driver, public InternalSnapshots, public PersistentBitmaps {
  public:
   static constexpr std::string_view kName = "qcow2";
 
@@ -73,6 +78,11 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   Task<Expected<void>> show_snapshot(std::optional<std::string> id,
                                      std::optional<std::string> name);
 
+  PersistentBitmaps* persistent_bitmaps() override { return this; }
+  Task<Expected<void>> can_store(std::string name, uint64_t granularity) override;
+  Task<Expected<void>> remove_stored(std::string name) override;
+  Task<Expected<void>> begin_change() override;
+
   std::span<const std::string_view> changeable_options() const override;
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override;
@@ -80,7 +90,8 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   Task<void> close() override;
 
   Image& image() { return *image_; }
-  const std::vector<StoredBitmap>& bitmaps() const { return bitmaps_; }
+  // As the image lists them; begun writing makes all of them in-use there.
+  const std::vector<StoredBitmap>& bitmaps() const { return directory_; }
 
  private:
   Task<Expected<void>> start(OpenContext& context, const schema::BlockdevOptions& options);
@@ -89,16 +100,30 @@ class Qcow2Driver final : public Driver, public InternalSnapshots {
   void corrupted(const Corruption& corruption);
   Task<bool> has_holes();
 
+  // --- persistent bitmaps (driver_bitmaps.cpp)
+  Task<Expected<void>> read_directory(const Header& header);
+  // The bitmaps of the directory become dirty bitmaps of the node.
+  Task<Expected<void>> load_bitmaps(const Header& header);
+  // As QEMU does as soon as the image is open for writing; where it cannot be written to just then,
+  // the first write does.
+  Task<Expected<void>> mark_bitmaps();
+  // The other way round. No request is in flight; a write that follows marks them in-use again.
+  Task<Expected<void>> store_bitmaps();
+  Task<Expected<void>> store_flags(const std::vector<DirtyBitmap*>& bitmaps);
+  Task<Expected<void>> store_bits(const std::vector<DirtyBitmap*>& bitmaps);
+  Task<void> store_bitmaps_or_tell();
+  Expected<void> bitmaps_can_follow() const;
+
   NodeBacking backing_;
   std::unique_ptr<EdgeStorage> file_;
   std::unique_ptr<EdgeStorage> data_;
   std::unique_ptr<Image> image_;
   CacheCleaner cleaner_;
-  std::vector<StoredBitmap> bitmaps_;
+  std::vector<StoredBitmap> directory_;
   // While it is reopened: first what is to come, then what was.
   struct Loaded {
     std::unique_ptr<Image> image;
-    std::vector<StoredBitmap> bitmaps;
+    std::vector<StoredBitmap> directory;
   };
   std::optional<Loaded> other_;
   // The file takes less space than it is long: asked when it first matters.

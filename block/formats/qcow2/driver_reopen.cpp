@@ -21,6 +21,8 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
   if (!options) co_return fail(std::move(options).error());
   if (*options == image_->metadata().options()) co_return Expected<void>();
 
+  // Those that cannot be stored would be lost.
+  if (node().writable() && !state.writable()) BB_CO_TRY(co_await store_bitmaps());
   // The other Image begins with what the file says; this one goes on from there if it must.
   if (auto closed = co_await image_->close(); !closed) {
     co_return fail(strerror_text(closed.error()));
@@ -32,11 +34,9 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
     co_return fail("Could not repair dirty image: it is open for reading only");
   }
   Loaded loaded;
-  if (header->bitmaps) {
-    auto bitmaps = co_await load_directory(*file_, *header);
-    if (!bitmaps) co_return fail(std::move(bitmaps).error());
-    loaded.bitmaps = std::move(*bitmaps);
-  }
+  auto directory = co_await load_directory(*file_, *header);
+  if (!directory) co_return fail(std::move(directory).error());
+  loaded.directory = std::move(*directory);
   loaded.image = std::make_unique<Image>(node().env(), *file_, data_.get(), backing_,
                                          std::move(*header), *options);
   loaded.image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
@@ -48,7 +48,7 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
 void Qcow2Driver::reopen_commit() {
   if (!other_) return;
   std::swap(image_, other_->image);
-  std::swap(bitmaps_, other_->bitmaps);
+  std::swap(directory_, other_->directory);
 }
 
 Task<void> Qcow2Driver::reopen_finish() {
@@ -56,6 +56,8 @@ Task<void> Qcow2Driver::reopen_finish() {
   co_await cleaner_.stop();
   cleaner_.start(*image_, image_->metadata().options().cache_clean_seconds);
   other_.reset();
+  // If that fails the first write tries again.
+  if (node().writable()) (void)co_await mark_bitmaps();
 }
 
 Task<Result<void>> Qcow2Driver::make_empty() { return image_->make_empty(); }

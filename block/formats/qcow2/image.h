@@ -98,8 +98,12 @@ class Image {
   // snapshot shares one.
   Task<Result<void>> expand_zeroes();
 
-  // Marks bitmaps as in use before the first write; see order_of_writes.md.
+  // Marks bitmaps as in use before the first write; see order_of_writes.md. What changes the disk
+  // or its size begins with it.
   Task<Result<void>> begin_writing();
+  bool writing() const { return writing_; }
+  // The bitmaps are up to date: the next write marks them again. No request is in flight.
+  void end_writing() { writing_ = false; }
 
  private:
   // A cluster range whose map is about to change, after data was written.

@@ -34,9 +34,6 @@ Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
   if (geometry().version < 3 && header().snapshot_count > 0) {
     co_return fail("Can't resize a v2 image which has snapshots");
   }
-  if (header().bitmaps) {
-    co_return fail("Cannot resize qcow2 with persistent bitmaps that were not loaded into memory");
-  }
   std::optional<Metadata::RequestGuard> guard;
   guard.emplace(metadata_);
   if (auto begun = co_await begin_writing(); !begun) {

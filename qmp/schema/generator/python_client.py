@@ -84,7 +84,8 @@ class _Writer:
             boxed = self._schema.types.get(command.args_type or "")
             union = f"UNIONS[{quoted(boxed.name)}]" if isinstance(boxed, Union) else "None"
             rows += (f"    {quoted(command.name)}: Command(\n        {members},\n        {union},\n"
-                     f"        {command.programs!r},\n        oob={command.oob},\n        open={command.open},\n    ),\n")
+                     f"        {command.programs!r},\n        oob={command.oob},\n        open={command.open},\n"
+                     f"        extension={command.extension},\n    ),\n")
         return f"COMMANDS: dict[str, Command] = {{\n{rows}}}\n"
 
     def _events(self) -> str:

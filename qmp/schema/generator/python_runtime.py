@@ -26,6 +26,8 @@ class Command(NamedTuple):
     oob: bool
     # Takes arguments that the schema does not name.
     open: bool
+    # Blockbed's own.
+    extension: bool
 
 
 class Case(NamedTuple):

@@ -1,0 +1,187 @@
+// Qcow2Driver: dirty bitmaps that are kept in the image.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "block/formats/qcow2/bitmap_store.h"
+#include "block/formats/qcow2/driver.h"
+#include "block/graph/dirty_bitmap_list.h"
+#include "block/runtime/event_sink.h"
+
+namespace blockbed::qcow2 {
+
+namespace {
+
+// Words of a Bitmap are the bytes of the file.
+static_assert(std::endian::native == std::endian::little);
+
+class BitsToFile final : public BitmapSource {
+ public:
+  explicit BitsToFile(const Bitmap& bits) : bits_(bits) {}
+
+  uint64_t next_set(uint64_t first) const override {
+    const uint64_t found = bits_.next_set(first, bits_.size());
+    return found == bits_.size() ? UINT64_MAX : found;
+  }
+  void give(uint64_t first, std::span<std::byte> bytes) const override {
+    const auto all = std::as_bytes(bits_.words());
+    const std::size_t have = std::min(bytes.size(), all.size() - first / 8);
+    std::memcpy(bytes.data(), all.data() + first / 8, have);
+    std::memset(bytes.data() + have, 0, bytes.size() - have);
+  }
+
+ private:
+  const Bitmap& bits_;
+};
+
+class BitsFromFile final : public BitmapReceiver {
+ public:
+  explicit BitsFromFile(uint64_t bits) : bits_(bits) {}
+
+  void take(uint64_t first, std::span<const std::byte> bytes) override {
+    words_.assign((bytes.size() + 7) / 8, 0);
+    std::memcpy(words_.data(), bytes.data(), bytes.size());
+    bits_.set_words(first, words_);
+  }
+  void take_ones(uint64_t first, uint64_t count) override { bits_.set(first, first + count); }
+
+  Bitmap take_bits() { return std::move(bits_); }
+
+ private:
+  Bitmap bits_;
+  std::vector<uint64_t> words_;
+};
+
+// What would be stored now.
+bool is_stored(const DirtyBitmap& bitmap) { return bitmap.persistent() && !bitmap.inconsistent(); }
+
+}  // namespace
+
+Task<Expected<void>> Qcow2Driver::read_directory(const Header& header) {
+  auto directory = co_await load_directory(*file_, header);
+  if (!directory) co_return fail(std::move(directory).error());
+  directory_ = std::move(*directory);
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Qcow2Driver::load_bitmaps(const Header& header) {
+  if (node().flags().inactive) co_return Expected<void>();
+  DirtyBitmapList& list = node().dirty_bitmaps();
+  for (const StoredBitmap& stored : directory_) {
+    // One with a meaning that is not known is left where it is; what it says is out of date with
+    // the first write.
+    if (!stored.in_use() && !stored.usable()) continue;
+    auto created = list.create(stored.name, uint64_t{1} << stored.granularity_bits, header.size);
+    if (!created) co_return fail(std::move(created).error());
+    DirtyBitmap& bitmap = **created;
+    bitmap.set_persistent(true);
+    bitmap.set_enabled((stored.flags & bitmap_flag::kAuto) != 0);
+    if (stored.in_use()) {
+      bitmap.set_inconsistent();
+      continue;
+    }
+    BitsFromFile bits(bitmap.bits().size());
+    BB_CO_TRY(co_await load_bits(*file_, header, stored, bits));
+    (void)bitmap.replace(bits.take_bits());
+    bitmap.set_unsaved(false);
+  }
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Qcow2Driver::mark_bitmaps() {
+  if (directory_.empty() || !image_->metadata().options().writable) co_return Expected<void>();
+  if (auto begun = co_await image_->begin_writing(); !begun) {
+    co_return fail(
+        fmt::format("Failed to update bitmap extension: {}", strerror_text(begun.error())));
+  }
+  co_return Expected<void>();
+}
+
+// What lies in the image is right, and only has to say so.
+Task<Expected<void>> Qcow2Driver::store_flags(const std::vector<DirtyBitmap*>& bitmaps) {
+  for (const DirtyBitmap* bitmap : bitmaps) {
+    const uint32_t automatic = bitmap->enabled() ? bitmap_flag::kAuto : 0;
+    BB_CO_TRY(
+        co_await change_bitmap_flags(image_->metadata(), bitmap->name(), automatic,
+                                     bitmap_flag::kInUse | (bitmap_flag::kAuto & ~automatic)));
+  }
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> Qcow2Driver::store_bits(const std::vector<DirtyBitmap*>& bitmaps) {
+  std::vector<BitsToFile> sources;
+  sources.reserve(bitmaps.size());
+  std::vector<BitmapToStore> store;
+  for (const DirtyBitmap* bitmap : bitmaps) {
+    BitmapToStore one;
+    one.name = bitmap->name();
+    one.granularity_bits = bitmap->granularity_bits();
+    one.enabled = bitmap->enabled();
+    one.stored_bits_hold = !bitmap->unsaved();
+    if (bitmap->unsaved()) one.bits = &sources.emplace_back(bitmap->bits());
+    store.push_back(std::move(one));
+  }
+  co_return co_await qcow2::store_bitmaps(image_->metadata(), std::move(store));
+}
+
+Task<Expected<void>> Qcow2Driver::store_bitmaps() {
+  // Newest first, as QEMU stores them.
+  std::vector<DirtyBitmap*> bitmaps;
+  for (const auto& bitmap : node().dirty_bitmaps()) {
+    if (is_stored(*bitmap)) bitmaps.push_back(bitmap.get());
+  }
+  const bool unsaved = std::ranges::any_of(bitmaps, &DirtyBitmap::unsaved);
+  // Marked, or said so already when this Image began.
+  const bool in_use = image_->writing() || std::ranges::any_of(directory_, &StoredBitmap::in_use);
+  if (bitmaps.empty() || !(unsaved || in_use)) co_return Expected<void>();
+  BB_CO_TRY(co_await (unsaved ? store_bits(bitmaps) : store_flags(bitmaps)));
+  // The image says that they are right: the next write has to say otherwise first.
+  image_->end_writing();
+  for (DirtyBitmap* bitmap : bitmaps) bitmap->set_unsaved(false);
+  co_return co_await read_directory(image_->header());
+}
+
+Task<void> Qcow2Driver::store_bitmaps_or_tell() {
+  if (!node().writable() || image_->metadata().failed()) co_return;
+  auto stored = co_await store_bitmaps();
+  if (stored) co_return;
+  node().graph().events().tell(
+      fmt::format("Lost persistent bitmaps during inactivation of node '{}': {}", node().name(),
+                  stored.error().description));
+}
+
+// What cannot follow the disk must not be left behind as if it had.
+Expected<void> Qcow2Driver::bitmaps_can_follow() const {
+  for (const StoredBitmap& stored : directory_) {
+    const DirtyBitmap* bitmap = node().dirty_bitmaps().find(stored.name);
+    if (bitmap == nullptr) {
+      return fail("Cannot resize qcow2 with persistent bitmaps that were not loaded into memory");
+    }
+    BB_TRY(bitmap->check());
+  }
+  return {};
+}
+
+// --- PersistentBitmaps
+
+Task<Expected<void>> Qcow2Driver::can_store(std::string name, uint64_t granularity) {
+  BitmapToStore bitmap;
+  bitmap.name = std::move(name);
+  bitmap.granularity_bits = static_cast<uint8_t>(std::countr_zero(granularity));
+  std::vector<std::string> others;
+  for (const auto& other : node().dirty_bitmaps()) {
+    if (is_stored(*other)) others.push_back(other->name());
+  }
+  co_return co_await can_store_bitmap(*file_, image_->header(), bitmap, std::move(others));
+}
+
+Task<Expected<void>> Qcow2Driver::remove_stored(std::string name) {
+  BB_CO_TRY(co_await remove_bitmap(image_->metadata(), std::move(name)));
+  co_return co_await read_directory(image_->header());
+}
+
+Task<Expected<void>> Qcow2Driver::begin_change() { return mark_bitmaps(); }
+
+}  // namespace blockbed::qcow2

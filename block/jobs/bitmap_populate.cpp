@@ -1,0 +1,91 @@
+#include "block/jobs/bitmap_populate.h"
+
+#include "block/graph/chain.h"
+#include "block/graph/graph_change.h"
+#include "block/graph/persistent_bitmaps.h"
+#include "block/jobs/job_registry.h"
+
+namespace blockbed {
+
+namespace {
+
+// An image of nothing but small extents must not keep others from their turn.
+constexpr int kQuestionsPerTurn = 64;
+constexpr int64_t kRetryPause = 100'000'000;
+
+}  // namespace
+
+BitmapPopulateJob::BitmapPopulateJob(JobRegistry& registry, BitmapPopulateOptions options)
+    : BlockJob(registry, options.job),
+      options_(std::move(options)),
+      bitmap_(*options_.bitmap),
+      found_(*options_.node, "", options_.bitmap->length(), options_.bitmap->granularity()) {
+  counted().remaining = found_.length();
+}
+
+Task<Expected<std::shared_ptr<BitmapPopulateJob>>> BitmapPopulateJob::create(
+    JobRegistry& registry, BitmapPopulateOptions options) {
+  BB_CO_TRY(options.bitmap->check());
+  BB_CO_TRY(registry.check_id(options.job.id));
+  if (options.bitmap->persistent()) {
+    BB_CO_TRY(co_await options.node->driver().persistent_bitmaps()->begin_change());
+  }
+  auto job = std::make_shared<BitmapPopulateJob>(registry, std::move(options));
+  registry.add(job);
+  const PermissionPair permissions{Permissions::none(), Permissions::all() - Permission::kResize};
+  auto attached = job->add_node("main node", *job->options_.node, permissions,
+                                OperationSet{Operation::kResize});
+  if (!attached) {
+    registry.give_up(*job);
+    co_await job->clean();
+    co_return fail(std::move(attached).error());
+  }
+  co_return job;
+}
+
+Task<JobResult> BitmapPopulateJob::run() {
+  Node& node = *options_.node;
+  Node* const base = node.skip_filters()->backing_node();
+  int questions = 0;
+  for (uint64_t at = 0; at < found_.length();) {
+    co_await pause_point();
+    if (cancelled()) co_return JobResult();
+    auto answer =
+        co_await chain_allocated(node, base, /*include_base=*/false, at, found_.length() - at);
+    if (!answer) {
+      if (error_action(options_.on_error, /*is_read=*/true, answer.error()) ==
+          ErrorAction::kReport) {
+        co_return job_failure(answer.error());
+      }
+      co_await sleep(kRetryPause);
+      continue;
+    }
+    if (answer->length == 0) break;
+    if (answer->allocated) found_.set(at, answer->length);
+    at += answer->length;
+    counted().done = at;
+    counted().remaining = found_.length() - at;
+    if (++questions % kQuestionsPerTurn == 0) co_await env().executor().yield();
+  }
+  co_return JobResult();
+}
+
+Task<void> BitmapPopulateJob::commit() {
+  bitmap_->merge(found_);
+  co_return;
+}
+
+Task<void> BitmapPopulateJob::clean() {
+  bitmap_ = DirtyBitmap::Use();
+  {
+    GraphChange change(registry().graph());
+    detach_nodes(change);
+    const Expected<void> checked = change.check();
+    BB_ASSERT(checked.has_value());
+    change.commit();
+  }
+  options_.node = NodeRef();
+  co_await registry().graph().close_unreferenced();
+}
+
+}  // namespace blockbed

@@ -1,0 +1,391 @@
+"""Incremental backup: what is copied by a bitmap, and what the bitmap holds after each outcome.
+
+`Model` is the judge: the bytes of the disk, and for each bitmap the set of its marks, by the rules of the documentation."""
+
+import itertools
+import random
+
+import pytest
+
+from blockbed_iotests import History
+
+SIZE = 4 << 20
+UNIT = 65536
+PIECES = SIZE // UNIT
+
+FORMATS = {
+    "qcow2": {},
+    "extended": {"extended_l2": "on", "cluster_size": 131072},
+    "raw": {},
+}
+
+
+def bitmap(server, name="b", node="src"):
+    return next(b for b in server.query_node(node)["dirty-bitmaps"] if b.get("name") == name)
+
+
+class Guest:
+    """Writes through an export, and knows what each piece of the disk holds."""
+
+    def __init__(self, nbd, seed=1):
+        self.nbd, self.choose = nbd, random.Random(seed)
+        self.content = bytearray(SIZE)
+        self.stamp = 0
+
+    def write(self, *pieces):
+        for piece in pieces:
+            self.stamp = self.stamp % 255 + 1
+            data = bytes([self.stamp]) * UNIT
+            self.nbd.pwrite(data, piece * UNIT)
+            self.content[piece * UNIT : (piece + 1) * UNIT] = data
+        return set(pieces)
+
+
+def marks(nbd_or_server, name="b"):
+    """The pieces that a bitmap marks, as an export of it shows them."""
+    server = nbd_or_server
+    recording = bitmap(server, name)["recording"]
+    server.block_dirty_bitmap_disable(node="src", name=name)
+    with server.export("src", "marks", id="marks", bitmaps=[name], contexts=(f"qemu:dirty-bitmap:{name}",)) as nbd:
+        found, at = set(), 0
+        for extent in nbd.extents(f"qemu:dirty-bitmap:{name}"):
+            if extent.flags & 1:
+                found.update(range(at // UNIT, -(-(at + extent.length) // UNIT)))
+            at += extent.length
+    server.block_export_del(id="marks", mode="hard")
+    if recording:
+        server.block_dirty_bitmap_enable(node="src", name=name)
+    return found
+
+
+def add_source(server, images, kind):
+    if kind == "raw":
+        raw = images.create("src.raw", "raw", SIZE)
+        image = images.create("container.qcow2", size=SIZE, data_file=raw.path, data_file_raw="on")
+    else:
+        image = images.create("src.qcow2", size=SIZE, **FORMATS[kind])
+    server.add_image("src", image)
+    return image
+
+
+@pytest.fixture
+def source(server, images):
+    add_source(server, images, "qcow2")
+    server.block_dirty_bitmap_add(node="src", name="b", granularity=UNIT)
+    with server.export("src", writable=True) as nbd:
+        yield Guest(nbd)
+
+
+# ---------------------------------------------------------------------- what is refused
+
+MODES = [None, "never", "on-success", "always"]
+SYNCS = ["incremental", "bitmap", "full", "top", "none"]
+
+
+def refusal(sync, mode, name):
+    """The text of QEMU, or None."""
+    if sync in ("incremental", "bitmap") and name is None:
+        return f"must provide a valid bitmap name for '{sync}' sync mode"
+    if sync == "incremental" and mode not in (None, "on-success"):
+        return "Bitmap sync mode must be 'on-success' when using sync mode 'incremental'"
+    if name is None:
+        return "Cannot specify bitmap sync mode without a bitmap" if mode else None
+    if name != "b":
+        return f"Bitmap '{name}' could not be found"
+    if mode is None and sync != "incremental":
+        return "Bitmap sync mode must be given when providing a bitmap"
+    if sync == "none":
+        return "sync mode 'none' does not produce meaningful bitmap outputs"
+    if mode == "never" and sync != "bitmap":
+        return f"Bitmap sync mode 'never' has no meaningful effect when combined with sync mode '{sync}'"
+    return None
+
+
+def test_every_combination(server, images, source, workdir):
+    server.add_image("dst", images.create("dst.raw", "raw", SIZE))
+    for number, (sync, mode, name) in enumerate(itertools.product(SYNCS, MODES, [None, "b", "no", ""])):
+        text = refusal(sync, mode, name)
+        options = {"sync": sync, "job-id": f"job{number}"}
+        if mode:
+            options["bitmap-mode"] = mode
+        if name is not None:
+            options["bitmap"] = name
+        if text:
+            assert server.error("blockdev-backup", {"device": "src", "target": "dst", **options}) == text
+            image = {"target": str(workdir / f"drive{number}.qcow2")}
+            # Nothing lies below the disk.
+            text = text.replace("sync mode 'top'", "sync mode 'full'")
+            assert server.error("drive-backup", {"device": "src", **image, **options}) == text
+        else:
+            server.execute("blockdev-backup", {"device": "src", "target": "dst", **options})
+            server.execute("job-cancel", {"id": f"job{number}"}) if sync == "none" else None
+            server.finish_job(f"job{number}")
+        assert not bitmap(server)["busy"]
+
+
+def test_a_bitmap_in_use(server, images, source):
+    """It can be copied by once at a time, and nothing else is done to it meanwhile."""
+    for name in ("dst", "dst2"):
+        server.add_image(name, images.create(f"{name}.raw", "raw", SIZE))
+    source.write(0, 20, 40)
+    server.blockdev_backup(job_id="job", device="src", target="dst", sync="bitmap", bitmap="b", bitmap_mode="never", speed=1)
+    server.wait_job("job", "running")
+    assert bitmap(server)["busy"] and bitmap(server)["recording"]
+    text = "Bitmap 'b' is currently in use by another operation and cannot be used"
+    for verb in ("clear", "enable", "disable", "remove"):
+        assert server.error(f"block-dirty-bitmap-{verb}", {"node": "src", "name": "b"}) == text
+    again = {"job-id": "again", "device": "src", "target": "dst2", "sync": "incremental", "bitmap": "b"}
+    assert server.error("blockdev-backup", again) == text
+    server.block_dirty_bitmap_add(node="src", name="other")
+    assert server.error("block-dirty-bitmap-merge", {"node": "src", "target": "other", "bitmaps": ["b"]}) == text
+    server.block_job_cancel(device="job")
+    server.finish_job("job")
+    assert marks(server) == {0, 20, 40}
+
+
+# ---------------------------------------------------------------------- what is copied, what is left marked
+
+
+def start_backup(server, guest, sync, mode):
+    """A backup that waits before its end; what was written before it and while it runs."""
+    before = guest.write(1, 2, 3, 9, 40, PIECES - 1)
+    options = {"bitmap": "b", "bitmap_mode": mode} if sync != "incremental" else {"bitmap": "b"}
+    server.blockdev_backup(job_id="job", device="src", target="dst", sync=sync, auto_finalize=False, **options)
+    return before
+
+
+WORKING = [(s, m) for s, m in itertools.product(SYNCS[:4], MODES[1:])
+           if refusal(s, m, "b") is None]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("sync, mode", WORKING)
+@pytest.mark.parametrize("outcome", ["success", "cancel"])
+def test_marks_after_the_end(server, images, kind, sync, mode, outcome):
+    image = add_source(server, images, kind)
+    server.block_dirty_bitmap_add(node="src", name="b", granularity=UNIT, persistent=True)
+    target = images.create("dst.raw", "raw", SIZE)
+    server.add_image("dst", target)
+    with server.export("src", writable=True) as nbd:
+        guest = Guest(nbd)
+        guest.write(50)
+        server.block_dirty_bitmap_clear(node="src", name="b")
+        before = start_backup(server, guest, sync, mode)
+        copied = bytes(guest.content)
+        server.wait_job("job", "pending")
+        during = guest.write(2, 20, 21)
+        if outcome == "success":
+            server.job_finalize(id="job")
+        else:
+            server.job_cancel(id="job")
+        server.finish_job("job")
+    expected = during if mode == "always" or (outcome == "success" and mode == "on-success") else before | during
+    assert marks(server) == expected
+    server.stop()
+    content = target.content()
+    for piece in range(PIECES):
+        is_copied = sync in ("full", "top") or piece in before
+        data = copied[piece * UNIT : (piece + 1) * UNIT] if is_copied else bytes(UNIT)
+        assert content[piece * UNIT : (piece + 1) * UNIT] == data, piece
+    image.check()
+
+
+@pytest.mark.parametrize("sync, mode", WORKING)
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_marks_after_an_error(server, images, sync, mode, side):
+    """One piece in the middle fails; workers come in the order of the disk, one after the other."""
+    broken = 9 * UNIT
+    rule = {"event": "read_aio" if side == "source" else "write_aio", "sector": broken // 512, "errno": 5}
+    faulty = {"driver": "blkdebug", "inject-error": [rule]}
+    for name in ("src", "dst"):
+        path = images.create(f"{name}.raw", "raw", SIZE).path
+        file = {"driver": "file", "filename": str(path)}
+        if (name == "src") == (side == "source"):
+            file = {**faulty, "image": file}
+        server.execute("blockdev-add", {"driver": "raw", "node-name": name, "file": file})
+    server.block_dirty_bitmap_add(node="src", name="b", granularity=UNIT)
+    with server.export("src", writable=True) as nbd:
+        guest = Guest(nbd)
+        before = guest.write(1, 2, 3, 9, 40, PIECES - 1)
+        options = {"bitmap-mode": mode} if sync != "incremental" else {}
+        server.execute("blockdev-backup", {
+            "job-id": "job", "device": "src", "target": "dst", "sync": sync, "bitmap": "b",
+            "x-perf": {"max-workers": 1, "max-chunk": UNIT}, **options,
+        })
+        ended = server.finish_job("job")
+        assert ended["data"]["error"] == "Input/output error"
+        found = marks(server)
+    if mode == "always":
+        # What was not copied stays marked, at least; what was copied is not.
+        assert {9, 40, PIECES - 1} <= found
+        assert not found & {1, 2, 3}
+        if sync == "bitmap":
+            assert found <= before
+    else:
+        assert found == before
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_one_of_a_group_fails(server, images, grouped):
+    """The bitmap of the backup that succeeded stays as it was when the group fails."""
+    rule = {"event": "write_aio", "errno": 28}
+    for name in ("a", "c"):
+        server.add_image(name, images.create(f"{name}.qcow2", size=SIZE))
+        server.block_dirty_bitmap_add(node=name, name="b", granularity=UNIT)
+        with server.export(name, writable=True) as nbd:
+            nbd.pwrite(b"x" * UNIT, 5 * UNIT)
+    server.add_image("ta", images.create("ta.raw", "raw", SIZE))
+    file = {"driver": "file", "filename": str(images.create("tc.raw", "raw", SIZE).path)}
+    server.execute("blockdev-add", {"driver": "raw", "node-name": "tc",
+                                    "file": {"driver": "blkdebug", "inject-error": [rule], "image": file}})
+    actions = [
+        {"type": "blockdev-backup",
+         "data": {"job-id": f"j{name}", "device": name, "target": f"t{name}", "sync": "incremental", "bitmap": "b"}}
+        for name in ("a", "c")
+    ]
+    properties = {"completion-mode": "grouped"} if grouped else {}
+    server.execute("transaction", {"actions": actions, "properties": properties})
+    ends = {name: server.finish_job(f"j{name}") for name in ("a", "c")}
+    assert ends["c"]["data"]["error"] == "No space left on device"
+    assert ends["a"]["event"] == ("BLOCK_JOB_CANCELLED" if grouped else "BLOCK_JOB_COMPLETED")
+    assert bitmap(server, node="c")["count"] == UNIT
+    assert bitmap(server, node="a")["count"] == (UNIT if grouped else 0)
+
+
+@pytest.mark.parametrize("mode", [
+    "never", "on-success",
+    pytest.param("always", marks=pytest.mark.differs("QEMU marks the whole disk", server="qemu")),
+])
+def test_a_transaction_that_fails_leaves_the_marks(server, images, source, mode):
+    server.add_image("dst", images.create("dst.raw", "raw", SIZE))
+    before = source.write(3, 4)
+    backup = {"job-id": "job", "device": "src", "target": "dst", "sync": "bitmap", "bitmap": "b", "bitmap-mode": mode}
+    assert server.error("transaction", {"actions": [{"type": "blockdev-backup", "data": backup},
+                                                    {"type": "abort", "data": {}}]})
+    assert marks(server) == before
+
+
+def test_the_marks_widen_to_the_clusters_of_the_target(server, images):
+    server.add_image("src", images.create("src.qcow2", size=SIZE))
+    server.block_dirty_bitmap_add(node="src", name="b", granularity=512)
+    target = images.create("dst.qcow2", size=SIZE, cluster_size=2 << 20)
+    server.add_image("dst", target)
+    with server.export("src", writable=True) as nbd:
+        nbd.pwrite(b"x" * 512, 0)
+        nbd.pwrite(b"y" * 512, (2 << 20) + 1024)
+        server.blockdev_backup(job_id="job", device="src", target="dst", sync="incremental", bitmap="b")
+        server.finish_job("job")
+        assert bitmap(server)["count"] == 0
+    server.stop()
+    target.read(0, 512, ord("x"))
+    target.read((2 << 20) + 1024, 512, ord("y"))
+    target.check()
+
+
+def test_an_empty_bitmap_copies_nothing(server, images, source):
+    target = images.create("dst.qcow2", size=SIZE)
+    server.add_image("dst", target)
+    server.blockdev_backup(job_id="job", device="src", target="dst", sync="incremental", bitmap="b")
+    ended = server.finish_job("job")
+    assert ended["data"]["len"] == ended["data"]["offset"] == 0
+    server.stop()
+    assert target.allocated() == 0
+
+
+def test_progress_counts_what_is_marked(server, images, source):
+    server.add_image("dst", images.create("dst.qcow2", size=SIZE))
+    source.write(1, 2, 3, 50)
+    server.blockdev_backup(job_id="job", device="src", target="dst", sync="incremental", bitmap="b")
+    ended = server.finish_job("job")
+    assert ended["data"]["len"] == ended["data"]["offset"] == 4 * UNIT
+
+
+def test_drive_backup_by_a_bitmap(server, source, workdir, images):
+    source.write(1, 2)
+    server.drive_backup(job_id="job", device="src", target=str(workdir / "inc.qcow2"), sync="incremental", bitmap="b",
+                        format="qcow2")
+    server.finish_job("job")
+    assert marks(server) == set()
+    server.stop()
+    increment = images.at("inc.qcow2", "qcow2")
+    assert increment.allocated() == 2 * UNIT
+    increment.check()
+
+
+# ---------------------------------------------------------------------- a chain of increments
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_increment_restores_to_its_instant(server, images, kind, seed):
+    """A full backup and increments upon it while a guest writes without a pause: each is exactly its instant."""
+    add_source(server, images, kind)
+    history = History({"src": bytes(SIZE)})
+    chain, instants = [], []
+    with server.export("src", writable=True) as nbd, history.writer({"src": nbd}, seed=seed) as guest:
+        for number in range(4):
+            guest.wait_writes(20)
+            backing = chain[-1] if chain else None
+            image = images.create(f"inc{number}.qcow2", size=SIZE, backing=backing)
+            server.add_image(f"inc{number}", image)
+            chain.append(image)
+            backup = {"job-id": f"job{number}", "device": "src", "target": f"inc{number}", "speed": 1 << 18}
+            with history.instant() as instant:
+                if number == 0:
+                    server.transaction(actions=[
+                        {"type": "block-dirty-bitmap-add", "data": {"node": "src", "name": "b", "persistent": True}},
+                        {"type": "blockdev-backup", "data": {**backup, "sync": "full"}},
+                    ])
+                else:
+                    server.execute("blockdev-backup", {**backup, "sync": "incremental", "bitmap": "b"})
+            instants.append(instant)
+            guest.wait_writes(20)
+            server.block_job_set_speed(device=f"job{number}", speed=0)
+            assert "error" not in server.finish_job(f"job{number}")["data"]
+            server.blockdev_del(node_name=f"inc{number}")
+    server.stop()
+    for image, instant in zip(chain, instants):
+        history.check(instant, {"src": image.content()})
+        image.check()
+
+
+@pytest.mark.parametrize("outcome", ["cancel", "kill"])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_increment_after_a_failure_has_all(start, images, outcome, seed):
+    """A backup that came to nothing is made good by the next one; after a crash no bitmap says that it could be."""
+    server = start()
+    image = add_source(server, images, "qcow2")
+    history = History({"src": bytes(SIZE)})
+    full = images.create("full.qcow2", size=SIZE)
+    server.add_image("full", full)
+    with server.export("src", writable=True) as nbd, history.writer({"src": nbd}, seed=seed) as guest:
+        guest.wait_writes(10)
+        server.transaction(actions=[
+            {"type": "block-dirty-bitmap-add", "data": {"node": "src", "name": "b", "persistent": True}},
+            {"type": "blockdev-backup", "data": {"job-id": "full", "device": "src", "target": "full", "sync": "full"}},
+        ])
+        server.finish_job("full")
+        guest.wait_writes(20)
+        lost = images.create("lost.qcow2", size=None, backing=full)
+        server.add_image("lost", lost, backing="full")
+        server.blockdev_backup(job_id="lost", device="src", target="lost", sync="incremental", bitmap="b", speed=1)
+        guest.wait_writes(10)
+        if outcome == "cancel":
+            server.block_job_cancel(device="lost")
+            server.finish_job("lost")
+            guest.wait_writes(10)
+            increment = images.create("inc.qcow2", size=None, backing=full)
+            server.add_image("inc", increment, backing="full")
+            with history.instant() as instant:
+                server.blockdev_backup(job_id="inc", device="src", target="inc", sync="incremental", bitmap="b")
+            server.finish_job("inc")
+        guest_done = guest
+    if outcome == "kill":
+        assert guest_done.acked
+        server.kill()
+        server = start()
+        server.add_image("src", image)
+        assert all(b["inconsistent"] for b in server.query_node("src").get("dirty-bitmaps", []))
+        return
+    server.stop()
+    history.check(instant, {"src": increment.content()})
