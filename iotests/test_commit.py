@@ -8,7 +8,7 @@ SIZE = 4 << 20
 
 
 @pytest.fixture
-def chain(server, images):
+def chain(images):
     """Four layers, `layer0` to `layer3`, each with something of its own; the images, from below."""
     layers = [images.create("layer0.qcow2", size=SIZE).fill((0, "2M", 1))]
     for number in (1, 2, 3):
@@ -187,3 +187,15 @@ def test_refused(server, images, chain):
     after = server.execute("x-debug-query-block-graph")["edges"]
     assert len(after) == len(before)
     assert server.query_jobs() == []
+
+
+@pytest.mark.manners("system")
+def test_a_disk_that_goes_with_its_device(start, chain):
+    """Its job is cancelled."""
+    server = start(
+        "-machine", "q35", "-device", "virtio-scsi-pci,id=scsi",
+        "-drive", f"if=none,id=drive,node-name=layer3,format=qcow2,file={chain[3]},backing.node-name=layer2",
+        "-device", "scsi-hd,id=disk,drive=drive,bus=scsi.0")
+    server.block_commit(job_id="job", device="drive", top_node="layer2", speed=1)
+    server.device_del(id="disk")
+    assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"

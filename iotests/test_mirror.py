@@ -2,7 +2,7 @@
 
 import pytest
 
-from blockbed_iotests import History
+from blockbed_iotests import History, Image
 
 SIZE = 4 << 20
 
@@ -88,3 +88,322 @@ def test_force_cancel_of_a_ready_job(server, images, chain):
     assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"
     assert server.job_states("job") == ["created", "running", "ready", "aborting", "concluded", "null"]
     server.blockdev_del(node_name="dst")
+
+
+# ---------------------------------------------------------------------- what is copied
+
+
+@pytest.mark.parametrize("granularity", [512, 4096, 1 << 20, None])
+def test_top_copies_what_the_top_layer_holds(server, images, chain, flat, granularity):
+    target = images.create("target.qcow2", size=None, backing=images.at("base.qcow2", "qcow2"))
+    server.add_image("src", chain)
+    server.add_image("dst", target)
+    options = {} if granularity is None else {"granularity": granularity}
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="top", **options)
+    ready(server)
+    server.block_job_complete(device="job")
+    ended_well(server)
+    server.stop()
+    target.compare(flat)
+
+
+def test_none_copies_what_is_written(server, images, flat):
+    """And is ready before the command is answered."""
+    server.add_image("src", flat)
+    server.add_image("dst", images.create("target.raw", "raw", SIZE))
+    with server.export("src", writable=True) as guest:
+        server.blockdev_mirror(job_id="job", device="src", target="dst", sync="none")
+        assert server.job("job")["status"] == "ready"
+        guest.pwrite(b"\x11" * 100, 70000)
+        server.block_job_cancel(device="job")
+        data = ended_well(server)
+    assert data["len"] == data["offset"] == 65536
+    server.stop()
+    target = images.at("target.raw", "raw")
+    target.read(0, "64k", 0)
+    target.read(70000, 100, 0x11)
+    target.read("1M", "512k", 0)
+
+
+def test_zeroes_are_not_copied_into_a_target_that_unmaps(server, images, chain, flat):
+    """It is emptied first, and counts what the source holds; the content is the same."""
+    target = images.create("target.qcow2", size=SIZE).fill((0, SIZE, 0xFF))
+    server.add_image("src", chain)
+    server.add_image("dst", target, discard="unmap")
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full")
+    data = ready(server)
+    assert data["len"] == data["offset"] < SIZE
+    server.block_job_cancel(device="job")
+    ended_well(server)
+    server.stop()
+    target.compare(flat)
+
+
+def test_guests_discard_and_zero(server, images, flat):
+    """In both modes the target shows what the disk does."""
+    for mode in ("background", "write-blocking"):
+        source = flat.copy(images.dir / f"{mode}.raw")
+        target = images.create(f"{mode}.qcow2", size=SIZE)
+        server.add_image(f"src-{mode}", source, discard="unmap")
+        server.add_image(f"dst-{mode}", target)
+        with server.export(f"src-{mode}", writable=True) as guest:
+            server.blockdev_mirror(job_id="job", device=f"src-{mode}", target=f"dst-{mode}", sync="full", copy_mode=mode)
+            ready(server)
+            guest.zero(65536, 1 << 20)
+            guest.trim(65536, 3 << 20)
+            guest.pwrite(b"\x12" * 5000, 3000)
+            server.block_job_cancel(device="job")
+            ended_well(server)
+    server.stop()
+    for mode in ("background", "write-blocking"):
+        images.at(f"{mode}.qcow2", "qcow2").compare(images.at(f"{mode}.raw", "raw"))
+
+
+def test_write_blocking_needs_no_end(server, images, flat):
+    """What was acknowledged is in the target's file."""
+    target = images.create("target.raw", "raw", SIZE)
+    server.add_image("src", flat)
+    server.add_image("dst", target)
+    with server.export("src", writable=True) as guest, open(target.path, "rb") as file:
+        server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", copy_mode="write-blocking")
+        ready(server)
+        for number in range(50):
+            data = bytes([number + 1]) * 3000
+            guest.pwrite(data, number * 5000)
+            file.seek(number * 5000)
+            assert file.read(3000) == data
+        server.block_job_cancel(device="job", force=True)
+        server.finish_job("job")
+
+
+# ---------------------------------------------------------------------- drive-mirror
+
+
+# What the device stands on afterwards, by what is copied and how the target came about.
+BACKING = {
+    ("full", "absolute-paths"): None,
+    ("top", "absolute-paths"): "base.qcow2",
+    ("none", "absolute-paths"): "top.qcow2",
+    ("full", "existing"): "other.qcow2",
+    ("top", "existing"): "other.qcow2",
+    ("none", "existing"): "other.qcow2",
+}
+
+
+@pytest.mark.parametrize("sync, mode", BACKING)
+def test_drive_mirror(server, images, chain, sync, mode):
+    """A new image stands on what the sync mode leaves out; one that was there, on what it names."""
+    target = images.dir / "target.qcow2"
+    if mode == "existing":
+        Image.create(target, backing=images.create("other.qcow2", size=SIZE))
+    server.add_image("src", chain)
+    server.export("src")
+    server.drive_mirror(
+        job_id="job", device="src", target=str(target), format="qcow2", node_name="dst", sync=sync, mode=mode)
+    ready(server)
+    assert server.query_node("dst").get("backing_file") is None
+    server.block_job_complete(device="job")
+    ended_well(server)
+    below = BACKING[sync, mode]
+    assert server.query_node("dst").get("backing_file") == (below and str(images.dir / below))
+    server.stop()
+    assert Image(target, "qcow2").info().get("backing-filename") == (below and str(images.dir / below))
+
+
+@pytest.mark.parametrize("sync", ["full", "top", "none"])
+def test_drive_mirror_shows_the_disk(server, images, chain, flat, sync):
+    target = Image(images.dir / "target.qcow2", "qcow2")
+    server.add_image("src", chain)
+    server.drive_mirror(job_id="job", device="src", target=str(target), format="qcow2", sync=sync)
+    ready(server)
+    server.block_job_cancel(device="job")
+    ended_well(server)
+    server.stop()
+    target.compare(flat)
+    target.check()
+
+
+# ---------------------------------------------------------------------- verbs
+
+
+@pytest.fixture
+def mirrored(server, images, flat):
+    """A mirror that is ready."""
+    server.add_image("src", flat)
+    server.add_image("dst", images.create("target.raw", "raw", SIZE))
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full")
+    ready(server)
+
+
+def test_standby(server, mirrored):
+    """A job that is paused takes `complete`, and completes when it is resumed."""
+    server.block_job_pause(device="job")
+    server.wait_job("job", "standby")
+    server.job_complete(id="job")
+    assert server.job("job")["status"] == "standby"
+    server.job_resume(id="job")
+    ended_well(server)
+    states = ["created", "running", "ready", "standby", "ready", "waiting", "pending", "concluded", "null"]
+    told = [m["data"]["status"] for m in server.qmp.received if m.get("event") == "JOB_STATUS_CHANGE"]
+    assert told == states
+
+
+def test_completed_is_not_cancelled_twice(server, mirrored):
+    server.block_job_pause(device="job")
+    server.wait_job("job", "standby")
+    assert server.error("block-job-cancel", {"device": "job"}) == "The block job for device 'job' is currently paused"
+    server.block_job_resume(device="job")
+    server.block_job_cancel(device="job", force=True)
+    assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"
+
+
+def test_finalized_by_hand(server, images, flat):
+    server.add_image("src", flat)
+    server.add_image("dst", images.create("target.raw", "raw", SIZE))
+    server.blockdev_mirror(
+        job_id="job", device="src", target="dst", sync="full", auto_finalize=False, auto_dismiss=False)
+    ready(server)
+    server.block_job_complete(device="job")
+    server.wait_event("BLOCK_JOB_PENDING", {"id": "job"})
+    assert server.error("blockdev-del", {"node-name": "src"}).startswith("Node 'src' is busy")
+    server.block_job_finalize(id="job")
+    server.wait_status("job", "concluded")
+    server.blockdev_del(node_name="src")
+    server.job_dismiss(id="job")
+
+
+def test_speed_holds_for_the_last_piece(server, images, flat):
+    server.add_image("src", flat)
+    server.add_image("dst", images.create("target.raw", "raw", SIZE))
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", speed=1)
+    assert server.job("job")["status"] == "running"
+    server.block_job_set_speed(device="job", speed=0)
+    ready(server)
+    server.block_job_complete(device="job")
+    ended_well(server)
+
+
+def test_empty_disk(server, images):
+    """Nothing to copy: ready at once."""
+    server.add_image("src", images.create("src.raw", "raw", 0))
+    server.add_image("dst", images.create("dst.raw", "raw", 0))
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full")
+    assert server.job("job")["status"] == "ready"
+    server.block_job_complete(device="job")
+    assert ended_well(server)["len"] == 0
+
+
+# ---------------------------------------------------------------------- errors
+
+
+def faulty(server, node, image, **inject):
+    """The image over a blkdebug that makes requests fail."""
+    server.execute("blockdev-add", {
+        "driver": image.format, "node-name": node,
+        "file": {"driver": "blkdebug", "image": {"driver": "file", "filename": str(image.path)},
+                 "inject-error": [inject]},
+    })
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("policy", ["report", "ignore", "stop", "enospc"])
+def test_error(server, images, flat, side, policy):
+    """One request fails once."""
+    target = images.create("target.raw", "raw", SIZE)
+    fault = {"event": "read_aio" if side == "source" else "pwritev", "iotype": "read" if side == "source" else "write",
+             "once": True, "errno": 28 if policy == "enospc" else 5}
+    for node, image in (("src", flat), ("dst", target)):
+        if (node == "src") == (side == "source"):
+            faulty(server, node, image, **fault)
+        else:
+            server.add_image(node, image)
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", **{f"on_{side}_error": policy})
+    error = server.wait_event("BLOCK_JOB_ERROR", {"device": "job"})["data"]
+    action = "stop" if policy == "enospc" else policy
+    assert error == {"device": "job", "operation": "read" if side == "source" else "write", "action": action}
+    if action == "report":
+        ended = server.finish_job("job")["data"]
+        assert ended["error"] == "Input/output error"
+        return
+    if action == "stop":
+        server.wait_job("job", "paused")
+        info = server.query_block_jobs()[0]
+        assert (info["io-status"], info["paused"]) == ("nospace" if policy == "enospc" else "failed", True)
+        server.block_job_resume(device="job")
+    ready(server)
+    assert server.query_block_jobs()[0]["io-status"] == "ok"
+    server.block_job_cancel(device="job")
+    ended_well(server)
+    server.stop()
+    target.compare(flat)
+
+
+def test_sizes_differ(server, images, flat):
+    server.add_image("src", flat)
+    server.add_image("dst", images.create("target.raw", "raw", "5M"))
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full")
+    ended = server.finish_job("job")["data"]
+    assert ended["error"] == "Source and target image have different sizes"
+    assert server.job_states("job") == ["created", "running", "aborting", "concluded", "null"]
+
+
+REFUSED = {
+    "device": ({"device": "none"}, "Cannot find device='none' nor node-name='none'"),
+    "target": ({"target": "none"}, "Cannot find device='none' nor node-name='none'"),
+    "itself": ({"target": "src"}, "Can't mirror node into itself"),
+    "fine": ({"granularity": 511}, "Parameter 'granularity' expects a value in range [512B, 64MB]"),
+    "coarse": ({"granularity": 128 << 20}, "Parameter 'granularity' expects a value in range [512B, 64MB]"),
+    "odd": ({"granularity": 1000}, "Parameter 'granularity' expects a power of 2"),
+    "buffer": ({"buf-size": -1}, "Invalid parameter 'buf-size'"),
+    "incremental": ({"sync": "incremental"}, "Sync mode 'incremental' not supported"),
+    "bitmap": ({"sync": "bitmap"}, "Sync mode 'bitmap' not supported"),
+    "replaces none": ({"replaces": "none"}, "Failed to find node with node-name='none'"),
+    "replaces other": ({"replaces": "other"}, "Cannot replace 'other' by a node mirrored from 'src', because it cannot be "
+                       "guaranteed that doing so would not lead to an abrupt change of visible data"),
+    "filter": ({"filter-node-name": "1"}, "Invalid node-name: '1'"),
+    "filter's name": ({"filter-node-name": "src"}, "Duplicate nodes with node-name='src'"),
+    "job": ({"job-id": "1"}, "Invalid job ID '1'"),
+    "speed": ({"speed": -1}, "Parameter 'speed' expects a non-negative value"),
+    "read-only": ({"target": "fixed"}, "Block node is read-only"),
+    "below": ({"device": "base"}, "Need a root block node"),
+}
+
+
+def test_refused(server, images, chain):
+    """Nothing is left behind by any of them."""
+    server.execute("blockdev-add", {
+        "driver": "qcow2", "node-name": "src", "file": {"driver": "file", "filename": str(chain.path)},
+        "backing": {"driver": "qcow2", "node-name": "base",
+                    "file": {"driver": "file", "filename": str(images.dir / "base.qcow2")}}})
+    for node, options in (("dst", {}), ("other", {}), ("fixed", {"read_only": True})):
+        server.add_image(node, images.create(f"{node}.raw", "raw", SIZE), **options)
+    before = server.execute("x-debug-query-block-graph")["edges"]
+    wrong = {}
+    for name, (arguments, text) in REFUSED.items():
+        found = server.error("blockdev-mirror", {"job-id": "job", "device": "src", "target": "dst", "sync": "full"} | arguments)
+        if found != text:
+            wrong[name] = found
+    assert not wrong
+    assert len(server.execute("x-debug-query-block-graph")["edges"]) == len(before)
+    assert server.query_jobs() == []
+
+
+def test_what_a_mirror_forbids(server, images, mirrored):
+    busy = "busy: block device is in use by block job: mirror"
+    assert server.error("blockdev-del", {"node-name": "src"}) == f"Node 'src' is {busy}"
+    assert server.error("blockdev-del", {"node-name": "dst"}) == "Node dst is in use"
+    assert server.error("blockdev-mirror", {"job-id": "other", "device": "src", "target": "dst", "sync": "full"}) == (
+        "Need a root block node")
+    server.add_image("third", images.create("third.raw", "raw", SIZE))
+    assert server.error("blockdev-mirror", {"job-id": "other", "device": "third", "target": "dst", "sync": "full"}) == (
+        f"Node 'dst' is {busy}")
+    assert server.job("job")["status"] == "ready"
+
+
+def test_quit_under_a_mirror(server, images, flat):
+    """The server ends in order; whatever the job had copied is there."""
+    server.add_image("src", flat)
+    server.add_image("dst", images.create("target.qcow2", size=SIZE))
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", speed=1)
+    server.stop()
+    images.at("target.qcow2", "qcow2").check()

@@ -12,6 +12,9 @@ namespace {
 // When nothing ever has to wait, the pass gives everybody else a turn this often.
 constexpr int kChunksPerTurn = 16;
 
+// With a speed a copy is no larger than this part of it, so that the speed is even.
+constexpr uint64_t kPiecesPerSecond = 10;
+
 }  // namespace
 
 class MirrorCopy::InFlight {
@@ -67,11 +70,16 @@ uint64_t MirrorCopy::remaining() const {
   if (bitmap_.size() > 0 && bitmap_.test(bitmap_.size() - 1)) {
     bytes -= bitmap_.size() * settings_.granularity - length_;
   }
-  return bytes + in_flight_bytes_;
+  return bytes + in_flight_bytes_ + ahead_;
 }
 
 void MirrorCopy::set_progress(Progress* progress) {
   progress_ = progress;
+  update_progress();
+}
+
+void MirrorCopy::set_ahead(uint64_t bytes) {
+  ahead_ = bytes;
   update_progress();
 }
 
@@ -229,11 +237,15 @@ Task<MirrorCopy::Extent> MirrorCopy::look_up(uint64_t offset, Pass& pass) {
   co_return extent;
 }
 
-MirrorCopy::Extent MirrorCopy::next_claim(uint64_t offset, const Extent& known) const {
+MirrorCopy::Extent MirrorCopy::next_claim(uint64_t offset, const Extent& known,
+                                          const Pass& pass) const {
   uint64_t most = kZeroChunk;
   if (known.kind == Kind::kData) {
     most =
         std::min(std::max(settings_.buffer_size / kMaxInFlight, kDataChunk), settings_.buffer_size);
+  }
+  if (const uint64_t speed = costs(known.kind, pass) ? pass.rate_limit->speed() : 0; speed != 0) {
+    most = std::min(most, speed / kPiecesPerSecond);
   }
   most = std::max(most - most % settings_.granularity, settings_.granularity);
   const uint64_t limit = std::min(known.end, offset + most);
@@ -290,9 +302,12 @@ Task<void> MirrorCopy::copy_for_pass(Extent claim, Pass& pass) {
   pass.wake_.wake_all();
 }
 
+bool MirrorCopy::costs(Kind kind, const Pass& pass) const {
+  return pass.rate_limit != nullptr && (kind == Kind::kData || settings_.zeroes_cost);
+}
+
 Task<bool> MirrorCopy::pay(const Extent& claim, Pass& pass) {
-  if (pass.rate_limit == nullptr) co_return true;
-  if (claim.kind != Kind::kData && !settings_.zeroes_cost) co_return true;
+  if (!costs(claim.kind, pass)) co_return true;
   if (const int64_t delay = pass.rate_limit->delay(env_.now()); delay > 0) {
     if (pass.timer_ == nullptr) pass.timer_ = env_.make_timer();
     co_await pass.timer_->wait_until(env_.now() + delay);
@@ -319,7 +334,7 @@ Task<void> MirrorCopy::copy_pass(Pass& pass) {
       // Somebody may have written to both meanwhile.
       if (pass.error_ || !bitmap_.test(granule)) continue;
     }
-    const Extent claim = next_claim(at, known);
+    const Extent claim = next_claim(at, known, pass);
     if (claim.kind == Kind::kData && pass.active_bytes_ > 0 &&
         pass.active_bytes_ + claim.length() > settings_.buffer_size) {
       co_await pass.wake_.wait();

@@ -76,6 +76,8 @@ class MirrorCopy {
   // Bytes that are marked or in flight.
   uint64_t remaining() const;
   void set_progress(Progress* progress);
+  // Bytes that will be looked at later, and count as remaining until then.
+  void set_ahead(uint64_t bytes);
 
   // Called when something is marked; it must not resume anybody at once.
   std::function<void()> on_dirty;
@@ -111,6 +113,8 @@ class MirrorCopy {
 
     const std::optional<Errno>& error() const { return error_; }
     bool error_is_read() const { return error_is_read_; }
+    // It came to the end.
+    bool complete() const { return !stop_ && !error_; }
 
    private:
     friend class MirrorCopy;
@@ -149,10 +153,11 @@ class MirrorCopy {
   class InFlight;
 
   Task<Extent> look_up(uint64_t offset, Pass& pass);
-  Extent next_claim(uint64_t offset, const Extent& known) const;
+  Extent next_claim(uint64_t offset, const Extent& known, const Pass& pass) const;
   Task<Result<void>> copy(const Extent& claim, bool& error_is_read);
   Task<Result<void>> copy_data(const Extent& claim, bool& error_is_read);
   Task<void> copy_for_pass(Extent claim, Pass& pass);
+  bool costs(Kind kind, const Pass& pass) const;
   // False: the rate limit let time pass, and all is to be looked at again.
   Task<bool> pay(const Extent& claim, Pass& pass);
 
@@ -177,6 +182,7 @@ class MirrorCopy {
   Settings settings_;
   Bitmap bitmap_;
   Progress* progress_ = nullptr;
+  uint64_t ahead_ = 0;
   uint64_t in_flight_bytes_ = 0;
   InFlight* in_flight_head_ = nullptr;
   bool writes_to_both_ = false;

@@ -52,6 +52,13 @@ void merge(json::Object& options, const json::Object& given) {
   }
 }
 
+// What -drive says of a backing file may be a part of it: the image names the file and its format.
+bool completes_header(const json::Value* backing) {
+  if (backing == nullptr || !backing->is_object()) return false;
+  const json::Object& given = backing->as_object();
+  return !given.contains("driver") && !given.contains("file") && !given.contains("filename");
+}
+
 Error backing_failure(Error error) {
   error.description.insert(0, "Could not open backing file: ");
   return error;
@@ -146,6 +153,10 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
     storage = std::move(*probed);
   }
 
+  std::optional<json::Value> backing;
+  if (request.keyval && completes_header(request.options.find("backing"))) {
+    backing = request.options.take("backing");
+  }
   json::Object given;
   if (request.keep_text) {
     given = request.options;
@@ -162,6 +173,7 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
           : schema::from_json<schema::BlockdevOptions>(json::Value(std::move(request.options)));
   if (!typed) co_return fail(std::move(typed).error());
   json::Object options = to_json(*typed).as_object();
+  if (backing) options.set("backing", std::move(*backing));
   const std::string driver_name = options.find("driver")->as_string();
   const DriverEntry* entry = drivers_.find(driver_name);
   if (entry == nullptr) co_return fail(fmt::format("Unknown driver '{}'", driver_name));
@@ -328,7 +340,30 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
   node.header_backing_file_ = resolved;
   if (request.no_backing) co_return Expected<void>();
 
-  if (context.child_option("backing") != nullptr) {
+  const json::Value* option = context.child_option("backing");
+  if (completes_header(option) && !stored.empty()) {
+    BB_CO_TRY(may_open_named_by_image(node, resolved));
+    OpenRequest below;
+    below.filename = resolved;
+    below.options = option->as_object();
+    if (std::string format = node.driver_->backing_format(); !format.empty()) {
+      below.options.set("driver", std::move(format));
+    }
+    below.inherited = inherited_from(node.flags(), kCowRole);
+    below.implicit = true;
+    below.depth = context.depth_ + 1;
+    below.keyval = below.keep_text = true;
+    auto opened = co_await open(std::move(below));
+    if (!opened) co_return fail(backing_failure(std::move(opened).error()));
+    auto edge = context.attach("backing", kCowRole, std::move(*opened));
+    if (!edge) co_return fail(backing_failure(std::move(edge).error()));
+    node.header_backing_file_ = (*edge)->node()->filename();
+    co_return Expected<void>();
+  }
+  if (option != nullptr) {
+    if (completes_header(option)) {
+      co_return fail(backing_failure(Error("A block device must be specified for \"file\"")));
+    }
     BB_CO_TRY(check_header_name_fits(*this, context, resolved));
     auto edge = co_await context.open_optional_child("backing", kCowRole);
     if (!edge) co_return fail(backing_failure(edge.error()));

@@ -20,6 +20,9 @@ constexpr int64_t kRetryPause = 100'000'000;
 // What one mark of the copies stands for: the smallest cluster that is common.
 constexpr uint64_t kGranularity = 65536;
 
+// So much is marked before it is copied: enough to keep all copies busy.
+constexpr uint64_t kMarkedAtOnce = uint64_t{64} << 20;
+
 }  // namespace
 
 CommitJob::CommitJob(JobRegistry& registry, CommitOptions options)
@@ -100,7 +103,9 @@ Task<Expected<void>> CommitJob::attach() {
   MirrorCopy::Settings settings;
   settings.granularity = kGranularity;
   copy_.emplace(env(), top_.edge(), base_.edge(), top.length(), settings);
-  counted().remaining = top.length();
+  ahead_ = top.length();
+  copy_->set_ahead(ahead_);
+  copy_->set_progress(&counted());
   co_return Expected<void>();
 }
 
@@ -124,36 +129,63 @@ Task<JobResult> CommitJob::run() {
     auto grown = co_await base_.truncate(options_.top->length(), TruncateOptions());
     if (!grown) co_return job_failure(std::move(grown).error());
   }
-  BB_CO_TRY(co_await find_data());
-  if (!cancelled()) BB_CO_TRY(co_await copy_all());
+  JobResult result = co_await copy_all();
   co_await let_reply_go_first();
-  co_return JobResult();
-}
-
-Task<JobResult> CommitJob::find_data() {
-  const uint64_t length = copy_->length();
-  for (uint64_t at = 0; at < length;) {
-    co_await pause_point();
-    if (cancelled()) co_return JobResult();
-    auto answer = co_await chain_allocated(*options_.top, &*options_.base, /*include_base=*/false,
-                                           at, length - at);
-    if (!answer) {
-      BB_CO_TRY(co_await meet_error(answer.error(), /*is_read=*/true));
-      continue;
-    }
-    if (answer->length == 0) break;
-    if (answer->allocated) copy_->changed(at, answer->length);
-    at += answer->length;
-    co_await env().executor().yield();
-  }
-  // What needs no copy is done.
-  counted().done = length - copy_->remaining();
-  copy_->set_progress(&counted());
-  co_return JobResult();
+  co_return result;
 }
 
 Task<JobResult> CommitJob::copy_all() {
-  if (copy_->dirty()) co_await let_reply_go_first();
+  const uint64_t length = copy_->length();
+  bool answered = false;
+  for (uint64_t at = 0; at < length;) {
+    auto end = co_await mark_from(at);
+    if (!end) co_return std::unexpected(std::move(end).error());
+    if (cancelled()) co_return JobResult();
+    if (copy_->dirty() && !std::exchange(answered, true)) co_await let_reply_go_first();
+    BB_CO_TRY(co_await copy_marked());
+    if (cancelled()) co_return JobResult();
+    // What needed no copy is done as well, now that the job has come behind it.
+    counted().done += ahead_ - (length - *end);
+    ahead_ = length - *end;
+    copy_->set_ahead(ahead_);
+    at = *end;
+  }
+  co_await pay_off(rate_limit_);
+  co_return JobResult();
+}
+
+Task<std::expected<uint64_t, JobFailure>> CommitJob::mark_from(uint64_t offset) {
+  uint64_t marked = 0;
+  while (offset < copy_->length() && marked < kMarkedAtOnce) {
+    co_await pause_point();
+    if (cancelled()) co_return offset;
+    const uint64_t most = std::min(copy_->length() - offset, kMarkedAtOnce);
+    auto answer = co_await chain_allocated(*options_.top, &*options_.base, /*include_base=*/false,
+                                           offset, most);
+    if (!answer) {
+      JobResult met = co_await meet_error(answer.error(), /*is_read=*/true);
+      if (!met) co_return std::unexpected(std::move(met).error());
+      continue;
+    }
+    if (answer->length == 0) co_return copy_->length();
+    uint64_t end = std::min(offset + answer->length, copy_->length());
+    // A granule that is allocated in part is copied whole.
+    const uint64_t over = end < copy_->length() ? end % kGranularity : 0;
+    const bool holds = answer->allocated || end - offset <= over;
+    if (over != 0) end = holds ? std::min(end + kGranularity - over, copy_->length()) : end - over;
+    if (holds) {
+      marked += end - offset;
+      ahead_ -= end - offset;
+      copy_->set_ahead(ahead_);
+      copy_->changed(offset, end - offset);
+    }
+    offset = end;
+    co_await env().executor().yield();
+  }
+  co_return offset;
+}
+
+Task<JobResult> CommitJob::copy_marked() {
   while (copy_->dirty()) {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
@@ -165,7 +197,6 @@ Task<JobResult> CommitJob::copy_all() {
     if (cancelled()) co_return JobResult();
     if (pass.error()) BB_CO_TRY(co_await meet_error(*pass.error(), pass.error_is_read()));
   }
-  co_await pay_off(rate_limit_);
   co_return JobResult();
 }
 

@@ -70,8 +70,11 @@ class CommitJob final : public BlockJob {
 
  private:
   Task<Expected<void>> attach();
-  Task<JobResult> find_data();
   Task<JobResult> copy_all();
+  // Marks what the layers hold, from `offset` on, until that is enough to be busy with; the offset
+  // where it stopped.
+  Task<std::expected<uint64_t, JobFailure>> mark_from(uint64_t offset);
+  Task<JobResult> copy_marked();
   Task<JobResult> meet_error(Errno error, bool is_read);
   // The overlay's image names the base.
   Task<Expected<void>> rename_backing(std::string name, std::string format);
@@ -87,6 +90,8 @@ class CommitJob final : public BlockJob {
   std::optional<MirrorCopy> copy_;
   // The pass that is going on.
   MirrorCopy::Pass* pass_ = nullptr;
+  // Bytes behind which the job has not come, without those that are marked.
+  uint64_t ahead_ = 0;
   uint64_t done_at_error_ = UINT64_MAX;
   DrainedSection drained_;
 };

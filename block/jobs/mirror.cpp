@@ -160,19 +160,24 @@ Task<JobResult> MirrorJob::mark_differences() {
 
 Task<JobResult> MirrorJob::keep_equal() {
   bool gathered = false;
+  // A pass was made since the end is wanted: what guests have written since then is little.
+  bool last_pass = false;
   for (;;) {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
     if (guest_failure_) co_return std::unexpected(*guest_failure_);
 
-    if (copy_->dirty() && !(ending_ && copy_->remaining() <= copy_->settings().buffer_size)) {
+    if (copy_->dirty() && !(last_pass && copy_->remaining() <= copy_->settings().buffer_size)) {
       if (ready() && !ending_ && !gathered) {
         gathered = true;
         co_await sleep(kGatherTime);
         continue;
       }
       gathered = false;
-      BB_CO_TRY(co_await copy_once());
+      const bool ending = ending_;
+      auto copied = co_await copy_once();
+      if (!copied) co_return std::unexpected(std::move(copied).error());
+      last_pass = ending && *copied;
       continue;
     }
     // Equal, or at the end so nearly that guests can wait for the rest.
@@ -191,14 +196,17 @@ Task<JobResult> MirrorJob::keep_equal() {
   }
 }
 
-Task<JobResult> MirrorJob::copy_once() {
+Task<std::expected<bool, JobFailure>> MirrorJob::copy_once() {
   MirrorCopy::Pass pass(env().executor());
   pass.rate_limit = &rate_limit_;
   pass_ = &pass;
   co_await copy_->copy_pass(pass);
   pass_ = nullptr;
-  if (!pass.error() || cancelled()) co_return JobResult();
-  co_return co_await meet_error(*pass.error(), pass.error_is_read());
+  if (!pass.error()) co_return pass.complete();
+  if (cancelled()) co_return false;
+  JobResult met = co_await meet_error(*pass.error(), pass.error_is_read());
+  if (!met) co_return std::unexpected(std::move(met).error());
+  co_return false;
 }
 
 Task<std::expected<bool, JobFailure>> MirrorJob::flush_target() {

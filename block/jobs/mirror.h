@@ -119,9 +119,8 @@ class MirrorJob final : public BlockJob {
   Task<JobResult> mark_differences();
   Task<JobResult> zero_target();
   Task<JobResult> keep_equal();
-  // One pass of copies.
-  Task<JobResult> copy_once();
-  // False: it failed, and is to be tried again.
+  // One pass of copies; a flush. False: it failed, or was stopped, and is to be tried again.
+  Task<std::expected<bool, JobFailure>> copy_once();
   Task<std::expected<bool, JobFailure>> flush_target();
   // Goes by the policy: a failure ends the job, otherwise it tries again.
   Task<JobResult> meet_error(Errno error, bool is_read);

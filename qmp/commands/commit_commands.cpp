@@ -28,7 +28,10 @@ Node* next_layer(Node& node) {
 // as that name is found from there.
 Node* find_layer(Node& top, const std::string& name) {
   for (Node* above = top.skip_filters(); Node* below = next_layer(*above); above = below) {
-    if (below->filename() == name || above->driver().backing_file_name() == name) return below;
+    if (below->filename() == name) return below;
+    // The image above may name another one than that which it stands on.
+    if (above->backing_overridden()) continue;
+    if (above->driver().backing_file_name() == name) return below;
     if (auto full = resolve_backing_name(*above, name); full && below->filename() == *full) {
       return below;
     }

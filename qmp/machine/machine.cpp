@@ -4,6 +4,9 @@
 
 #include <algorithm>
 
+#include "block/graph/backend.h"
+#include "block/jobs/block_job.h"
+#include "block/jobs/job_registry.h"
 #include "block/runtime/event_sink.h"
 #include "qmp/schema/scalar_text.h"
 
@@ -380,6 +383,22 @@ Task<void> Machine::detach(Device& device) {
   co_await graph_.close_unreferenced();
 }
 
+namespace {
+
+// What works on a disk ends when the disk goes away together with its device.
+Task<void> cancel_jobs(const Backend& backend) {
+  std::vector<std::shared_ptr<Job>> jobs;
+  if (backend.node() == nullptr) co_return;
+  for (const Edge* edge : backend.node()->parents()) {
+    auto* job = dynamic_cast<BlockJob*>(&edge->parent());
+    if (job != nullptr) jobs.push_back(job->shared_from_this());
+  }
+  // One that takes no cancel is at its end.
+  for (const auto& job : jobs) (void)co_await job->registry().cancel(job, /*force=*/false);
+}
+
+}  // namespace
+
 Task<Expected<void>> Machine::remove_device(std::string id) {
   Device* device = find(id);
   if (device == nullptr)
@@ -393,6 +412,13 @@ Task<Expected<void>> Machine::remove_device(std::string id) {
       if (child == devices_.end()) break;
       auto removed = co_await remove_device((*child)->path);
       if (!removed) co_return removed;
+    }
+  }
+  if (device->drive != nullptr) {
+    co_await cancel_jobs(*device->drive->backend);
+    device = find(id);
+    if (device == nullptr) {
+      co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
     }
   }
   Drive* drive = device->drive;

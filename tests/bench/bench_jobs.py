@@ -1,0 +1,147 @@
+"""Jobs that move 1 GiB, alone and under a guest that writes: how long they take, and how long the guest waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Callable, Iterator
+
+from bench_backup import filled
+from contest import MIB, Contestant, Qmp, Run, benchmark
+
+# What the guest writes: one request after the other, no more in a second than any disk takes.
+GUEST = ("--rw=randwrite", "--bs=4k", "--iodepth=1", "--rate_iops=2000", "--size=1G", "--time_based=1", "--runtime=600")
+PERCENTILES = (50.0, 99.0, 99.9)
+
+
+def file(path: Path, **options: bool) -> dict:
+    return {"driver": "file", "filename": str(path), **options}
+
+
+def create(path: Path, *options: str) -> Path:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path)], check=True)
+    return path
+
+
+def copied(source: Path, target: Path) -> Path:
+    subprocess.run(["cp", "--sparse=always", str(source), str(target)], check=True)
+    return target
+
+
+def no_error(qmp: Qmp, event: str) -> None:
+    ended = qmp.wait_event(event, timeout=300)
+    if "error" in ended["data"]:
+        raise RuntimeError(ended["data"]["error"])
+
+
+# --- the jobs: `open` makes fresh images and opens them, the disk as node "disk"; `run` is what is measured.
+
+
+@dataclass(frozen=True)
+class Job:
+    title: str
+    open: Callable[[Qmp, Path], None]
+    run: Callable[[Qmp], None]
+
+
+def open_for_mirror(qmp: Qmp, directory: Path) -> None:
+    source, target = copied(filled(directory, "qcow2"), directory / "source"), create(directory / "target", "1G")
+    for name, path in (("disk", source), ("target", target)):
+        qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": name, "file": file(path)})
+
+
+def mirror(qmp: Qmp, **options: str) -> None:
+    qmp.execute("blockdev-mirror", {"job-id": "j", "device": "disk", "target": "target", "sync": "full", **options})
+    no_error(qmp, "BLOCK_JOB_READY")
+
+
+def open_for_commit(qmp: Qmp, directory: Path) -> None:
+    """A layer in the middle that is full, over one that is empty."""
+    base, full = create(directory / "base", "1G"), filled(directory, "qcow2")
+    top = create(directory / "top", "-b", str(full), "-F", "qcow2")
+    qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "base", "read-only": True,
+                                 "file": file(base, **{"auto-read-only": True})})
+    qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "full", "read-only": True, "backing": "base",
+                                 "file": file(full, **{"read-only": True})})
+    qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "disk", "backing": "full", "file": file(top)})
+
+
+def commit(qmp: Qmp) -> None:
+    qmp.execute("block-commit", {"job-id": "j", "device": "disk", "top-node": "full", "base-node": "base"})
+    no_error(qmp, "BLOCK_JOB_COMPLETED")
+
+
+JOBS = (
+    Job("mirror", open_for_mirror, mirror),
+    Job("mirror, write-blocking", open_for_mirror, lambda qmp: mirror(qmp, **{"copy-mode": "write-blocking"})),
+    Job("commit", open_for_commit, commit),
+)
+
+
+# --- the measurements
+
+
+@contextmanager
+def guest(qmp: Qmp, directory: Path) -> Iterator[Callable[[], dict[float, float]]]:
+    """fio writes to the disk; what is given back ends it, and tells its latencies in us by percentile."""
+    socket = directory / "nbd.sock"
+    qmp.execute("nbd-server-start", {"addr": {"type": "unix", "data": {"path": str(socket)}}})
+    qmp.execute("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk", "name": "disk", "writable": True})
+    fio = subprocess.Popen(
+        ["fio", "--name=n", "--ioengine=nbd", f"--uri=nbd+unix:///disk?socket={socket}", *GUEST,
+         "--percentile_list=" + ":".join(map(str, PERCENTILES)), "--output-format=json"],
+        cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def latencies() -> dict[float, float]:
+        fio.send_signal(signal.SIGINT)
+        text, _ = fio.communicate(timeout=60)
+        found = json.loads(text[text.index("{"):])["jobs"][0]["write"]["clat_ns"]["percentile"]
+        return {p: found[f"{p:.6f}"] / 1000 for p in PERCENTILES}
+
+    try:
+        # It is under way when the first writes have come.
+        while not any(node["node-name"] == "disk" and node["wr_operations"] > 10 for node in written(qmp)):
+            pass
+        yield latencies
+    finally:
+        if fio.poll() is None:
+            fio.kill()
+            fio.communicate()
+
+
+def written(qmp: Qmp) -> list[dict]:
+    return [{"node-name": entry.get("node-name"), "wr_operations": entry["stats"]["wr_highest_offset"]}
+            for entry in qmp.execute("query-blockstats", {"query-nodes": True})]
+
+
+def measure(job: Job, contestant: Contestant, directory: Path) -> dict[str, float]:
+    result = {}
+    for busy in (False, True):
+        with Run(contestant, "daemon", directory) as run:
+            job.open(run.qmp, directory)
+            with open(filled(directory, "qcow2"), "rb") as warm:
+                while warm.read(16 * MIB):
+                    pass
+            os.sync()
+            if not busy:
+                begin = perf_counter()
+                job.run(run.qmp)
+                result[f"{job.title} of 1 GiB (s)"] = perf_counter() - begin
+                continue
+            with guest(run.qmp, directory) as latencies:
+                begin = perf_counter()
+                job.run(run.qmp)
+                result[f"{job.title} of 1 GiB under a guest (s)"] = perf_counter() - begin
+                for percentile, microseconds in latencies().items():
+                    result[f"{job.title}: the guest's write, {percentile:g} % (us)"] = microseconds
+    return result
+
+
+for each in JOBS:
+    benchmark(each.title.replace(", ", "-"), 3)(lambda contestant, directory, job=each: measure(job, contestant, directory))
