@@ -265,7 +265,8 @@ class Scenario {
           break;
         case 3: {
           // Whatever still has a name: the job may be taking layers out.
-          Node* node = world_.graph->find_node(layer_name(static_cast<int>(chance_.below(kLayers))));
+          Node* node =
+              world_.graph->find_node(layer_name(static_cast<int>(chance_.below(kLayers))));
           if (node == nullptr || !node->is_open()) break;
           DrainedSection drained = co_await drain(*node);
           co_await world_.env.delay(chance_.between(0, 300'000));
@@ -302,8 +303,7 @@ class Scenario {
     coverage_.hit(plan_.active() ? "active" : "intermediate");
     coverage_.hit_if(well && met, "ended well in spite of faults");
     coverage_.hit_if(!well && met && !crashed, "failed");
-    coverage_.hit_if(crashed && well, "power cut after the job");
-    coverage_.hit_if(crashed && !well, "power cut while the job ran");
+    coverage_.hit_if(crashed, "power cut while the job ran");
     coverage_.hit_if(well && plan_.base_size < plan_.size && plan_.base == 0, "the base grew");
 
     // The disk is what the guest stands on; whoever opens it finds the rest by the names.
@@ -318,6 +318,7 @@ class Scenario {
     world_.run(world_.drop(layer(kDisk)));
     // The power may have gone off while images were closed.
     crashed = !storage().powered();
+    coverage_.hit_if(crashed && well, "power cut after the job");
     const sim::StorageImage left =
         crashed ? storage().crash_image(sim::CrashSubset::seeded(world_.env.seed()))
                 : storage().image();

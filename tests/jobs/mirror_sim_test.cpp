@@ -336,8 +336,8 @@ class Scenario {
       const std::byte* bytes = copy.data() + sector * 512;
       if (!written_[sector] && GoldenDisk::shown(bytes) == kJunk) continue;
       ASSERT_TRUE(golden_.may_show(sector, bytes))
-          << when << " sector " << sector << " shows "
-          << GoldenDisk::shown(bytes).value_or(~0ull) << ", which the disk does not";
+          << when << " sector " << sector << " shows " << GoldenDisk::shown(bytes).value_or(~0ull)
+          << ", which the disk does not";
     }
   }
 
