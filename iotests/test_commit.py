@@ -199,3 +199,18 @@ def test_a_disk_that_goes_with_its_device(start, chain):
     server.block_commit(job_id="job", device="drive", top_node="layer2", speed=1)
     server.device_del(id="disk")
     assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"
+
+
+def test_two_images_above(server, images, chain, content):
+    """Both stand on the base afterwards, and say so."""
+    other = images.create("other.qcow2", size=None, backing=chain[2]).fill((0, "64k", 9))
+    before = other.content()
+    open_chain(server, chain)
+    server.execute("blockdev-add", {
+        "driver": "qcow2", "node-name": "other", "backing": "layer2", "file": {"driver": "file", "filename": str(other.path)}})
+    server.block_commit(job_id="job", device="layer3", top_node="layer2", base_node="layer1")
+    ended_well(server)
+    server.stop()
+    for image, shown in ((chain[3], content), (other, before)):
+        assert image.info()["backing-filename"] == str(chain[1])
+        assert image.content() == shown

@@ -214,30 +214,60 @@ Task<JobResult> CommitJob::meet_error(Errno error, bool is_read) {
 
 // --- the end
 
+namespace {
+
+// The images whose backing file this node is, filters between them left out.
+void collect_images_above(Node& node, std::vector<NodeRef>& images) {
+  for (const Edge* edge : node.parents()) {
+    Node* parent = edge->parent().as_node();
+    if (parent == nullptr) continue;
+    if (edge->roles().has(ChildRole::kCow)) images.emplace_back(*parent);
+    if (edge->roles().has(ChildRole::kFiltered)) collect_images_above(*parent, images);
+  }
+}
+
+}  // namespace
+
 Task<JobResult> CommitJob::prepare() {
-  std::vector<Node*> nodes{&*options_.overlay, &*filter_, &*options_.base};
+  std::vector<NodeRef> images;
+  collect_images_above(*filter_, images);
+  std::vector<Node*> nodes{&*filter_, &*options_.base};
+  for (const NodeRef& image : images) nodes.push_back(&*image);
   drained_ = co_await drain(std::move(nodes));
   if (auto flushed = co_await base_.flush(); !flushed) co_return job_failure(flushed.error());
 
-  const Driver& image = options_.overlay->driver();
-  const std::string old_name = image.backing_file_name();
-  const std::string old_format = image.backing_format();
-  Node& base = *options_.base;
-  auto renamed = co_await rename_backing(options_.backing_file.value_or(base.filename()),
-                                         std::string(base.skip_filters()->driver().name()));
-  if (!renamed) co_return job_failure(std::move(renamed).error());
-  if (take_out()) co_return JobResult();
-  (void)co_await rename_backing(old_name, old_format);
-  co_return job_failure(Errno(EPERM));
+  const std::string name = options_.backing_file.value_or(options_.base->filename());
+  const std::string format(options_.base->skip_filters()->driver().name());
+  std::vector<std::pair<std::string, std::string>> before;
+  Expected<void> renamed;
+  for (std::size_t i = 0; i < images.size() && renamed; ++i) {
+    const Driver& image = images[i]->driver();
+    before.emplace_back(image.backing_file_name(), image.backing_format());
+    renamed = co_await rename_backing(*images[i], name, format);
+  }
+  JobResult result;
+  if (!renamed) {
+    result = job_failure(std::move(renamed).error());
+  } else if (!take_out()) {
+    result = job_failure(Errno(EPERM));
+  } else {
+    for (const NodeRef& image : images) {
+      image->set_header_backing_file(options_.base->filename());
+    }
+    co_return result;
+  }
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    (void)co_await rename_backing(*images[i], before[i].first, before[i].second);
+  }
+  co_return result;
 }
 
-Task<Expected<void>> CommitJob::rename_backing(std::string name, std::string format) {
+Task<Expected<void>> CommitJob::rename_backing(Node& image, std::string name, std::string format) {
   Graph& graph = registry().graph();
-  Node& overlay = *options_.overlay;
-  auto opened = co_await make_writable(graph, overlay);
+  auto opened = co_await make_writable(graph, image);
   if (!opened) co_return fail(std::move(opened).error());
-  auto done = co_await overlay.driver().change_backing_file(std::move(name), std::move(format),
-                                                            /*require=*/false);
+  auto done = co_await image.driver().change_backing_file(std::move(name), std::move(format),
+                                                          /*require=*/false);
   co_await leave_for_reading(graph, std::move(*opened));
   co_return done;
 }
@@ -251,7 +281,6 @@ Expected<void> CommitJob::take_out() {
   BB_TRY(change.replace_in_parents(*filter_, *options_.base));
   BB_TRY(change.check());
   change.commit();
-  options_.overlay->set_header_backing_file(options_.base->filename());
   filter_ = NodeRef();
   return {};
 }

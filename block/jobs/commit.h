@@ -9,7 +9,7 @@
 //  filter over `top`, freezes the chain from there to `base`, and leaves nothing behind when it
 //  fails; after it the job is started or abandoned.
 //  - The base grows when `top` is longer.
-//  - At the end the base is durable before the image above names it as its backing file, and both
+//  - At the end the base is durable before the images above name it as their backing file, and both
 //  happen before anything else changes: whenever the power fails, the chain that the images name
 //  shows the disk. Then the base takes the place of `top` in the graph.
 //  - Errors go by the one policy, whether they are of reads or of writes.
@@ -76,8 +76,7 @@ class CommitJob final : public BlockJob {
   Task<std::expected<uint64_t, JobFailure>> mark_from(uint64_t offset);
   Task<JobResult> copy_marked();
   Task<JobResult> meet_error(Errno error, bool is_read);
-  // The overlay's image names the base.
-  Task<Expected<void>> rename_backing(std::string name, std::string format);
+  Task<Expected<void>> rename_backing(Node& image, std::string name, std::string format);
   Expected<void> take_out();
 
   CommitOptions options_;
