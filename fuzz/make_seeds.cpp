@@ -144,12 +144,19 @@ std::vector<Seed> all_seeds() {
   Seed large{"large_disk", small(), false, 0, 0};
   large.create.size = 8 << 20;
   seeds.push_back(large);
-  Seed extended{"extended", small(), true, 1, 0};
+  // Its clusters are large: no more of them than there must be.
+  Seed extended{"extended", small(), true, 0, 0};
   extended.create.extended_l2 = true;
   extended.create.cluster_size = 16 << 10;
   extended.create.size = 128 << 10;
   seeds.push_back(extended);
   return seeds;
+}
+
+// Without the zeroes at its end: short inputs are fast, and behind the end there are zeroes too.
+std::span<const std::byte> shortened(std::span<const std::byte> bytes) {
+  while (!bytes.empty() && bytes.back() == std::byte{0}) bytes = bytes.first(bytes.size() - 1);
+  return bytes;
 }
 
 void save(const std::filesystem::path& path, std::span<const std::byte> bytes,
@@ -183,8 +190,8 @@ int main(int count, char** arguments) {
     FuzzStorage file({});
     FuzzStorage data({});
     env.run(fill(env, file, data, seed));
-    save(directory / "images" / seed.name, file.bytes(), {});
-    save(directory / "requests" / seed.name, file.bytes(), tail);
+    save(directory / "images" / seed.name, shortened(file.bytes()), {});
+    save(directory / "requests" / seed.name, shortened(file.bytes()), tail);
   }
   return 0;
 }

@@ -6,8 +6,8 @@
 // Contract
 //  - FuzzEnv runs tasks on one queue, in order; work for workers is done at once. It has no files,
 //    sockets, timers: asking for them is a mistake of the target.
-//  - FuzzStorage reads the input where it lies and copies it on the first change. A file that would
-//    grow beyond kMostBytes gets ENOSPC.
+//  - FuzzStorage reads the input where it lies and copies it on the first change, into memory that
+//    the one before it had. A file that would grow beyond kMostBytes gets ENOSPC.
 // Units: bytes. Threading: one thread.
 #pragma once
 
@@ -84,7 +84,10 @@ class FuzzStorage final : public qcow2::Storage {
   static constexpr uint64_t kMostBytes = uint64_t{1} << 20;
 
   explicit FuzzStorage(std::span<const uint8_t> input)
-      : input_(std::as_bytes(input)), now_(input_) {}
+      : input_(std::as_bytes(input)), own_(std::move(spare())), now_(input_) {}
+  FuzzStorage(const FuzzStorage&) = delete;
+  FuzzStorage& operator=(const FuzzStorage&) = delete;
+  ~FuzzStorage() override { std::swap(own_, spare()); }
 
   bool changed() const { return changed_; }
   bool was_full() const { return full_; }
@@ -133,6 +136,10 @@ class FuzzStorage final : public qcow2::Storage {
   bool new_space_reads_zero() const override { return true; }
 
  private:
+  static std::vector<std::byte>& spare() {
+    static std::vector<std::byte> memory;
+    return memory;
+  }
   void make_own() {
     if (!changed_) own_.assign(input_.begin(), input_.end());
     changed_ = true;

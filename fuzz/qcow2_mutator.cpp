@@ -301,7 +301,7 @@ class Mutation {
     if (field(kL1Size, 4) > 512 && !chance_.percent(1)) store(kL1Size, 4, field(kL1Size, 4) % 256);
     const uint64_t most_clusters = std::max<uint64_t>(1, 4096 >> field(kClusterBits, 4));
     if (field(56, 4) > most_clusters && !chance_.percent(1)) store(56, 4, most_clusters);
-    if (field(60, 4) > 64 && !chance_.percent(5)) store(60, 4, field(60, 4) % 8);
+    if (field(60, 4) > 8 && !chance_.percent(2)) store(60, 4, field(60, 4) % 4);
     // The disk must fit what the table says.
     const bool extended = field(4, 4) >= 3 && (field(72, 8) & incompatible::kExtendedL2) != 0;
     const uint64_t coverage = uint64_t{1} << (2 * field(kClusterBits, 4) - (extended ? 4 : 3));

@@ -125,7 +125,7 @@ struct Header {
 };
 
 struct ParsedHeader {
-  // True: `header` is not filled; call again with the whole first cluster.
+  // True: of `header` only the size of a cluster is told; call again with the whole first one.
   bool needs_more = false;
   Header header;
 };

@@ -15,8 +15,8 @@ Task<Expected<Header>> read_header(Storage& file, HeaderUse use) {
     if (!parsed) co_return fail(std::move(parsed).error());
     if (!parsed->needs_more) co_return std::move(parsed->header);
     // The first cluster holds all there is.
-    const uint64_t cluster = uint64_t{1} << kMaxClusterBits;
-    if (bytes == cluster) co_return fail("Header extension too large");
+    const uint64_t cluster = parsed->header.cluster_size();
+    if (bytes >= cluster) co_return fail("Header extension too large");
     bytes = cluster;
   }
 }
