@@ -201,6 +201,36 @@ def test_detect_zeroes(server, images, mode, kept):
     assert any("offset" in run for run in maps) is (mode != "unmap")
 
 
+NEWER = pytest.mark.differs("discard-no-unref is of QEMU 8.1", server="qemu")
+
+
+@NEWER
+@pytest.mark.parametrize("discard", ["ignore", "unmap"])
+def test_discarded_clusters_stay_allocated(server, images, discard):
+    image = images.create("image.qcow2", size=MIB).fill((0, "1M", 1))
+    before = qemu_img_map(image)
+    server.add_image("n", image, discard="unmap", discard_no_unref=True, pass_discard_request=discard == "unmap")
+    with server.export("n", writable=True) as nbd:
+        nbd.trim(MIB // 2, 0)
+        nbd.zero(MIB // 2, MIB // 2)
+        assert nbd.pread(MIB, 0) == bytes(MIB)
+        nbd.pwrite(b"\x02" * 65536, 65536)
+        nbd.flush()
+    server.stop()
+    image.check()
+    assert image.content() == bytes(65536) + b"\x02" * 65536 + bytes(MIB - 2 * 65536)
+    maps = qemu_img_map(image)
+    assert [run["offset"] - run["start"] for run in maps] == [before[0]["offset"]] * len(maps)
+    assert image.path.stat().st_blocks * 512 < MIB // 2 if discard == "unmap" else image.path.stat().st_blocks * 512 > MIB
+
+
+@NEWER
+def test_discarded_clusters_stay_allocated_in_version_3_only(server, images):
+    image = images.create("image.qcow2", size=MIB, compat="0.10")
+    node = {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": str(image.path)}, "discard-no-unref": True}
+    assert server.error("blockdev-add", node) == "discard-no-unref is only supported since qcow2 version 3"
+
+
 def qemu_img_map(image):
     import json
 

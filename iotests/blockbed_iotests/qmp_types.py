@@ -1171,6 +1171,7 @@ STRUCTS: dict[str, tuple[Member, ...]] = {
         Member("pass-discard-request", "bool", False),
         Member("pass-discard-snapshot", "bool", False),
         Member("pass-discard-other", "bool", False),
+        Member("discard-no-unref", "bool", False),
         Member("overlap-check", "Qcow2OverlapChecks", False),
         Member("cache-size", "int", False),
         Member("l2-cache-size", "int", False),

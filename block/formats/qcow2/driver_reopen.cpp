@@ -11,7 +11,7 @@ std::span<const std::string_view> Qcow2Driver::changeable_options() const {
   static constexpr std::string_view kChangeable[] = {
       "lazy-refcounts",      "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
       "overlap-check",       "cache-size",           "l2-cache-size",         "l2-cache-entry-size",
-      "refcount-cache-size", "cache-clean-interval"};
+      "refcount-cache-size", "cache-clean-interval", "discard-no-unref"};
   return kChangeable;
 }
 

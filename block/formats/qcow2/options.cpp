@@ -154,6 +154,10 @@ Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& opti
   if (result.lazy_refcounts && header.version < 3) {
     return fail("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
   }
+  result.discard_no_unref = options.discard_no_unref.value_or(false);
+  if (result.discard_no_unref && header.version < 3) {
+    return fail("discard-no-unref is only supported since qcow2 version 3");
+  }
   auto mask = overlap_mask(options.overlap_check);
   if (!mask) return std::unexpected(std::move(mask).error());
   result.overlap_checks = *mask;
