@@ -2,6 +2,7 @@
 
 #include "block/filters/blkdebug.h"
 #include "block/filters/copy_before_write.h"
+#include "block/filters/copy_on_read.h"
 #include "block/filters/throttle.h"
 #include "block/graph/graph.h"
 
@@ -13,6 +14,12 @@ void register_filters(DriverRegistry& registry) {
   copy_before_write.is_filter = true;
   copy_before_write.open = CopyBeforeWrite::open;
   registry.add(std::move(copy_before_write));
+
+  DriverEntry copy_on_read;
+  copy_on_read.name = CopyOnRead::kName;
+  copy_on_read.is_filter = true;
+  copy_on_read.open = CopyOnRead::open;
+  registry.add(std::move(copy_on_read));
 
   DriverEntry blkdebug;
   blkdebug.name = Blkdebug::kName;

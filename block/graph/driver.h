@@ -121,6 +121,8 @@ class Driver {
   virtual bool honours_fua_zero() const { return false; }
   virtual bool honours_unmap() const { return false; }
   virtual bool honours_no_fallback() const { return false; }
+  // Reads that ask for it are kept further below, where the driver says; else they are kept here.
+  virtual bool honours_copy_on_read() const { return false; }
 
   // --- size
   virtual Task<Result<uint64_t>> length() = 0;

@@ -8,19 +8,24 @@
 namespace blockbed {
 
 Expected<FrozenChain> FrozenChain::freeze(Node& top, Node& base) {
-  BB_ASSERT(chain_contains(top, base));
+  if (&top == &base) return FrozenChain();
+  return freeze(*top.filter_or_cow_edge(), base);
+}
+
+Expected<FrozenChain> FrozenChain::freeze(Edge& first, Node& base) {
+  BB_ASSERT(chain_contains(*first.node(), base));
   std::vector<Edge*> links;
-  for (Node* node = &top; node != &base; node = links.back()->node()) {
-    Edge* link = node->filter_or_cow_edge();
+  for (Edge* link = &first;; link = link->node()->filter_or_cow_edge()) {
     if (link->frozen()) {
       return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", link->name(),
-                              node->name(), link->node()->name()));
+                              link->parent().as_node()->name(), link->node()->name()));
     }
     if (link->node()->driver().links_to_it_stay_free()) {
       return fail(
           fmt::format("Cannot freeze '{}' link to '{}'", link->name(), link->node()->name()));
     }
     links.push_back(link);
+    if (link->node() == &base) break;
   }
   FrozenChain chain;
   chain.links_ = std::move(links);

@@ -23,6 +23,8 @@ namespace blockbed {
 class [[nodiscard]] FrozenChain {
  public:
   static Expected<FrozenChain> freeze(Node& top, Node& base);
+  // From this link on, which leads into the chain of `base`.
+  static Expected<FrozenChain> freeze(Edge& first, Node& base);
 
   FrozenChain() = default;
   FrozenChain(FrozenChain&& other) noexcept : links_(std::exchange(other.links_, {})) {}

@@ -141,6 +141,10 @@ class Node final : public EdgeParent {
   // For drivers that know their length without I/O (filters, raw).
   void set_length(uint64_t length);
 
+  // Every read keeps here what it had to get from below (`-drive copy-on-read=on`).
+  bool keeps_reads() const { return keeps_reads_; }
+  void keep_reads() { keeps_reads_ = true; }
+
   // blkdebug's ear, or null; drivers ask their edges for it (Edge::debug_event).
   DebugListener* debug_listener() const { return debug_listener_; }
 
@@ -198,6 +202,13 @@ class Node final : public EdgeParent {
   friend Task<DrainedSection> drain(std::vector<Node*> nodes);
 
   Task<Result<void>> read_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
+  // Any offset and length: what lies around them is read too, and thrown away.
+  Task<Result<void>> read_widened(uint64_t offset, IoVector buffers, RequestFlags flags);
+  // --- copy on read (keep_reads.cpp)
+  bool keeps_here() const { return writable() && !driver_->honours_copy_on_read(); }
+  uint64_t keeping_unit() const;
+  Task<Result<void>> read_keeping(uint64_t offset, IoVector buffers, RequestFlags flags);
+  Task<Result<void>> keep(uint64_t offset, IoVector bytes);
   Task<Result<void>> write_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers, RequestFlags flags);
   Task<Result<void>> zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags);
@@ -221,6 +232,7 @@ class Node final : public EdgeParent {
   bool named_by_user_ = false;
   bool probed_ = false;
   bool hidden_ = false;
+  bool keeps_reads_ = false;
   std::string header_backing_file_;
   std::unique_ptr<Driver> driver_;
   DebugListener* debug_listener_ = nullptr;

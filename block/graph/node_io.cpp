@@ -6,6 +6,7 @@
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
 #include "block/graph/node.h"
+#include "block/graph/request_scope.h"
 #include "block/runtime/env.h"
 #include "block/runtime/event_sink.h"
 #include "schema/block_event.h"
@@ -38,79 +39,6 @@ uint64_t piece_of(uint64_t length, uint64_t maximum) {
 }
 
 }  // namespace
-
-// Counts a request as in flight and keeps it in the node's list; waits for what it must not
-// overlap.
-class RequestScope {
- public:
-  RequestScope(Node& node, TrackedRequest::Kind kind, uint64_t offset, uint64_t length)
-      : node_(node) {
-    request_.kind = kind;
-    request_.offset = offset;
-    request_.length = length;
-    request_.overlap_offset = offset;
-    request_.overlap_length = length;
-    request_.next = node.requests_;
-    if (request_.next != nullptr) request_.next->previous = &request_;
-    node.requests_ = &request_;
-    ++node.in_flight_;
-  }
-  RequestScope(const RequestScope&) = delete;
-  RequestScope& operator=(const RequestScope&) = delete;
-  ~RequestScope() {
-    if (request_.serialising) --node_.serialising_in_flight_;
-    if (request_.previous != nullptr) {
-      request_.previous->next = request_.next;
-    } else {
-      node_.requests_ = request_.next;
-    }
-    if (request_.next != nullptr) request_.next->previous = request_.previous;
-    if (!node_.request_ended_.empty()) node_.request_ended_.wake_all();
-    if (--node_.in_flight_ == 0) node_.graph_.drain_progress();
-  }
-
-  // From now on nothing may overlap with the request, widened to `unit`.
-  void serialise(uint64_t unit) {
-    const uint64_t begin = round_down(request_.offset, unit);
-    const uint64_t end = round_up(request_.offset + request_.length, unit);
-    request_.overlap_offset = std::min(request_.overlap_offset, begin);
-    request_.overlap_length =
-        std::max(request_.overlap_offset + request_.overlap_length, end) - request_.overlap_offset;
-    if (!request_.serialising) {
-      request_.serialising = true;
-      ++node_.serialising_in_flight_;
-    }
-  }
-
-  bool must_wait() const {
-    return node_.serialising_in_flight_ > (request_.serialising ? 1 : 0) || request_.serialising;
-  }
-
-  Task<void> wait_for_overlapping() {
-    while (TrackedRequest* other = find_overlapping()) {
-      request_.waits_for = other;
-      co_await node_.request_ended_.wait();
-      request_.waits_for = nullptr;
-    }
-  }
-
- private:
-  TrackedRequest* find_overlapping() const {
-    for (TrackedRequest* other = node_.requests_; other != nullptr; other = other->next) {
-      if (other == &request_ || (!other->serialising && !request_.serialising)) continue;
-      if (other->overlap_offset >= request_.overlap_offset + request_.overlap_length ||
-          request_.overlap_offset >= other->overlap_offset + other->overlap_length) {
-        continue;
-      }
-      // One that waits already began later or waits for us: going on is what ends its wait.
-      if (other->waits_for == nullptr) return other;
-    }
-    return nullptr;
-  }
-
-  Node& node_;
-  TrackedRequest request_{};
-};
 
 namespace {
 
@@ -158,10 +86,24 @@ Task<Result<void>> Node::read(uint64_t offset, IoVector buffers, RequestFlags fl
   BB_CO_TRY(check_request(offset, length));
   if (length == 0) co_return Result<void>();
 
+  const bool keeps = (flags.copy_on_read || keeps_reads_) && keeps_here();
+  if ((flags.copy_on_read || flags.prefetch) && !keeps && !driver_->honours_copy_on_read()) {
+    // Where nothing can be kept, it is a read like others.
+    flags.copy_on_read = flags.prefetch = false;
+  }
   RequestScope request(*this, TrackedRequest::Kind::kRead, offset, length);
+  if (keeps) [[unlikely]]
+    request.serialise(keeping_unit());
   if (flags.serialising) request.serialise(limits_.request_alignment);
   if (request.must_wait()) co_await request.wait_for_overlapping();
 
+  if (keeps) [[unlikely]]
+    co_return co_await read_keeping(offset, std::move(buffers), flags);
+  co_return co_await read_widened(offset, std::move(buffers), flags);
+}
+
+Task<Result<void>> Node::read_widened(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  const uint64_t length = buffers.size();
   if (is_aligned(offset, length, limits_.request_alignment)) [[likely]] {
     co_return co_await read_aligned(offset, std::move(buffers), flags);
   }

@@ -20,8 +20,8 @@ struct RequestFlags {
   bool compressed = false;       // write as compressed clusters
   bool write_unchanged = false;  // the bytes are those that are read there now
   bool serialising = false;      // overlaps with no other request
-  bool copy_on_read = false;
-  bool prefetch = false;  // with copy_on_read: the caller does not want the bytes
+  bool copy_on_read = false;     // what comes from layers below is written here as well
+  bool prefetch = false;         // with copy_on_read: the caller does not want the bytes
 
   RequestFlags() = default;
   RequestFlags& with_fua(bool on = true) { return fua = on, *this; }

@@ -325,8 +325,6 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   auto snapshot = options.take_switch("snapshot", false);
   if (!snapshot) co_return fail(std::move(snapshot).error());
   if (*snapshot) co_return fail("Temporary overlays (snapshot=on) are not implemented by Blockbed");
-  if (*copy_on_read)
-    co_return fail("copy-on-read=on is not implemented by Blockbed: use the copy-on-read driver");
   if (const std::string* format = options.find("format")) {
     if (options.has("driver")) co_return fail("Cannot specify both 'driver' and 'format'");
     std::string driver = *format;
@@ -366,6 +364,7 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
       co_await graph_.close_unreferenced();
       co_return fail(std::move(opened).error());
     }
+    if (*copy_on_read) drive.backend->node()->keep_reads();
   }
   if (limits->enabled()) {
     const auto shared = graph_.throttle_groups().find_or_make(group);
