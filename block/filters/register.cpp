@@ -1,25 +1,39 @@
 #include "block/filters/register.h"
 
 #include "block/filters/blkdebug.h"
+#include "block/filters/blklogwrites.h"
+#include "block/filters/blkverify.h"
+#include "block/filters/compress.h"
 #include "block/filters/copy_before_write.h"
 #include "block/filters/copy_on_read.h"
+#include "block/filters/preallocate.h"
+#include "block/filters/quorum.h"
 #include "block/filters/throttle.h"
 #include "block/graph/graph.h"
 
 namespace blockbed {
 
-void register_filters(DriverRegistry& registry) {
-  DriverEntry copy_before_write;
-  copy_before_write.name = CopyBeforeWrite::kName;
-  copy_before_write.is_filter = true;
-  copy_before_write.open = CopyBeforeWrite::open;
-  registry.add(std::move(copy_before_write));
+namespace {
 
-  DriverEntry copy_on_read;
-  copy_on_read.name = CopyOnRead::kName;
-  copy_on_read.is_filter = true;
-  copy_on_read.open = CopyOnRead::open;
-  registry.add(std::move(copy_on_read));
+template <class Filter>
+void add_filter(DriverRegistry& registry) {
+  DriverEntry entry;
+  entry.name = Filter::kName;
+  entry.is_filter = true;
+  entry.open = Filter::open;
+  registry.add(std::move(entry));
+}
+
+}  // namespace
+
+void register_filters(DriverRegistry& registry) {
+  add_filter<Blklogwrites>(registry);
+  add_filter<Compress>(registry);
+  add_filter<CopyBeforeWrite>(registry);
+  add_filter<CopyOnRead>(registry);
+  add_filter<Preallocate>(registry);
+  add_filter<Quorum>(registry);
+  add_filter<Throttle>(registry);
 
   DriverEntry blkdebug;
   blkdebug.name = Blkdebug::kName;
@@ -31,11 +45,15 @@ void register_filters(DriverRegistry& registry) {
   blkdebug.open = Blkdebug::open;
   registry.add(std::move(blkdebug));
 
-  DriverEntry throttle;
-  throttle.name = Throttle::kName;
-  throttle.is_filter = true;
-  throttle.open = Throttle::open;
-  registry.add(std::move(throttle));
+  DriverEntry blkverify;
+  blkverify.name = Blkverify::kName;
+  blkverify.is_filter = true;
+  blkverify.is_protocol = true;
+  blkverify.protocol_names = {"blkverify"};
+  blkverify.named_child = "test";
+  blkverify.parse_filename = Blkverify::parse_filename;
+  blkverify.open = Blkverify::open;
+  registry.add(std::move(blkverify));
 }
 
 }  // namespace blockbed

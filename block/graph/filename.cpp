@@ -33,7 +33,10 @@ Expected<FilenameOptions> options_at_depth(const DriverRegistry& drivers, std::s
 // The child's definition holds a name only: what that means is put in its place.
 Expected<void> open_child_name(const DriverRegistry& drivers, json::Object& options,
                                std::string_view child, int depth) {
-  json::Object& definition = options.find(child)->as_object();
+  json::Value* named = options.find(child);
+  // The storage of an image, or the child itself.
+  if (json::Value* file = named->as_object().find("file")) named = file;
+  json::Object& definition = named->as_object();
   if (depth == kMaxNamesInNames) return fail("A file name contains too many others");
   auto below = options_at_depth(drivers, definition.find("filename")->as_string(), depth + 1);
   if (!below) return fail(std::move(below).error());
@@ -110,6 +113,13 @@ json::Object Node::full_options() const {
   for (const auto& edge : children_) {
     if (edge->node() == nullptr) continue;
     if (edge->roles().has(ChildRole::kCow) && !overridden) continue;
+    // "children.1" is a member of a list.
+    if (const std::size_t dot = edge->name().find('.'); dot != std::string::npos) {
+      const std::string list = edge->name().substr(0, dot);
+      if (!options.contains(list)) options.set(list, json::Array());
+      options.find(list)->as_array().push_back(edge->node()->full_options());
+      continue;
+    }
     options.set(edge->name(), edge->node()->full_options());
   }
   if (overridden && backing_node() == nullptr) options.set("backing", json::Null{});

@@ -129,8 +129,8 @@ struct DriverEntry {
   // Turns the driver's own options as -drive takes them, all of them text, into text that the
   // schema reads; null when it reads them as they are.
   Expected<void> (*read_text)(json::Object& options) = nullptr;
-  // The child whose file name is the rest of this driver's own names; parse_filename leaves it as
-  // {CHILD: {"filename": NAME}}.
+  // The child whose file name is the rest of this driver's own names. parse_filename leaves it as
+  // {CHILD: {"filename": NAME}}, or {CHILD: {"file": {"filename": NAME}}} when it is an image.
   std::string named_child;
   bool is_protocol = false;
   bool is_filter = false;

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 
 #include "block/graph/chain.h"
 #include "block/graph/filename.h"
 #include "block/graph/graph.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/node_options.h"
+#include "block/graph/probe.h"
 #include "block/runtime/env.h"
 #include "schema/block_core.h"
 
@@ -18,7 +20,6 @@ namespace {
 
 // Names of nodes share a table of 32 bytes with their terminator in every client's memory.
 constexpr std::size_t kMaxNodeName = 31;
-constexpr std::size_t kProbeBytes = 512;
 // A chain of images that name each other ends here; no sane chain is longer, and each level holds
 // open files.
 constexpr int kMaxImplicitDepth = 1000;
@@ -69,7 +70,14 @@ Error backing_failure(Error error) {
 Env& OpenContext::env() const { return graph_.env(); }
 
 const json::Value* OpenContext::child_option(std::string_view name) const {
-  return options_.find(name);
+  const std::size_t dot = name.find('.');
+  if (dot == std::string_view::npos) return options_.find(name);
+  // "children.1" is the second of a list.
+  const json::Value* list = options_.find(name.substr(0, dot));
+  if (list == nullptr || !list->is_array()) return nullptr;
+  std::size_t index = 0;
+  std::from_chars(name.data() + dot + 1, name.data() + name.size(), index);
+  return index < list->as_array().size() ? &list->as_array()[index] : nullptr;
 }
 
 Task<Expected<Edge*>> OpenContext::open_child(std::string name, ChildRoles roles) {
@@ -81,7 +89,7 @@ Task<Expected<Edge*>> OpenContext::open_child(std::string name, ChildRoles roles
 }
 
 Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRoles roles) {
-  const json::Value* option = options_.find(name);
+  const json::Value* option = child_option(name);
   if (option == nullptr || option->is_null()) co_return nullptr;
   if (option->is_string()) {
     if (option->as_string().empty()) co_return nullptr;
@@ -428,7 +436,16 @@ Task<void> Graph::choose_file_driver(json::Object& options) {
       driver != nullptr && driver->is_string() ? drivers_.find(driver->as_string()) : nullptr;
   if (entry != nullptr && !entry->named_child.empty()) {
     json::Value* child = options.find(entry->named_child);
-    if (child != nullptr && child->is_object()) co_await choose_file_driver(child->as_object());
+    if (child == nullptr || !child->is_object()) co_return;
+    json::Object& definition = child->as_object();
+    json::Value* file = definition.find("file");
+    co_await choose_file_driver(file != nullptr && file->is_object() ? file->as_object()
+                                                                     : definition);
+    if (file == nullptr || definition.contains("driver")) co_return;
+    // An image: its format is found by looking where there is something to look at.
+    const json::Value* path = file->as_object().find("filename");
+    definition.set("driver", path == nullptr ? std::string("raw")
+                                             : co_await probe_file(*this, path->as_string()));
     co_return;
   }
   const json::Value* path = options.find("filename");
@@ -476,15 +493,7 @@ Task<Expected<NodeRef>> Graph::probe_format(OpenRequest& request, std::string fi
     }
   }
   const ProbeInput input{head.span().first(length), filename};
-  const DriverEntry* best = nullptr;
-  int best_score = 0;
-  for (const DriverEntry& entry : drivers_.entries()) {
-    if (entry.probe == nullptr) continue;
-    if (const int score = entry.probe(input); score > best_score) {
-      best_score = score;
-      best = &entry;
-    }
-  }
+  const DriverEntry* best = blockbed::probe_format(drivers_, input);
   if (best == nullptr)
     co_return fail("Could not determine image format: No compatible driver found");
   request.options.set("driver", best->name);

@@ -7,6 +7,7 @@
 
 #include "block/formats/raw.h"
 #include "block/graph/filename.h"
+#include "block/graph/probe.h"
 #include "block/graph/throttle_group.h"
 #include "block/runtime/env.h"
 #include "qmp/schema/scalar_text.h"
@@ -378,10 +379,21 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
 // -drive may leave out drivers that blockdev-add insists on: storage with a file name is a file,
 // and the format of what lies on it is found by looking.
 Task<void> Drives::complete_options(json::Object& node, bool is_storage) {
-  for (const std::string_view child : {"file", "backing"}) {
+  struct Child {
+    const char* name;
+    bool is_storage;
+  };
+  for (const auto& [child, is_file] :
+       {Child{"file", true}, Child{"image", true}, Child{"raw", true}, Child{"test", false},
+        Child{"backing", false}}) {
     json::Value* value = node.find(child);
     if (value != nullptr && value->is_object())
-      co_await complete_options(value->as_object(), child == "file");
+      co_await complete_options(value->as_object(), is_file);
+  }
+  if (json::Value* copies = node.find("children"); copies != nullptr && copies->is_array()) {
+    for (json::Value& copy : copies->as_array()) {
+      if (copy.is_object()) co_await complete_options(copy.as_object(), false);
+    }
   }
   if (node.contains("driver")) co_return;
   const json::Value* name = node.find("filename");
@@ -395,29 +407,7 @@ Task<void> Drives::complete_options(json::Object& node, bool is_storage) {
   const json::Value* driver = file->as_object().find("driver");
   if (path == nullptr || !path->is_string() || driver == nullptr || *driver != json::Value("file"))
     co_return;
-  node.set("driver", co_await probe(path->as_string()));
-}
-
-Task<std::string> Drives::probe(const std::string& path) {
-  constexpr uint64_t kHead = 512;
-  Buffer head = Buffer::zeroed(kHead);
-  uint64_t length = 0;
-  if (auto file = co_await graph_.env().open_file(path, FileOpenOptions()); file) {
-    auto info = co_await (*file)->info();
-    length = info ? std::min(info->size, kHead) : 0;
-    if (length > 0 && !co_await (*file)->read(0, head.io(0, length))) length = 0;
-    (void)co_await (*file)->close();
-  }
-  const ProbeInput input{head.span().first(length), path};
-  std::string best = "raw";
-  int best_score = 0;
-  for (const DriverEntry& entry : graph_.drivers().entries()) {
-    const int score = entry.probe == nullptr ? 0 : entry.probe(input);
-    if (score <= best_score) continue;
-    best_score = score;
-    best = entry.name;
-  }
-  co_return best;
+  node.set("driver", co_await probe_file(graph_, path->as_string()));
 }
 
 // Where a file name given beside the drivers goes: to the storage below all of them.

@@ -82,7 +82,6 @@ class Drives {
                                    OptionText options);
 
   Task<void> complete_options(json::Object& node, bool is_storage);
-  Task<std::string> probe(const std::string& path);
   void place_filename(json::Object& options, std::string filename);
 
   Graph& graph_;

@@ -1,0 +1,303 @@
+"""compress, preallocate, quorum, blkverify and blklogwrites: what they write, what they say and how they are named."""
+
+import struct
+
+import pytest
+
+system_only = pytest.mark.manners("system")
+MiB = 1 << 20
+
+
+def file(image, **options):
+    return {"driver": "file", "filename": str(image.path), **options}
+
+
+def edges(server):
+    graph = server.x_debug_query_block_graph()
+    names = {node["id"]: node["name"] for node in graph["nodes"]}
+    return {
+        (names[edge["parent"]], edge["name"], names[edge["child"]]): (set(edge["perm"]), set(edge["shared-perm"])) for edge in graph["edges"]
+    }
+
+
+def node(server, name):
+    return next(n for n in server.query_named_block_nodes(flat=True) if n["node-name"] == name)
+
+
+ALL = {"consistent-read", "write", "write-unchanged", "resize"}
+
+
+@pytest.fixture
+def copies(images):
+    return [images.create(f"copy{i}.raw", "raw", "1M").fill((0, "1M", 5)) for i in range(3)]
+
+
+# ---------------------------------------------------------------------- compress
+
+
+@system_only
+def test_compress(server, images):
+    disk = images.create("disk.qcow2", "qcow2", "1M")
+    server.blockdev_add(driver="qcow2", node_name="d", file=file(disk))
+    server.blockdev_add(driver="compress", node_name="c", file="d")
+    server.qemu_io("c", "write -P 1 0 128k")
+    server.qemu_io("c", "write -P 2 130k 4k")
+    server.qemu_io("c", "write -z 64k 64k")
+    assert "failed" not in server.qemu_io("c", "read -P 2 130k 4k")
+    server.stop()
+    disk.read(0, "64k", 1)
+    disk.read("64k", "64k", 0)
+    disk.read("130k", "4k", 2)
+    assert disk.check().get("compressed-clusters") == 2
+
+
+def test_compress_needs_a_format(server, images):
+    raw = images.create("disk.raw", "raw", "1M")
+    server.blockdev_add(driver="null-co", node_name="n")
+    add = {"driver": "compress", "node-name": "c", "file": "n"}
+    assert server.error("blockdev-add", add) == "Compression is not supported for underlying format: null-co"
+    add["file"] = {"driver": "raw", "file": file(raw)}
+    assert server.error("blockdev-add", add) == "Compression is not supported for underlying format: raw"
+
+
+# ---------------------------------------------------------------------- preallocate
+
+
+@system_only
+def test_preallocate(server, images):
+    disk = images.create("disk.qcow2", "qcow2", "10M")
+    small = disk.file_size
+    server.blockdev_add(
+        driver="qcow2", node_name="d", file={"driver": "preallocate", "node-name": "p", "prealloc-size": 20 * MiB, "prealloc-align": 5 * MiB, "file": file(disk)}
+    )
+    server.qemu_io("d", "write -P 1 0 1M")
+    assert disk.file_size == 25 * MiB
+    assert node(server, "p")["image"]["virtual-size"] < 3 * MiB
+    server.blockdev_del(node_name="d")
+    assert small < disk.file_size < 3 * MiB
+    server.stop()
+    disk.check()
+    disk.read(0, "1M", 1)
+
+
+def test_preallocate_refusals(server, images):
+    raw = images.create("disk.raw", "raw", "1M")
+    server.blockdev_add(node_name="f", **file(raw))
+    add = {"driver": "preallocate", "node-name": "p", "file": "f"}
+    assert server.error("blockdev-add", add | {"prealloc-align": 1000}) == "prealloc-align parameter of preallocate filter is not aligned to 512"
+    assert server.error("blockdev-add", add | {"prealloc-align": -512}) == "Parameter 'prealloc-align' expects a non-negative number below 2^64"
+
+
+def test_preallocate_permissions(server, images):
+    disk = images.create("disk.qcow2", "qcow2", "1M")
+    server.blockdev_add(node_name="f", **file(disk))
+    server.blockdev_add(driver="preallocate", node_name="p", file="f")
+    assert edges(server)["p", "file", "f"] == (set(), ALL)
+    server.blockdev_add(driver="qcow2", node_name="d", file="p")
+    assert edges(server)["p", "file", "f"] == ({"consistent-read", "write", "resize"}, {"consistent-read", "write-unchanged"})
+
+
+# ---------------------------------------------------------------------- quorum
+
+
+def add_copies(server, copies):
+    for i, copy in enumerate(copies):
+        server.blockdev_add(node_name=f"c{i}", **file(copy))
+
+
+def add_quorum(server, count=3, threshold=2, **options):
+    options = {key.replace("_", "-"): value for key, value in options.items()}
+    server.execute("blockdev-add", {"driver": "quorum", "node-name": "q", "vote-threshold": threshold, "children": [f"c{i}" for i in range(count)], **options})
+
+
+@system_only
+def test_quorum_outvotes_a_minority(server, copies):
+    copies[1].fill(("64k", "64k", 6))
+    add_copies(server, copies)
+    add_quorum(server)
+    assert "failed" not in server.qemu_io("q", "read -P 5 60k 8k")
+    event = server.wait_event("QUORUM_REPORT_BAD")["data"]
+    assert event == {"node-name": "c1", "type": "read", "sector-num": 120, "sectors-count": 16}
+    server.qemu_io("q", "write -P 7 0 4k")
+    server.stop()
+    for copy in copies:
+        copy.read(0, "4k", 7)
+    copies[1].read("64k", "64k", 6)
+
+
+@system_only
+def test_quorum_rewrites(server, copies):
+    copies[2].fill(("64k", "64k", 6))
+    add_copies(server, copies)
+    add_quorum(server, rewrite_corrupted=True)
+    assert "failed" not in server.qemu_io("q", "read -P 5 64k 32k")
+    server.stop()
+    copies[2].read("64k", "32k", 5)
+    copies[2].read("96k", "32k", 6)
+
+
+@system_only
+def test_quorum_without_a_majority(server, copies):
+    copies[1].fill((0, "64k", 6))
+    copies[2].fill((0, "64k", 7))
+    add_copies(server, copies)
+    add_quorum(server)
+    assert "read failed: Input/output error" in server.qemu_io("q", "read 0 4k")
+    assert server.wait_event("QUORUM_FAILURE")["data"] == {"reference": "q", "sector-num": 0, "sectors-count": 8}
+
+
+@system_only
+def test_quorum_fifo(server, copies):
+    copies[0].fill((0, "64k", 6))
+    add_copies(server, copies)
+    add_quorum(server, read_pattern="fifo")
+    assert "failed" not in server.qemu_io("q", "read -P 6 0 64k")
+
+
+@system_only
+@pytest.mark.parametrize(
+    ("iotype", "command", "event"),
+    [
+        ("read", "read 0 4k", {"type": "read", "sector-num": 0, "sectors-count": 8}),
+        ("write", "write -P 1 512 512", {"type": "write", "sector-num": 1, "sectors-count": 1}),
+    ],
+)
+def test_quorum_reports_errors(server, copies, iotype, command, event):
+    add_copies(server, copies[:2])
+    server.blockdev_add(
+        driver="blkdebug", node_name="c2", image=file(copies[2]), inject_error=[{"event": "none", "iotype": iotype, "errno": 28}]
+    )
+    add_quorum(server)
+    server.qemu_io("q", command)
+    assert server.wait_event("QUORUM_REPORT_BAD")["data"] == event | {"node-name": "c2", "error": "No space left on device"}
+
+
+def test_quorum_permissions(server, copies):
+    add_copies(server, copies)
+    add_quorum(server, rewrite_corrupted=True)
+    assert edges(server)["q", "children.0", "c0"][1] == {"consistent-read", "write-unchanged"}
+    again = {"driver": "quorum", "node-name": "r", "vote-threshold": 1, "children": ["c0"]}
+    assert server.error("blockdev-add", again) == (
+        "Permission conflict on node 'c0': permissions 'write' are both required by node 'q' (uses node 'c0' as 'children.0' child) "
+        "and unshared by node 'r' (uses node 'c0' as 'children.0' child)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "threshold", "options", "text"),
+    [
+        (0, 1, {}, "Number of provided children must be 1 or more"),
+        (3, 0, {}, "Parameter 'vote-threshold' expects a value >= 1"),
+        (3, -1, {}, "Parameter 'vote-threshold' expects a value >= 1"),
+        (3, 4, {}, "threshold may not exceed children count"),
+        (3, 2, {"blkverify": True}, "blkverify=on can only be set if there are exactly two files and vote-threshold is 2"),
+        (2, 2, {"blkverify": True, "rewrite-corrupted": True}, "rewrite-corrupted=on cannot be used with blkverify=on"),
+    ],
+)
+def test_quorum_refusals(server, copies, count, threshold, options, text):
+    add_copies(server, copies)
+    add = {"driver": "quorum", "node-name": "q", "vote-threshold": threshold, "children": [f"c{i}" for i in range(count)], **options}
+    assert server.error("blockdev-add", add) == text
+
+
+def test_quorum_reports(server, copies):
+    add_copies(server, copies)
+    add_quorum(server, read_pattern="fifo")
+    quorum = node(server, "q")
+    assert quorum["drv"] == "quorum" and quorum["image"]["virtual-size"] == MiB
+    assert quorum["image"]["actual-size"] == sum(node(server, f"c{i}")["image"]["actual-size"] for i in range(3))
+    assert "dirty-flag" not in quorum["image"] and "cluster-size" not in quorum["image"]
+    children = ", ".join('{"driver": "file", "filename": "%s"}' % copy.path for copy in copies)
+    assert quorum["file"] == 'json:{"read-pattern": "fifo", "children": [%s], "driver": "quorum", "vote-threshold": 2}' % children
+
+
+@system_only
+def test_quorum_drive(start, copies):
+    options = ",".join(f"children.{i}.driver=raw,children.{i}.file.filename={copy.path}" for i, copy in enumerate(copies))
+    server = start("-drive", f"if=none,id=d0,driver=quorum,vote-threshold=2,{options}")
+    assert "failed" not in server.qemu_io("d0", "read -P 5 0 64k")
+    edge = next(found for key, found in edges(server).items() if key[1] == "children.0")
+    assert edge == ({"consistent-read"}, {"consistent-read", "write-unchanged"})
+
+
+# ---------------------------------------------------------------------- blkverify
+
+
+@system_only
+def test_blkverify(server, copies):
+    add_copies(server, copies)
+    server.blockdev_add(driver="blkverify", node_name="v", raw="c0", test="c1")
+    assert "failed" not in server.qemu_io("v", "read -P 5 0 1M")
+    server.qemu_io("v", "write -P 6 1k 4k")
+    verify = node(server, "v")
+    assert verify["file"] == f"blkverify:{copies[0].path}:{copies[1].path}"
+    assert "actual-size" not in verify["image"]
+    assert edges(server)["v", "raw", "c0"] == (set(), ALL)
+    assert edges(server)["v", "test", "c1"] == (set(), ALL - {"resize"})
+    server.stop()
+    for copy in copies[:2]:
+        copy.read("1k", "4k", 6)
+
+
+# ---------------------------------------------------------------------- blklogwrites
+
+
+def entries(log):
+    """(first sector, sectors, flags, data) of what the log's superblock vouches for."""
+    data = log.path.read_bytes()
+    magic, version, count, sector = struct.unpack_from("<QQQI", data)
+    assert (magic, version) == (0x6A736677736872, 1)
+    at, result = sector, []
+    for _ in range(count):
+        first, sectors, flags, _ = struct.unpack_from("<QQQQ", data, at)
+        at += sector
+        length = 0 if flags & 4 else sectors * sector
+        result.append((first, sectors, flags, data[at : at + length]))
+        at += length
+    return result
+
+
+@system_only
+def test_blklogwrites(server, copies, images):
+    log = images.create("log.raw", "raw", 0)
+    server.blockdev_add(node_name="d", discard="unmap", **file(copies[0]))
+    server.blockdev_add(node_name="l", **file(log))
+    server.blockdev_add(driver="blklogwrites", node_name="b", file="d", log="l", discard="unmap")
+    assert edges(server)["b", "file", "d"] == (set(), ALL)
+    assert edges(server)["b", "log", "l"] == ({"consistent-read", "write", "resize"}, {"consistent-read", "write-unchanged"})
+    server.qemu_io("b", "write -P 7 4k 1k")
+    server.qemu_io("b", "write -z 8k 512")
+    server.qemu_io("b", "discard 16k 4k")
+    server.qemu_io("b", "flush")
+    server.stop()
+    found = entries(log)
+    assert found[:3] == [(8, 2, 0, b"\7" * 1024), (16, 1, 0, bytes(512)), (32, 8, 4, b"")]
+    assert found[3:] and all(entry == (0, 0, 1, b"") for entry in found[3:])
+
+
+@system_only
+def test_blklogwrites_goes_on(start, copies, images):
+    log = images.create("log.raw", "raw", 0)
+    for options in ({"log-sector-size": 4096}, {"log-append": True}):
+        server = start()
+        server.execute("blockdev-add", {"driver": "blklogwrites", "node-name": "b", "file": file(copies[0]), "log": file(log), **options})
+        server.qemu_io("b", "write -P 7 8k 4k")
+        server.qemu_io("b", "flush")
+        server.stop()
+    assert [entry for entry in entries(log) if entry[2] == 0] == [(2, 1, 0, b"\7" * 4096)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"log-sector-size": 1000}, "Invalid log sector size 1000"),
+        ({"log-sector-size": 16}, "Invalid log sector size 16"),
+        ({"log-sector-size": 16777216}, "Invalid log sector size 16777216"),
+        ({"log-super-update-interval": 0}, "Invalid log superblock update interval 0"),
+        ({"log-append": True, "log-sector-size": 512}, "log-append and log-sector-size are mutually exclusive"),
+    ],
+)
+def test_blklogwrites_refusals(server, copies, images, options, text):
+    log = images.create("log.raw", "raw", 0)
+    add = {"driver": "blklogwrites", "node-name": "b", "file": file(copies[0]), "log": file(log), **options}
+    assert server.error("blockdev-add", add) == text
