@@ -4,6 +4,7 @@
 
 #include "block/graph/graph_change.h"
 #include "block/graph/node.h"
+#include "block/graph/reopen.h"
 #include "block/runtime/event_sink.h"
 #include "schema/block_core.h"
 
@@ -143,6 +144,28 @@ Task<void> Preallocate::give_back_unused() {
     change.commit();
   }
   node().graph().drain_progress();
+}
+
+// --- reopening
+
+std::span<const std::string_view> Preallocate::changeable_options() const {
+  static constexpr std::string_view kChangeable[] = {"prealloc-align", "prealloc-size"};
+  return kChangeable;
+}
+
+Task<Expected<void>> Preallocate::reopen_prepare(const ReopenState& state) {
+  auto own = read_options(std::get<schema::BlockdevOptionsPreallocate>(state.options.u));
+  if (!own) co_return fail(std::move(own).error());
+  if (!state.writable()) BB_CO_TRY(co_await give_back());
+  other_ = *own;
+  co_return Expected<void>();
+}
+
+void Preallocate::reopen_commit() { options_ = *other_; }
+
+Task<void> Preallocate::reopen_finish() {
+  other_.reset();
+  co_return;
 }
 
 Task<void> Preallocate::close() {

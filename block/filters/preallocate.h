@@ -54,7 +54,10 @@ class Preallocate final : public PassThroughFilter {
   void commit_permissions(Permissions needs, Permissions shares) override;
   bool drained_poll() const override { return giving_back_.inside() > 0; }
 
-  Task<Expected<void>> finish_writing() override { return give_back(); }
+  std::span<const std::string_view> changeable_options() const override;
+  Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
+  void reopen_commit() override;
+  Task<void> reopen_finish() override;
   Task<void> close() override;
 
  private:
@@ -63,6 +66,8 @@ class Preallocate final : public PassThroughFilter {
   Task<void> give_back_unused();
 
   Options options_;
+  // While it is reopened: what is to come.
+  std::optional<Options> other_;
   // The child is longer than this node, by what was preallocated.
   bool ahead_ = false;
   // Parents may write and resize.
