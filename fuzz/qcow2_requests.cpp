@@ -207,24 +207,13 @@ class Session {
   const bool print_ = std::getenv("BLOCKBED_TRACE") != nullptr;
 };
 
-Task<std::optional<qcow2::CheckReport>> judge(FuzzStorage& file) {
-  auto header = co_await qcow2::read_header(file, qcow2::HeaderUse::kChecking);
-  if (!header || header->has(qcow2::incompatible::kDirty)) co_return std::nullopt;
-  auto report = co_await qcow2::check_image(file, *header);
-  if (!report) co_return std::nullopt;
-  co_return std::move(*report);
-}
-
 Task<void> write_and_judge(FuzzEnv& env, ImageAndRequests input, RequestMix mix,
                            std::span<std::byte> buffer) {
   FuzzStorage file(input.image);
   bool clean = false;
   if (input.image.size() <= kMostToCheck) {
-    // A check ignores counts of what lies behind the end, and the file is about to grow over them.
-    file.pretend_length(FuzzStorage::kMostBytes);
-    const auto before = co_await judge(file);
+    const auto before = co_await judge_before(file);
     clean = before && before->clean();
-    file.pretend_length(0);
   }
   Session session(env, file, buffer);
   if (!co_await session.open()) co_return;
@@ -243,6 +232,21 @@ Task<void> write_and_judge(FuzzEnv& env, ImageAndRequests input, RequestMix mix,
 }
 
 }  // namespace
+
+Task<std::optional<qcow2::CheckReport>> judge(FuzzStorage& file) {
+  auto header = co_await qcow2::read_header(file, qcow2::HeaderUse::kChecking);
+  if (!header || header->has(qcow2::incompatible::kDirty)) co_return std::nullopt;
+  auto report = co_await qcow2::check_image(file, *header);
+  if (!report) co_return std::nullopt;
+  co_return std::move(*report);
+}
+
+Task<std::optional<qcow2::CheckReport>> judge_before(FuzzStorage& file) {
+  file.pretend_length(FuzzStorage::kMostBytes);
+  auto report = co_await judge(file);
+  file.pretend_length(0);
+  co_return report;
+}
 
 ImageAndRequests split_input(std::span<const uint8_t> input) {
   if (input.empty()) return {};

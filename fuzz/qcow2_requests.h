@@ -8,8 +8,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
+#include "block/formats/qcow2/check.h"
 #include "fuzz/memory_image.h"
 
 namespace blockbed::fuzz {
@@ -22,6 +24,12 @@ struct ImageAndRequests {
   std::span<const uint8_t> requests;
 };
 ImageAndRequests split_input(std::span<const uint8_t> input);
+
+// What a check says of the file as it would be if it had grown to its bound: a check ignores counts
+// of what lies behind the end, and what is written next may grow over them. Nothing: it was not
+// closed, or cannot be checked.
+Task<std::optional<qcow2::CheckReport>> judge_before(FuzzStorage& file);
+Task<std::optional<qcow2::CheckReport>> judge(FuzzStorage& file);
 
 // Which requests are likely.
 enum class RequestMix { kWrites, kSnapshots };

@@ -232,6 +232,22 @@ Task<void> empty(Scene& s) {
   s.account(0, s.image->length(), done, std::byte{0});
   co_await s.flush();
 }
+// 4096 clusters are what the first refcount table counts when a count has 64 bits.
+Task<void> fill_refcount_table(Scene& s) { co_await s.write(0, 3940 * s.cluster(), 1); }
+Task<void> grow_refcount_table(Scene& s) {
+  for (uint64_t at = 3940; at < 4180; at += 60) {
+    co_await s.write(at * s.cluster(), 60 * s.cluster(), static_cast<int>(at & 0xff));
+    co_await s.flush();
+  }
+}
+Task<void> grow_l1_and_write(Scene& s) {
+  const uint64_t end = s.image->length();
+  co_await s.truncate(end + 80 * s.cluster());
+  // L2 tables that only the L1 table in use refers to.
+  co_await s.write(130 * s.cluster(), 2 * s.cluster(), 19);
+  if (s.image->length() > end) co_await s.write(end + 70 * s.cluster(), 2 * s.cluster(), 20);
+  co_await s.flush();
+}
 Task<void> change_and_close(Scene& s) {
   // Nothing is flushed: closing has all to do.
   co_await s.write(100 * s.cluster(), 2 * s.cluster(), 18);
@@ -280,6 +296,18 @@ constexpr Operation kOperations[] = {
      .clusters = 48},
 };
 
+// Where one write of the header puts other tables in the place of the present ones.
+constexpr Operation kSwitches[] = {
+    {.name = "RefcountTable",
+     .before = fill_refcount_table,
+     .run = grow_refcount_table,
+     .refcount_bits = 64,
+     .clusters = 4200},
+    {"L1Table", some_data, grow_l1_and_write},
+    {"ResizeUp", some_data, resize_up},
+    {"ResizeDown", some_data, resize_down},
+};
+
 MetadataOptions options_of(const Operation& operation) {
   MetadataOptions options = writable_options();
   // Few, so that tables come and go.
@@ -309,7 +337,8 @@ Task<void> prepare(Scene& scene, const Operation& operation) {
 }
 
 // How the program ends after the operation: in order, or at once, which loses what was not flushed.
-enum class End { kClosed, kKilled };
+// kTriedAgain: at once after a second try.
+enum class End { kClosed, kKilled, kTriedAgain };
 
 Task<void> attempt(Scene& scene, const Operation& operation, sim::SimStorage& storage,
                    const sim::FaultRule& rule, End end, bool& hit) {
@@ -324,7 +353,7 @@ Task<void> attempt(Scene& scene, const Operation& operation, sim::SimStorage& st
   }
   scene.image = (*opened)->image.get();
   co_await operation.run(scene);
-  if (storage.hits(id) > 0 && end == End::kClosed) {
+  if (storage.hits(id) > 0 && end != End::kKilled) {
     // The fault has gone: the same again succeeds, on the image as the error left it.
     storage.remove_fault(id);
     hit = true;
@@ -332,12 +361,17 @@ Task<void> attempt(Scene& scene, const Operation& operation, sim::SimStorage& st
     co_await operation.run(scene);
     EXPECT_FALSE(scene.failed) << "the operation fails without a fault";
     co_await scene.read_all("after the second try");
-    auto closed = co_await (*opened)->close();
-    EXPECT_TRUE(closed);
+    if (end == End::kTriedAgain) {
+      EXPECT_TRUE(scene.flushed) << "the operation ends with a flush";
+      co_await (*opened)->abandon();
+    } else {
+      auto closed = co_await (*opened)->close();
+      EXPECT_TRUE(closed);
+    }
     scene.failed = true;
     co_return;
   }
-  if (end == End::kKilled) {
+  if (end != End::kClosed) {
     if (!scene.flushed) scene.model = scene.model.only_where_equal(before);
     co_await (*opened)->abandon();
   } else if (auto closed = co_await (*opened)->close(); !closed) {
@@ -375,19 +409,23 @@ Task<void> judge(Scene& scene, std::string where) {
   (void)co_await (*opened)->close();
 }
 
-void fail_each(const Operation& operation, unsigned kinds, int error, End end) {
+sim::FaultRule fault(unsigned kinds, int error) {
+  sim::FaultRule rule;
+  rule.requests = kinds;
+  rule.error = error;
+  return rule;
+}
+
+void fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_t seed = 1) {
   uint64_t told = 0;
-  for (uint64_t skip = 0;; ++skip) {
-    const std::string where = fmt::format("{}, request {} of kind {:#x} fails with {}",
-                                          operation.name, skip, kinds, error);
-    sim::SimEnv env(skip + 1);
+  for (;; ++rule.skip) {
+    const std::string where =
+        fmt::format("{}, request {} of kind {:#x} fails with {}, {} times, seed {}", operation.name,
+                    rule.skip, rule.requests, rule.error, rule.times, seed + rule.skip);
+    sim::SimEnv env(seed + rule.skip);
     Model model(operation.clusters * operation.cluster);
     Scene scene{env, model};
     env.run(prepare(scene, operation));
-    sim::FaultRule rule;
-    rule.requests = kinds;
-    rule.skip = skip;
-    rule.error = error;
     bool hit = false;
     env.run(attempt(scene, operation, env.storage(), rule, end, hit));
     if (scene.failed) ++told;
@@ -397,24 +435,47 @@ void fail_each(const Operation& operation, unsigned kinds, int error, End end) {
       EXPECT_FALSE(scene.failed) << where;
       break;
     }
-    ASSERT_LT(skip, 5000u) << operation.name;
+    ASSERT_LT(rule.skip, 5000u) << operation.name;
   }
   ::testing::Test::RecordProperty("told", static_cast<int>(told));
 }
 
 class Qcow2FaultTable : public ::testing::TestWithParam<Operation> {};
 
-TEST_P(Qcow2FaultTable, Writes) { fail_each(GetParam(), sim::kSimWrite, EIO, End::kClosed); }
+TEST_P(Qcow2FaultTable, Writes) { fail_each(GetParam(), fault(sim::kSimWrite, EIO), End::kClosed); }
 TEST_P(Qcow2FaultTable, WritesWithoutSpace) {
-  fail_each(GetParam(), sim::kSimWrite, ENOSPC, End::kClosed);
+  fail_each(GetParam(), fault(sim::kSimWrite, ENOSPC), End::kClosed);
 }
-TEST_P(Qcow2FaultTable, Reads) { fail_each(GetParam(), sim::kSimRead, EIO, End::kClosed); }
-TEST_P(Qcow2FaultTable, Flushes) { fail_each(GetParam(), sim::kSimFlush, EIO, End::kClosed); }
+TEST_P(Qcow2FaultTable, Reads) { fail_each(GetParam(), fault(sim::kSimRead, EIO), End::kClosed); }
+TEST_P(Qcow2FaultTable, Flushes) {
+  fail_each(GetParam(), fault(sim::kSimFlush, EIO), End::kClosed);
+}
 TEST_P(Qcow2FaultTable, EverythingThenKilled) {
-  fail_each(GetParam(), sim::kSimEverything, EIO, End::kKilled);
+  fail_each(GetParam(), fault(sim::kSimEverything, EIO), End::kKilled);
 }
 
 INSTANTIATE_TEST_SUITE_P(Every, Qcow2FaultTable, ::testing::ValuesIn(kOperations),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// The write of the header fails, and may have changed it all the same; or the flush behind it does.
+// The second time, what puts the header right again fails too. All that is told to be flushed
+// afterwards is found by the header that the disk has.
+class Qcow2HeaderFaults : public ::testing::TestWithParam<Operation> {};
+
+TEST_P(Qcow2HeaderFaults, ThenKilled) {
+  sim::FaultRule writes = fault(sim::kSimWrite, EIO);
+  writes.length = kSectorSize;
+  for (sim::FaultRule rule : {writes, fault(sim::kSimFlush, EIO)}) {
+    for (rule.times = 1; rule.times <= 2; ++rule.times) {
+      for (uint64_t seed = 1; seed <= 2; ++seed) {
+        fail_each(GetParam(), rule, End::kTriedAgain, seed * 100);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Every, Qcow2HeaderFaults, ::testing::ValuesIn(kSwitches),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

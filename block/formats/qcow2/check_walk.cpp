@@ -126,9 +126,8 @@ bool Checker::refer(const Referrer& by, uint64_t offset, uint64_t bytes) {
 
 void Checker::watch(const Referrer& by, uint64_t first, uint64_t last) {
   for (auto at = watched_->lower_bound(first); at != watched_->end() && *at <= last; ++at) {
-    if (by.owner != Owner::kActiveL2 && by.owner != Owner::kSnapshotL2) {
-      tables_of_others_.insert(*at);
-    }
+    const bool as_table = by.owner == Owner::kActiveL2 || by.owner == Owner::kSnapshotL2;
+    if (!as_table && !by.is_dropped) tables_of_others_.insert(*at);
     if (references_.size() >= kMaxReferences) continue;
     std::string text;
     switch (by.owner) {
@@ -265,7 +264,9 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
     walk.next_contiguous = host + g_.cluster_size;
   }
 
+  Referrer by{walk.owner(), walk.table, index, walk.guest + (uint64_t{index} << g_.cluster_bits)};
   if (g_.in_cluster(host) != 0) {
+    by.is_dropped = !contains_data;
     if (contains_data) {
       corruption(FaultClass::kUnaligned, host,
                  fmt::format("ERROR offset={:x}: Data cluster is not properly aligned; L2 entry "
@@ -291,11 +292,7 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
       }
     }
   }
-  if (!g_.external_data) {
-    refer(Referrer{walk.owner(), walk.table, index,
-                   walk.guest + (uint64_t{index} << g_.cluster_bits)},
-          host, g_.cluster_size);
-  }
+  if (!g_.external_data) refer(by, host, g_.cluster_size);
   return false;
 }
 

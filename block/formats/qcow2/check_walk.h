@@ -61,6 +61,8 @@ class Checker {
     uint64_t table = 0;
     uint64_t index = 0;
     uint64_t guest = 0;
+    // The entry holds no data, and a repair makes it one of nothing.
+    bool is_dropped = false;
   };
   struct Region {
     uint64_t begin = 0;

@@ -184,6 +184,7 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
       continue;
     }
     if (host + (clusters << g_.cluster_bits) > max_host_) co_return io_error(EFBIG);
+    if (host == 0) co_return io_error(co_await report_free_header(clusters, what));
     bool added = false;
     const uint64_t last_block = (first + clusters - 1) >> g_.refcount_block_bits;
     for (uint64_t block = first >> g_.refcount_block_bits; block <= last_block; ++block) {
@@ -199,10 +200,6 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
     }
     if (added) continue;
 
-    if (host == 0) {
-      co_return io_error(co_await report(Corruption{
-          true, fmt::format("Preventing invalid allocation of {} at offset 0", what), {}, {}}));
-    }
     const uint64_t bytes = clusters << g_.cluster_bits;
     if (const uint32_t hit = overlap(host, bytes); hit != 0) {
       co_return io_error(co_await report_overlap(hit, host, bytes));
@@ -217,12 +214,18 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
   }
 }
 
+// An image whose header is not counted. Where there is no block for its count either, QEMU wants to
+// make one first, behind what is asked for, and says what lies there.
+Task<Errno> Metadata::report_free_header(uint64_t clusters, const char* what) {
+  const uint64_t behind = clusters << g_.cluster_bits;
+  const uint32_t hit = refcount_table_[0] == 0 ? overlap(behind, g_.cluster_size) : 0;
+  if (hit != 0) co_return co_await report_overlap(hit, behind, g_.cluster_size);
+  co_return co_await report(Corruption{
+      true, fmt::format("Preventing invalid allocation of {} at offset 0", what), {}, {}});
+}
+
 Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster) {
   const uint64_t host = cluster << g_.cluster_bits;
-  if (host == 0) {
-    co_return io_error(co_await report(
-        Corruption{true, "Preventing invalid allocation of refcount block at offset 0", {}, {}}));
-  }
   if (const uint32_t hit = overlap(host, g_.cluster_size); hit != 0) {
     co_return io_error(co_await report_overlap(hit, host, g_.cluster_size));
   }
@@ -295,11 +298,11 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
   co_await file_.debug_event(DebugEvent::kRefblockAllocWriteTable);
   BB_CO_TRY(co_await file_.write(table_host, table_bytes.io()));
   BB_CO_TRY(co_await file_.flush());
-  std::byte bytes[12];
-  store_be64(bytes, table_host);
-  store_be<uint32_t>(bytes + 8, static_cast<uint32_t>(table_clusters));
+  Header next = header_;
+  next.refcount_table_offset = table_host;
+  next.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
   co_await file_.debug_event(DebugEvent::kRefblockAllocSwitchTable);
-  BB_CO_TRY(co_await write_header_field(field::kRefcountTable, bytes, sizeof(bytes)));
+  BB_CO_TRY(co_await switch_header(std::move(next)));
 
   const uint64_t old_host = refcount_table_.offset();
   const uint64_t old_bytes = refcount_table_.bytes();
@@ -308,8 +311,6 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
   overlap_map_.add(overlap::kRefcountBlock, host, blocks << g_.cluster_bits);
   refcount_cache_.drop(host, blocks << g_.cluster_bits);
   refcount_table_.adopt(table_host, std::move(table));
-  header_.refcount_table_offset = table_host;
-  header_.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
   free_later(old_host, old_bytes, FreeReason::kOther, FreeOf::kTable);
   co_return Result<void>();
 }

@@ -122,6 +122,8 @@ Task<Expected<void>> Metadata::change_refcount_width(uint32_t order) {
   const uint64_t own_end = used_end + blocks + table_clusters;
   if (own_end << g_.cluster_bits > max_host_) co_return failed(Errno(EFBIG));
 
+  // Also a write that fails leaves something there.
+  file_end_ = std::max(file_end_, own_end << g_.cluster_bits);
   std::vector<uint64_t> table(table_clusters * g_.cluster_size / 8);
   uint64_t at = used_end;
   Buffer content(g_.cluster_size);
@@ -144,7 +146,6 @@ Task<Expected<void>> Metadata::change_refcount_width(uint32_t order) {
     }
     ++at;
   }
-  file_end_ = std::max(file_end_, own_end << g_.cluster_bits);
   const uint64_t table_host = at << g_.cluster_bits;
   const Buffer bytes = ResidentTable::to_file(table, table_clusters << g_.cluster_bits);
   auto done = co_await file_.write(table_host, bytes.io());
@@ -159,12 +160,7 @@ Task<Expected<void>> Metadata::change_refcount_width(uint32_t order) {
   next.refcount_table_offset = table_host;
   next.refcount_table_clusters = static_cast<uint32_t>(table_clusters);
   next.refcount_order = order;
-  auto serialised = serialise_header(next);
-  if (!serialised) co_return failed(Errno(ENOSPC));
-  constexpr uint64_t kEnd = 100;
-  done =
-      co_await write_header_field(field::kRefcountTable, serialised->data() + field::kRefcountTable,
-                                  kEnd - field::kRefcountTable);
+  done = co_await switch_header(next);
   if (!done) co_return failed(done.error());
   BB_CO_TRY(co_await reload(std::move(next)));
   if (done = co_await prepare_for_writing(); !done) co_return failed(done.error());

@@ -192,14 +192,15 @@ Task<Result<void>> Metadata::grow_l1(uint64_t entries) {
   if (done) done = co_await write_back();
   if (done) done = co_await barrier();
   if (done) {
-    std::byte bytes12[12];
-    store_be<uint32_t>(bytes12, static_cast<uint32_t>(entries));
-    store_be64(bytes12 + 4, allocation->host);
+    Header next = header_;
+    next.l1_size = static_cast<uint32_t>(entries);
+    next.l1_offset = allocation->host;
     co_await file_.debug_event(DebugEvent::kL1GrowActivateTable);
-    done = co_await write_header_field(field::kL1Size, bytes12, sizeof(bytes12));
+    done = co_await switch_header(std::move(next));
   }
   if (!done) {
-    // Whether the header refers to it is not known after a failed write: leaked rather than reused.
+    // Leaked rather than reused while the header may refer to it.
+    if (!header_unsure_) (void)co_await give_back(allocation->host, bytes);
     co_return io_error(done.error());
   }
   const uint64_t old_offset = l1_.offset();
@@ -207,8 +208,6 @@ Task<Result<void>> Metadata::grow_l1(uint64_t entries) {
   overlap_map_.remove(overlap::kActiveL1, old_offset, old_bytes);
   overlap_map_.add(overlap::kActiveL1, allocation->host, bytes);
   l1_.adopt(allocation->host, std::move(table));
-  header_.l1_offset = l1_.offset();
-  header_.l1_size = static_cast<uint32_t>(entries);
   if (old_bytes > 0) {
     free_later(old_offset, align_up(old_bytes, g_.cluster_size), FreeReason::kOther,
                FreeOf::kTable);
@@ -226,11 +225,9 @@ Task<Result<void>> Metadata::write_header_field(uint64_t position, const void* b
 }
 
 Task<Result<void>> Metadata::set_size(uint64_t size) {
-  std::byte bytes[8];
-  store_be64(bytes, size);
-  BB_CO_TRY(co_await write_header_field(field::kSize, bytes, sizeof(bytes)));
-  header_.size = size;
-  co_return Result<void>();
+  Header next = header_;
+  next.size = size;
+  co_return co_await switch_header(std::move(next));
 }
 
 Task<Result<void>> Metadata::set_incompatible(uint64_t bits) {
@@ -261,7 +258,8 @@ Task<Errno> Metadata::report(Corruption corruption) {
       failed_ = true;
       // The next one to open it must know; if even this write fails there is nothing left to do.
       if (g_.version >= 3) {
-        (void)co_await set_incompatible(header_.incompatible_features | incompatible::kCorrupt);
+        header_.incompatible_features |= incompatible::kCorrupt;
+        (void)co_await set_incompatible(header_.incompatible_features);
       }
     }
   }

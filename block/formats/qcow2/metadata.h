@@ -211,11 +211,13 @@ class Metadata {
     std::vector<uint64_t> l1;
   };
   TableSwitch present_tables() const;
-  // In one write of one sector, after sync() and with a barrier behind it. After a failure the
-  // header is as it was; when even that could not be written, header_unsure(): both the old and the
-  // new tables may be what the disk has, and the next write_back starts with the header. The caller
-  // frees what is old, and calls protect_tables().
+  // After sync(), as switch_header(). The caller frees what is old, and calls protect_tables().
   Task<Result<void>> switch_tables(TableSwitch next);
+  // `next` differs in what names size, tables and counts: changed in one write of one sector, with
+  // a barrier behind it; all that it refers to is on the disk. After a failure the header is as it
+  // was; when even that could not be written, header_unsure(): both the old and the new tables may
+  // be what the disk has, and the next write_back starts with the header.
+  Task<Result<void>> switch_header(Header next);
   bool header_unsure() const { return header_unsure_; }
   // Other tables to read by, in an image that is not written to.
   void show_tables(uint64_t l1_offset, std::vector<uint64_t> l1) {
@@ -296,6 +298,7 @@ class Metadata {
   // The file would grow to `end`, and a write_back gives enough for `clusters` back.
   bool should_reuse(uint64_t end, uint64_t clusters) const;
   Task<Result<void>> write_back_for_reuse();
+  Task<Errno> report_free_header(uint64_t clusters, const char* what);
   Task<Result<void>> add_refcount_block(uint64_t index, uint64_t cluster);
   Task<Result<void>> grow_refcount_table(uint64_t entries);
   // Nothing is counted by it, but for its own cluster.
@@ -303,7 +306,7 @@ class Metadata {
   Task<Result<void>> drop_empty_blocks();
   Task<Result<Piece*>> new_l2_table(uint64_t guest, uint64_t old_table);
   Task<Result<void>> mark_dirty_bit();
-  Task<Result<void>> write_table_fields(const TableSwitch& fields);
+  Task<Result<void>> write_table_fields(const Header& fields);
   void fill_overlap_map();
   bool discards(FreeReason reason) const;
   void push_pending(const PendingFree& free);

@@ -1,7 +1,7 @@
 // Metadata: other tables in place of the present ones, in one step.
 //
-// Size, L1 table and snapshot table are named by neighbouring fields in the first sector of the
-// header, so one write changes all of them or none.
+// Size, L1 table, refcount table and snapshot table are named by neighbouring fields in the first
+// sector of the header, so one write changes all of them or none.
 #include <algorithm>
 
 #include "block/formats/qcow2/endian.h"
@@ -25,39 +25,59 @@ Metadata::TableSwitch Metadata::present_tables() const {
   return present;
 }
 
-Task<Result<void>> Metadata::write_table_fields(const TableSwitch& fields) {
-  // From `size` to `snapshots_offset`, with what lies between.
-  constexpr std::size_t kFieldsBytes = field::kSnapshots + 12 - field::kSize;
-  std::byte bytes[kFieldsBytes];
-  const uint32_t l1_size =
-      fields.other_l1 ? static_cast<uint32_t>(fields.l1.size()) : header_.l1_size;
+Task<Result<void>> Metadata::write_table_fields(const Header& fields) {
+  // From `size` to the width of the counts; version 2 ends with the snapshots.
+  constexpr uint64_t kCompatible = 80;
+  constexpr uint64_t kRefcountOrder = 96;
+  constexpr uint64_t kEnd = kRefcountOrder + 4;
+  std::byte bytes[kEnd - field::kSize];
   auto at = [&bytes](uint64_t position) { return bytes + (position - field::kSize); };
   store_be64(at(field::kSize), fields.size);
-  store_be<uint32_t>(at(field::kSize + 8), header_.crypt_method);
-  store_be<uint32_t>(at(field::kL1Size), l1_size);
-  store_be64(at(field::kL1Size + 4), fields.other_l1 ? fields.l1_offset : header_.l1_offset);
-  store_be64(at(field::kRefcountTable), header_.refcount_table_offset);
-  store_be<uint32_t>(at(field::kRefcountTable + 8), header_.refcount_table_clusters);
+  store_be<uint32_t>(at(field::kSize + 8), fields.crypt_method);
+  store_be<uint32_t>(at(field::kL1Size), fields.l1_size);
+  store_be64(at(field::kL1Size + 4), fields.l1_offset);
+  store_be64(at(field::kRefcountTable), fields.refcount_table_offset);
+  store_be<uint32_t>(at(field::kRefcountTable + 8), fields.refcount_table_clusters);
   store_be<uint32_t>(at(field::kSnapshots), fields.snapshot_count);
   store_be64(at(field::kSnapshots + 4), fields.snapshots_offset);
+  store_be64(at(kCompatible), fields.compatible_features);
+  store_be64(at(field::kAutoclear), fields.autoclear_features);
+  store_be<uint32_t>(at(kRefcountOrder), fields.refcount_order);
+  const uint64_t end = fields.version >= 3 ? kEnd : kHeaderBytesV2;
   header_unsure_ = true;
-  BB_CO_TRY(co_await write_header_field(field::kSize, bytes, sizeof(bytes)));
+  uint64_t features = 0;
+  do {
+    // A request that finds the image corrupt says so in the header, whoever holds the lock.
+    features = header_.incompatible_features;
+    store_be64(at(field::kIncompatible), features);
+    BB_CO_TRY(co_await write_header_field(field::kSize, bytes, end - field::kSize));
+  } while (features != header_.incompatible_features);
   header_unsure_ = false;
+  co_return Result<void>();
+}
+
+Task<Result<void>> Metadata::switch_header(Header next) {
+  if (auto done = co_await write_table_fields(next); !done) {
+    (void)co_await write_table_fields(header_);
+    co_return done;
+  }
+  next.incompatible_features = header_.incompatible_features;
+  header_ = std::move(next);
   co_return Result<void>();
 }
 
 Task<Result<void>> Metadata::switch_tables(TableSwitch next) {
   BB_ASSERT(idle() && l2_cache_.dirty_count() == 0 && !l1_.dirty() && !refcount_table_.dirty());
-  if (auto done = co_await write_table_fields(next); !done) {
-    (void)co_await write_table_fields(present_tables());
-    co_return done;
-  }
-  header_.size = next.size;
-  header_.snapshot_count = next.snapshot_count;
-  header_.snapshots_offset = next.snapshots_offset;
+  Header header = header_;
+  header.size = next.size;
+  header.snapshot_count = next.snapshot_count;
+  header.snapshots_offset = next.snapshots_offset;
   if (next.other_l1) {
-    header_.l1_size = static_cast<uint32_t>(next.l1.size());
-    header_.l1_offset = next.l1_offset;
+    header.l1_size = static_cast<uint32_t>(next.l1.size());
+    header.l1_offset = next.l1_offset;
+  }
+  BB_CO_TRY(co_await switch_header(std::move(header)));
+  if (next.other_l1) {
     l1_.adopt(next.l1_offset, std::move(next.l1));
     l2_cache_.drop_all();
   }

@@ -16,7 +16,7 @@ Task<Result<void>> Metadata::mark_dirty_bit() {
 
 Task<Result<void>> Metadata::write_back() {
   if (failed_) co_return io_error(EIO);
-  if (header_unsure_) BB_CO_TRY(co_await write_table_fields(present_tables()));
+  if (header_unsure_) BB_CO_TRY(co_await write_table_fields(header_));
   const bool lazy = options_.lazy_refcounts && g_.version >= 3;
   // 2
   if (!lazy) BB_CO_TRY(co_await refcount_cache_.write_dirty());
