@@ -109,7 +109,7 @@ Task<bool> change(FuzzStorage& file, Image& image, const std::vector<StoredBitma
   stored.bits = &bits;
   std::vector<BitmapToStore> list;
   list.push_back(stored);
-  const bool possible = (co_await can_store_bitmap(file, image.header(), stored)).has_value();
+  const bool possible = (co_await can_store_bitmap(file, image.header(), stored, {})).has_value();
   const bool done = (co_await store_bitmaps(metadata, list)).has_value();
   // A wish that is granted must not be one that was said to be impossible.
   BB_ASSERT(possible || !done);
