@@ -378,6 +378,10 @@ def test_files_are_swapped(server, disks):
     assert refused(server, {**two, "file": "hd0-file"}) == conflict.format("hd0", "hd2")
     reopen(server, {**zero, "file": "hd2-file"}, {**two, "file": "hd0-file"})
     assert edges(server) == {("hd0", "file", "hd2-file"), ("hd2", "file", "hd0-file")}
+    read(server, "hd0", (0, 0), (2, 0xA2))
+    read(server, "hd2", (0, 0xA0), (2, 0))
+    reopen(server, {**zero, "file": "hd0-file"}, {**two, "file": "hd2-file"})
+    read(server, "hd0", (0, 0xA0), (2, 0))
 
 
 def test_a_filter_is_put_in_and_taken_out(server, disks):

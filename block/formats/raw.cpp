@@ -57,9 +57,9 @@ bool is_part(const RawDriver::Window& window) {
   return window.offset != 0 || window.size.has_value();
 }
 
-Task<Expected<void>> check_within(Edge& file, RawDriver::Window window) {
+Task<Expected<void>> check_within(Node& file, RawDriver::Window window) {
   if (!is_part(window)) co_return Expected<void>();
-  auto length = co_await file.node()->refresh_length();
+  auto length = co_await file.refresh_length();
   if (!length) {
     co_return fail(fmt::format("Could not get image size: {}", strerror_text(length.error())));
   }
@@ -91,7 +91,7 @@ Task<Expected<std::unique_ptr<Driver>>> RawDriver::open(OpenContext& context,
       is_part(*window) ? ChildRole::kData | ChildRole::kPrimary : kFilteredRoles;
   auto file = co_await context.open_child("file", roles);
   if (!file) co_return fail(std::move(file).error());
-  BB_CO_TRY(co_await check_within(**file, *window));
+  BB_CO_TRY(co_await check_within(*(*file)->node(), *window));
   co_return std::make_unique<RawDriver>(context.node(), **file, *window);
 }
 
@@ -218,7 +218,8 @@ std::span<const std::string_view> RawDriver::changeable_options() const {
 Task<Expected<void>> RawDriver::reopen_prepare(const ReopenState& state) {
   auto window = window_of(std::get<schema::BlockdevOptionsRaw>(state.options.u));
   if (!window) co_return fail(std::move(window).error());
-  BB_CO_TRY(co_await check_within(file_, *window));
+  BB_CO_TRY(co_await check_within(state.other_file != nullptr ? *state.other_file : *file_.node(),
+                                  *window));
   next_window_ = *window;
   co_return Expected<void>();
 }

@@ -275,6 +275,7 @@ Expected<void> Reopening::find_link(Part& part, std::string_view name) {
   }
   part.links.push_back({name, child});
   if (child == old) return {};
+  if (name == kFile) part.state.other_file = child;
   if (old != nullptr && old->hidden()) {
     return fail(fmt::format("Cannot replace implicit {} child of {}", name, node.name()));
   }
@@ -324,7 +325,6 @@ std::vector<Node*> Reopening::nodes() const {
 }
 
 Task<Expected<void>> Reopening::prepare(Part& part) {
-  if (part.node->writable() && !co_await part.node->flush()) co_return fail("Error flushing drive");
   part.prepared = true;
   co_return co_await part.node->driver().reopen_prepare(part.state);
 }
@@ -373,6 +373,12 @@ Expected<void> Reopening::change() {
 Task<Expected<void>> Reopening::run() {
   for (Part& part : parts_) BB_CO_TRY(check(part));
   DrainedSection drained = co_await drain(nodes());
+  // First all of them: one may be about to read what another has written.
+  for (Part& part : parts_) {
+    if (part.node->writable() && !co_await part.node->flush()) {
+      co_return fail("Error flushing drive");
+    }
+  }
   Expected<void> done;
   for (Part& part : parts_) {
     done = co_await prepare(part);

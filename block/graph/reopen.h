@@ -46,6 +46,8 @@ struct ReopenState {
   NodeFlags flags;
   // Checked, whole: what was not given has its default or its old value.
   schema::BlockdevOptions options;
+  // What its `file` will be, when that is another node than now; null: it stays.
+  Node* other_file = nullptr;
 
   bool writable() const { return !flags.read_only && !flags.inactive; }
 };

@@ -177,7 +177,7 @@ TEST_F(ReopenTest, AsksEveryDriverAndCommitsAllInOneChange) {
   script.calls.clear();
   EXPECT_EQ(reopen_as({a, b}), "");
   // Storage of memory has nothing to prepare; the default driver would refuse.
-  EXPECT_EQ(script.calls, (std::vector<std::string>{"a flush", "a prepare", "b flush", "b prepare",
+  EXPECT_EQ(script.calls, (std::vector<std::string>{"a flush", "b flush", "a prepare", "b prepare",
                                                     "b permissions", "a permissions", "a commit",
                                                     "b commit", "b finish", "a finish"}));
 }

@@ -125,6 +125,7 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
     std::unique_ptr<Image> image;
     std::vector<StoredBitmap> directory;
   };
+  Task<Expected<Loaded>> load(const MetadataOptions& options);
   std::optional<Loaded> other_;
   // The file takes less space than it is long: asked when it first matters.
   std::optional<bool> holes_;

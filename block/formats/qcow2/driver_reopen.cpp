@@ -19,30 +19,42 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
   const auto& own = std::get<schema::BlockdevOptionsQcow2>(state.options.u);
   auto options = parse_options(own, image_->header(), state.writable(), state.flags.unmap);
   if (!options) co_return fail(std::move(options).error());
-  if (*options == image_->metadata().options()) co_return Expected<void>();
-
+  if (*options == image_->metadata().options() && state.other_file == nullptr) {
+    co_return Expected<void>();
+  }
   // Those that cannot be stored would be lost.
   if (node().writable() && !state.writable()) BB_CO_TRY(co_await store_bitmaps());
   // The other Image begins with what the file says; this one goes on from there if it must.
   if (auto closed = co_await image_->close(); !closed) {
     co_return fail(strerror_text(closed.error()));
   }
-  auto header = co_await read_header(*file_, options->writable);
+  file_->look_ahead(state.other_file);
+  auto loaded = co_await load(*options);
+  file_->look_ahead(nullptr);
+  if (!loaded) co_return fail(std::move(loaded).error());
+  other_ = std::move(*loaded);
+  co_return Expected<void>();
+}
+
+Task<Expected<Qcow2Driver::Loaded>> Qcow2Driver::load(const MetadataOptions& options) {
+  auto header = co_await read_header(*file_, options.writable);
   if (!header) co_return fail(std::move(header).error());
-  if (options->writable && header->has(incompatible::kDirty)) {
-    // Its counts are not to be trusted, and cannot be put right while the file is for reading.
+  if (options.writable && header->has(incompatible::kDirty)) {
+    // Its counts are not to be trusted, and cannot be put right before the file is there to write.
     co_return fail("Could not repair dirty image: it is open for reading only");
+  }
+  if (header->external_data() != (data_ != nullptr)) {
+    co_return fail("'data-file' cannot come or go with another file");
   }
   Loaded loaded;
   auto directory = co_await load_directory(*file_, *header);
   if (!directory) co_return fail(std::move(directory).error());
   loaded.directory = std::move(*directory);
   loaded.image = std::make_unique<Image>(node().env(), *file_, data_.get(), backing_,
-                                         std::move(*header), *options);
+                                         std::move(*header), options);
   loaded.image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
   BB_CO_TRY(co_await loaded.image->open());
-  other_ = std::move(loaded);
-  co_return Expected<void>();
+  co_return loaded;
 }
 
 void Qcow2Driver::reopen_commit() {

@@ -20,7 +20,12 @@ class EdgeStorage final : public Storage {
 
   DebugListener* debug_listener() const override { return edge_.node()->debug_listener(); }
 
+  // Reading looks at this node, which the edge will lead to; null: at that of the edge.
+  void look_ahead(Node* node) { ahead_ = node; }
+
   Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
+    if (ahead_ != nullptr) [[unlikely]]
+      return ahead_->read(offset, std::move(buffers));
     return edge_.read(offset, std::move(buffers));
   }
   Task<Result<void>> write(uint64_t offset, IoVector buffers) override {
@@ -39,13 +44,16 @@ class EdgeStorage final : public Storage {
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override {
     return edge_.truncate(length, options);
   }
-  Task<Result<uint64_t>> length() override { return edge_.node()->refresh_length(); }
+  Task<Result<uint64_t>> length() override {
+    return (ahead_ != nullptr ? ahead_ : edge_.node())->refresh_length();
+  }
   bool new_space_reads_zero() const override {
     return edge_.node()->driver().has_zero_init_truncate();
   }
 
  private:
   Edge& edge_;
+  Node* ahead_ = nullptr;
 };
 
 // The backing file of a node, whichever it is at the moment; none is as good as an empty one.
