@@ -23,7 +23,9 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
     co_return Expected<void>();
   }
   // Those that cannot be stored would be lost.
-  if (node().writable() && !state.writable()) BB_CO_TRY(co_await store_bitmaps());
+  if (node().writable() && (!state.writable() || state.other_file != nullptr)) {
+    BB_CO_TRY(co_await store_bitmaps());
+  }
   // The other Image begins with what the file says; this one goes on from there if it must.
   if (auto closed = co_await image_->close(); !closed) {
     co_return fail(strerror_text(closed.error()));
