@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from blockbed_iotests import QmpError, find_program, hostile_qcow2
+from blockbed_iotests import find_program, hostile_qcow2
 
 BYTES_OF_MEMORY = 3 << 30
 SECONDS = 20
@@ -269,57 +269,18 @@ def test_an_image_in_use_is_not_repaired(blockbed, place):
 GROUPS = [hostile_qcow2.RULES[start : start + 40] for start in range(0, len(hostile_qcow2.RULES), 40)]
 
 
-# What the server may have needed at its peak, AddressSanitizer's share included.
-SERVER_BYTES = 1 << 30
-# Longer disks are not read as a whole.
-BYTES_TO_READ = 64 << 20
-
-
-def peak_bytes(server) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
-
-
-def served_data(server, image) -> bytes | None:
-    """What a guest of the server reads, or nothing when it cannot read all of it."""
-    from test_qcow2_hostile import open_options
-
-    if isinstance(server.try_execute("blockdev-add", open_options(image, **{"read-only": True})), QmpError):
-        return None
-    size = server.query_node("n")["image"]["virtual-size"]
-    server.execute("block-export-add", {"type": "nbd", "id": "e", "node-name": "n", "name": "e"})
-    try:
-        with server.nbd("e") as nbd:
-            step = 1 << 20
-            pieces = range(0, min(size, BYTES_TO_READ), step)
-            return b"".join(nbd.pread(min(step, size - offset), offset) for offset in pieces)
-    except OSError:
-        return None
-    finally:
-        server.block_export_del(id="e", mode="hard")
-        server.wait_event("BLOCK_EXPORT_DELETED", {"id": "e"})
-        server.blockdev_del(node_name="n")
-
-
 @pytest.mark.limit(240)
 @pytest.mark.differs("QEMU aborts", server="qemu", sometimes=True)
 @pytest.mark.parametrize("rules", GROUPS, ids=[f"{group[0].name}..." for group in GROUPS])
 def test_served(rules, start, images):
-    """Opened, read, written, zeroed and trimmed: the right data or an error, an answer to everything, and a server that lives."""
+    """Opened, read, written, zeroed and trimmed: an answer to everything, and a server that lives."""
     from test_qcow2_hostile import exercise
 
     server = start()
     server.nbd_start()
     (images.dir / "data").write_bytes(b"d" * (8 << 20))
-    wrong = []
     for rule in rules:
         image = images.at("image.qcow2", "qcow2")
         image.path.write_bytes(rule.make().bytes())
-        data = served_data(server, image)
-        expected = guest_data(image.path) if data is None or len(data) < BYTES_TO_READ else data
-        if data != expected:
-            wrong.append(f"{rule.name}: {data is None and 'an error'} here, {expected is None and 'an error'} there")
         exercise(server, image)
         image.path.unlink()
-    assert not wrong, "\n".join(wrong)
-    assert peak_bytes(server) < SERVER_BYTES
