@@ -27,6 +27,8 @@ UNIMPLEMENTED = set("""
 
 # Values of enumerations that QEMU has, for what is Blockbed's own.
 EXTENSIONS = {"bitmap-populate"}
+# Members that QEMU has since a later version.
+LATER_MEMBERS = {"discard-no-unref"}
 
 
 def is_missing(kind, command):
@@ -86,7 +88,9 @@ def shape(schema, name, seen=()):
     if kind == "alternate":
         return {"alternate": sorted((str(shape(schema, member["type"], seen)) for member in entity["members"]))}
     members = {
-        member["name"]: (shape(schema, member["type"], seen), "default" in member) for member in entity.get("members", [])
+        member["name"]: (shape(schema, member["type"], seen), "default" in member)
+        for member in entity.get("members", [])
+        if member["name"] not in LATER_MEMBERS
     }
     variants = {variant["case"]: shape(schema, variant["type"], seen) for variant in entity.get("variants", [])}
     return {"members": members, **({"tag": entity["tag"], "variants": variants} if variants else {})}

@@ -17,7 +17,7 @@ Expected<FrozenChain> FrozenChain::freeze(Edge& first, Node& base) {
   std::vector<Edge*> links;
   for (Edge* link = &first;; link = link->node()->filter_or_cow_edge()) {
     if (link->frozen()) {
-      return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", link->name(),
+      return fail(fmt::format("Cannot change '{}' link from '{}' to '{}'", link->name(),
                               link->parent().as_node()->name(), link->node()->name()));
     }
     if (link->node()->driver().links_to_it_stay_free()) {

@@ -7,7 +7,8 @@
 //  - freeze() freezes the link below each node of the chain from `top` down to `base`, filters and
 //  backing files, whole or not at all. Links that a graph change makes later are not frozen.
 //  - A frozen link refuses to be changed: "Cannot change frozen 'backing' link from 'a' to 'b'".
-//  - Chains do not overlap: a link that is frozen refuses to be frozen again. The links are free
+//  - Chains do not overlap: a link that is frozen refuses to be frozen again
+//  ("Cannot change 'backing' link from 'a' to 'b'"). The links are free
 //  again when the FrozenChain is gone. Whoever keeps one keeps the nodes alive, and lets go of it
 //  before it changes the chain itself.
 // Errors: QEMU's texts; a chain that `base` is not part of is the caller's mistake.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <ranges>
 
+#include "block/graph/chain.h"
 #include "block/graph/drain.h"
 #include "block/graph/flat_options.h"
 #include "block/graph/graph_change.h"
@@ -275,13 +276,20 @@ Expected<void> Reopening::find_link(Part& part, std::string_view name) {
   }
   part.links.push_back({name, child});
   if (child == old) return {};
-  if (name == kFile) part.state.other_file = child;
   if (old != nullptr && old->hidden()) {
     return fail(fmt::format("Cannot replace implicit {} child of {}", name, node.name()));
   }
   if (old == nullptr && node.driver().is_filter()) {
     return fail(fmt::format("'{}' is a {} filter node that does not support a {} child",
                             node.name(), node.driver().name(), name));
+  }
+  if (name == kFile && child != nullptr) {
+    // It is read before it is attached: too late to find a cycle then.
+    if (reaches(*child, node)) {
+      return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child->name(),
+                              name, node.name()));
+    }
+    part.state.other_file = child;
   }
   return {};
 }
