@@ -200,6 +200,40 @@ def test_quorum_refusals(server, copies, count, threshold, options, text):
     assert server.error("blockdev-add", add) == text
 
 
+def test_quorum_children_come_and_go(server, copies, images):
+    add_copies(server, copies)
+    server.blockdev_add(node_name="c3", **file(images.create("copy3.raw", "raw", "1M").fill((0, "1M", 5))))
+    add_quorum(server)
+    server.x_blockdev_change(parent="q", node="c3")
+    server.x_blockdev_change(parent="q", child="children.0")
+    assert {key[1] for key in edges(server) if key[0] == "q"} == {"children.1", "children.2", "children.3"}
+    assert server.error("x-blockdev-change", {"parent": "q", "node": "c1"}) == "The node c1 already has a parent"
+    server.x_blockdev_change(parent="q", child="children.3")
+    assert server.error("x-blockdev-change", {"parent": "q", "child": "children.1"}) == (
+        "The number of children cannot be lower than the vote threshold 2"
+    )
+    server.x_blockdev_change(parent="q", node="c0")
+    assert {key[1] for key in edges(server) if key[0] == "q"} == {"children.1", "children.2", "children.3"}
+    assert str(copies[0].path) in node(server, "q")["file"]
+
+
+def test_only_preallocate_is_reopened(server, copies):
+    add_copies(server, copies)
+    server.blockdev_add(driver="preallocate", node_name="p", file="c0")
+    options = {"driver": "preallocate", "node-name": "p", "file": "c0", "prealloc-size": MiB, "prealloc-align": 512}
+    server.execute("blockdev-reopen", {"options": [options]})
+    text = "Option 'prealloc-align' cannot be reset to its default value"
+    assert server.error("blockdev-reopen", {"options": [{"driver": "preallocate", "node-name": "p", "file": "c0"}]}) == text
+    for driver, children in (("copy-on-read", {"file": "c1"}), ("blkverify", {"raw": "c1", "test": "c2"}),
+                             ("quorum", {"children": ["c1", "c2"], "vote-threshold": 2})):
+        options = {"driver": driver, "node-name": driver, **children}
+        server.execute("blockdev-add", options)
+        assert server.error("blockdev-reopen", {"options": [options]}) == (
+            f"Block format '{driver}' used by node '{driver}' does not support reopening files"
+        )
+        server.blockdev_del(node_name=driver)
+
+
 def test_quorum_reports(server, copies):
     add_copies(server, copies)
     add_quorum(server, read_pattern="fifo")

@@ -13,12 +13,15 @@ namespace blockbed {
 namespace {
 
 constexpr uint64_t kSector = 512;
+constexpr std::string_view kAlign = "prealloc-align";
+constexpr std::string_view kSize = "prealloc-size";
 
 bool can_grow(Permissions needs) {
   return needs.has(Permission::kWrite) && needs.has(Permission::kResize);
 }
 
-Expected<uint64_t> size_option(const char* name, std::optional<int64_t> value, uint64_t otherwise) {
+Expected<uint64_t> size_option(std::string_view name, std::optional<int64_t> value,
+                               uint64_t otherwise) {
   if (!value) return otherwise;
   if (*value < 0) {
     return fail(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
@@ -28,9 +31,9 @@ Expected<uint64_t> size_option(const char* name, std::optional<int64_t> value, u
 
 Expected<Preallocate::Options> read_options(const schema::BlockdevOptionsPreallocate& own) {
   Preallocate::Options options;
-  auto align = size_option("prealloc-align", own.prealloc_align, options.align);
+  auto align = size_option(kAlign, own.prealloc_align, options.align);
   if (!align) return fail(std::move(align).error());
-  auto size = size_option("prealloc-size", own.prealloc_size, options.size);
+  auto size = size_option(kSize, own.prealloc_size, options.size);
   if (!size) return fail(std::move(size).error());
   if (*align % kSector != 0) {
     return fail("prealloc-align parameter of preallocate filter is not aligned to 512");
@@ -146,25 +149,30 @@ Task<void> Preallocate::give_back_unused() {
   node().graph().drain_progress();
 }
 
-// --- reopening
+// --- life
 
 std::span<const std::string_view> Preallocate::changeable_options() const {
-  static constexpr std::string_view kChangeable[] = {"prealloc-align", "prealloc-size"};
+  static constexpr std::string_view kChangeable[] = {kAlign, kSize};
   return kChangeable;
 }
 
 Task<Expected<void>> Preallocate::reopen_prepare(const ReopenState& state) {
-  auto own = read_options(std::get<schema::BlockdevOptionsPreallocate>(state.options.u));
-  if (!own) co_return fail(std::move(own).error());
+  const auto& own = std::get<schema::BlockdevOptionsPreallocate>(state.options.u);
+  // What was said once must be said again.
+  for (const auto& [name, value] :
+       {std::pair(kAlign, own.prealloc_align), std::pair(kSize, own.prealloc_size)}) {
+    if (value || !node().given_options().contains(name)) continue;
+    co_return fail(fmt::format("Option '{}' cannot be reset to its default value", name));
+  }
+  auto options = read_options(own);
+  if (!options) co_return fail(std::move(options).error());
   if (!state.writable()) BB_CO_TRY(co_await give_back());
-  other_ = *own;
+  reopened_ = *options;
   co_return Expected<void>();
 }
 
-void Preallocate::reopen_commit() { options_ = *other_; }
-
 Task<void> Preallocate::reopen_finish() {
-  other_.reset();
+  reopened_.reset();
   co_return;
 }
 

@@ -17,6 +17,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
 
 #include "block/filters/pass_through.h"
 #include "block/graph/graph.h"
@@ -56,7 +60,7 @@ class Preallocate final : public PassThroughFilter {
 
   std::span<const std::string_view> changeable_options() const override;
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
-  void reopen_commit() override;
+  void reopen_commit() override { options_ = *std::exchange(reopened_, std::nullopt); }
   Task<void> reopen_finish() override;
   Task<void> close() override;
 
@@ -66,8 +70,7 @@ class Preallocate final : public PassThroughFilter {
   Task<void> give_back_unused();
 
   Options options_;
-  // While it is reopened: what is to come.
-  std::optional<Options> other_;
+  std::optional<Options> reopened_;
   // The child is longer than this node, by what was preallocated.
   bool ahead_ = false;
   // Parents may write and resize.

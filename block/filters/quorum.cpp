@@ -6,7 +6,8 @@
 
 #include "block/filters/compare_buffers.h"
 #include "block/graph/chain.h"
-#include "block/graph/flat_options.h"
+#include "block/graph/drain.h"
+#include "block/graph/graph_change.h"
 #include "block/graph/node.h"
 #include "block/runtime/event_sink.h"
 #include "block/runtime/gate.h"
@@ -63,6 +64,8 @@ std::size_t successes(const std::vector<Result<void>>& results) {
       std::ranges::count_if(results, [](const Result<void>& r) { return r.has_value(); }));
 }
 
+std::string child_name(std::size_t index) { return fmt::format("children.{}", index); }
+
 Task<void> keep_result(Task<Result<void>> request, Result<void>& into) {
   into = co_await std::move(request);
 }
@@ -75,7 +78,7 @@ Task<Expected<std::unique_ptr<Driver>>> Quorum::open(OpenContext& context,
   auto own = read_options(given);
   if (!own) co_return fail(std::move(own).error());
   for (std::size_t i = 0; i < given.children.size(); ++i) {
-    auto child = co_await context.open_child(fmt::format("children.{}", i), ChildRole::kData);
+    auto child = co_await context.open_child(child_name(i), ChildRole::kData);
     if (!child) co_return fail(std::move(child).error());
   }
   co_return std::make_unique<Quorum>(context.node(), *own, given.children.size());
@@ -298,22 +301,39 @@ void Quorum::gather_filename_options(json::Object& options) const {
 
 // --- children that come and go
 
-Expected<std::string> Quorum::name_for_new_child() const {
-  if (options_.blkverify) return fail("Cannot add a child to a quorum in blkverify mode");
-  return fmt::format("children.{}", next_child_);
-}
-
-Expected<void> Quorum::may_remove(const Edge&) const {
-  if (copies().size() <= options_.vote_threshold) {
-    return fail(fmt::format("The number of children cannot be lower than the vote threshold {}",
-                            options_.vote_threshold));
+Task<Expected<void>> Quorum::add_child(Node& child) {
+  if (options_.blkverify) co_return fail("Cannot add a child to a quorum in blkverify mode");
+  std::string name = child_name(next_child_);
+  if (reaches(child, node())) {
+    co_return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child.name(),
+                               name, node().name()));
   }
-  return {};
+  const DrainedSection drained = co_await drain({&node(), &child});
+  GraphChange change(node().graph());
+  change.attach_child(node(), std::move(name), ChildRole::kData, child);
+  change.recheck(node());
+  BB_CO_TRY(change.check());
+  change.commit();
+  ++next_child_;
+  node().refresh_limits();
+  co_return Expected<void>();
 }
 
-void Quorum::child_removed(std::string_view name) {
+Task<Expected<void>> Quorum::remove_child(Edge& edge) {
+  if (copies().size() <= options_.vote_threshold) {
+    co_return fail(fmt::format("The number of children cannot be lower than the vote threshold {}",
+                               options_.vote_threshold));
+  }
   // The number of the last one is free again.
-  if (name == fmt::format("children.{}", next_child_ - 1)) --next_child_;
+  const bool is_last = edge.name() == child_name(next_child_ - 1);
+  const DrainedSection drained = co_await drain({&node(), edge.node()});
+  GraphChange change(node().graph());
+  BB_CO_TRY(change.detach_child(edge));
+  BB_CO_TRY(change.check());
+  change.commit();
+  if (is_last) --next_child_;
+  node().refresh_limits();
+  co_return Expected<void>();
 }
 
 }  // namespace blockbed

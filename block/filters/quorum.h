@@ -72,12 +72,9 @@ class Quorum final : public Driver {
   void gather_filename_options(json::Object& options) const override;
   Task<void> close() override { co_return; }
 
-  // --- children that come and go: what the graph change that does it has to know
-  // The name of the next one: "children.3".
-  Expected<std::string> name_for_new_child() const;
-  void child_added() { ++next_child_; }
-  Expected<void> may_remove(const Edge& child) const;
-  void child_removed(std::string_view name);
+  bool takes_children() const override { return true; }
+  Task<Expected<void>> add_child(Node& child) override;
+  Task<Expected<void>> remove_child(Edge& edge) override;
 
  private:
   using Request = std::function<Task<Result<void>>(Edge& copy, std::size_t index)>;
@@ -98,6 +95,7 @@ class Quorum final : public Driver {
   void report_failure(uint64_t offset, uint64_t length);
 
   const Options options_;
+  // The number in the next one's name: "children.3".
   std::size_t next_child_;
 };
 

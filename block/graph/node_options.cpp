@@ -82,8 +82,7 @@ bool is_changeable_generic_option(std::string_view name) {
 json::Object without_children(const Node& node, const json::Object& options) {
   json::Object own;
   for (const auto& [key, value] : options) {
-    const bool is_list = value.is_array() && node.child(key + ".0") != nullptr;
-    if (!is_list && node.child(key) == nullptr) own.set(key, value);
+    if (node.child(key) == nullptr) own.set(key, value);
   }
   return own;
 }

@@ -2,6 +2,7 @@
 #include "block/filters/preallocate.h"
 
 #include "block/graph/drain.h"
+#include "block/graph/reopen.h"
 #include "tests/filters/filters_fixture.h"
 
 namespace blockbed {
@@ -114,6 +115,31 @@ TEST_F(PreallocateTest, AChildThatCannotIsWrittenAllTheSame) {
   ASSERT_TRUE(world.write(*user, 100 * kKiB, kKiB, 1));
   EXPECT_EQ(file_size(), 101 * kKiB);
   EXPECT_EQ(node->length(), 101 * kKiB);
+}
+
+TEST_F(PreallocateTest, OptionsChangeAndWhatIsLeftForReadingIsCut) {
+  use();
+  ASSERT_TRUE(world.write(*user, 100 * kKiB, kKiB, 1));
+  const auto reopen_with = [&](json::Object more) {
+    json::Object options = world.options("preallocate", "p");
+    options.set("file", "f");
+    for (const auto& [key, value] : more) options.set(key, value);
+    std::vector<ReopenRequest> requests;
+    requests.emplace_back(NodeRef(*node), std::move(options), false);
+    return world.env.run(reopen(*world.graph, std::move(requests)));
+  };
+  EXPECT_EQ(reopen_with({}).error().description,
+            "Option 'prealloc-align' cannot be reset to its default value");
+  json::Object sizes;
+  sizes.set("prealloc-size", int64_t{2} << 20);
+  sizes.set("prealloc-align", int64_t{1} << 20);
+  ASSERT_TRUE(reopen_with(sizes));
+  ASSERT_TRUE(world.write(*user, 1500 * kKiB, kKiB, 1));
+  EXPECT_EQ(file_size(), 4 * kMiB);
+  leave();
+  sizes.set("read-only", true);
+  ASSERT_TRUE(reopen_with(sizes));
+  EXPECT_EQ(file_size(), 1501 * kKiB);
 }
 
 TEST_F(PreallocateTest, Refusals) {

@@ -201,17 +201,25 @@ TEST_F(QuorumTest, Refusals) {
             "Could not refresh total sector count: Input/output error");
 }
 
-TEST_F(QuorumTest, ChildrenAreCounted) {
+TEST_F(QuorumTest, ChildrenComeAndGo) {
   Node& node = world.open(options(2));
-  auto& quorum = static_cast<Quorum&>(node.driver());
-  EXPECT_EQ(*quorum.name_for_new_child(), "children.3");
-  quorum.child_added();
-  EXPECT_EQ(*quorum.name_for_new_child(), "children.4");
-  quorum.child_removed("children.0");
-  EXPECT_EQ(*quorum.name_for_new_child(), "children.4");
-  quorum.child_removed("children.3");
-  EXPECT_EQ(*quorum.name_for_new_child(), "children.3");
-  EXPECT_TRUE(quorum.may_remove(*node.children()[0]));
+  Driver& quorum = node.driver();
+  Node& fourth = world.file("c3", test::FilterWorld::filled(kSize, 5));
+  ASSERT_TRUE(world.env.run(quorum.add_child(fourth)));
+  ASSERT_NE(node.child("children.3"), nullptr);
+  Backend& guest = world.guest(node);
+  ASSERT_TRUE(world.write(guest, 0, 512, 7));
+  EXPECT_EQ(world.content("c3")[0], std::byte{7});
+
+  ASSERT_TRUE(world.env.run(quorum.remove_child(*node.child("children.0"))));
+  ASSERT_TRUE(world.write(guest, 0, 512, 8));
+  EXPECT_EQ(world.content("c0")[0], std::byte{7});
+  ASSERT_TRUE(world.env.run(quorum.remove_child(*node.child("children.3"))));
+  EXPECT_EQ(world.env.run(quorum.remove_child(*node.child("children.1"))).error().description,
+            "The number of children cannot be lower than the vote threshold 2");
+  // The number of the last one was free again.
+  ASSERT_TRUE(world.env.run(quorum.add_child(fourth)));
+  EXPECT_NE(node.child("children.3"), nullptr);
 }
 
 TEST_F(QuorumTest, ItGoesByItsOptions) {
