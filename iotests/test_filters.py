@@ -273,6 +273,21 @@ def test_blkverify(server, copies):
         copy.read("1k", "4k", 6)
 
 
+@system_only
+def test_formats_are_found_through_filters(start, images):
+    disk = images.create("disk.qcow2", "qcow2", "1M")
+    raw = images.create("copy.raw", "raw", "1M")
+    for storage, driver, name in (
+        (f"file.driver=blkdebug,file.image.filename={disk.path}", "qcow2", f"blkdebug::{disk.path}"),
+        (f"file.driver=blkverify,file.raw.filename={raw.path},file.test.file.filename={disk.path}", "raw", f"blkverify:{raw.path}:{disk.path}"),
+        (f"file=blkverify:{raw.path}:{disk.path}", "raw", f"blkverify:{raw.path}:{disk.path}"),
+    ):
+        server = start("-drive", f"if=none,id=d0,{storage}")
+        inserted = server.query_block()[0]["inserted"]
+        assert (inserted["drv"], inserted["file"]) == (driver, name)
+        server.stop()
+
+
 # ---------------------------------------------------------------------- blklogwrites
 
 

@@ -53,7 +53,7 @@ std::optional<uint64_t> first_difference(const IoVector& a, const IoVector& b) {
 }
 
 void stop_on_mismatch(EventSink& events, const std::string& why) {
-  events.tell(why + "\n");
+  events.tell(why);
   std::fflush(nullptr);
   std::_Exit(1);
 }

@@ -180,7 +180,7 @@ Task<void> Preallocate::close() {
   closing_ = true;
   co_await giving_back_.close();
   if (auto done = co_await give_back(); !done) {
-    node().graph().events().tell(fmt::format("preallocate: {}\n", done.error().description));
+    node().graph().events().tell(fmt::format("preallocate: {}", done.error().description));
   }
 }
 

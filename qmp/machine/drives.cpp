@@ -34,6 +34,29 @@ const InterfaceFacts& facts_of(DriveInterface interface) {
   return *std::ranges::find(kInterfaces, interface, &InterfaceFacts::interface);
 }
 
+// The path of the plain file whose bytes are seen at this storage, itself or through filters; null
+// when there is none.
+const std::string* file_seen_through(const DriverRegistry& drivers, const json::Object& storage) {
+  const json::Object* node = &storage;
+  while (true) {
+    const json::Value* driver = node->find("driver");
+    if (driver == nullptr || !driver->is_string()) return nullptr;
+    const DriverEntry* entry = drivers.find(driver->as_string());
+    if (entry == nullptr) return nullptr;
+    if (!entry->is_filter) {
+      const json::Value* path = node->find("filename");
+      const bool is_file = entry->name == "file" && path != nullptr && path->is_string();
+      return is_file ? &path->as_string() : nullptr;
+    }
+    const json::Value* below = nullptr;
+    for (const std::string_view child : {"file", "image", "raw"}) {
+      if (below == nullptr) below = node->find(child);
+    }
+    if (below == nullptr || !below->is_object()) return nullptr;
+    node = &below->as_object();
+  }
+}
+
 // Older names of options and what they are called now.
 constexpr std::pair<std::string_view, std::string_view> kAliases[] = {
     {"iops", "throttling.iops-total"},
@@ -403,11 +426,8 @@ Task<void> Drives::complete_options(json::Object& node, bool is_storage) {
   }
   const json::Value* file = node.find("file");
   if (file == nullptr || !file->is_object()) co_return;
-  const json::Value* path = file->as_object().find("filename");
-  const json::Value* driver = file->as_object().find("driver");
-  if (path == nullptr || !path->is_string() || driver == nullptr || *driver != json::Value("file"))
-    co_return;
-  node.set("driver", co_await probe_file(graph_, path->as_string()));
+  const std::string* path = file_seen_through(graph_.drivers(), file->as_object());
+  if (path != nullptr) node.set("driver", co_await probe_file(graph_, *path));
 }
 
 // Where a file name given beside the drivers goes: to the storage below all of them.
