@@ -1,5 +1,7 @@
 """transaction: all or nothing, at one instant, and how the jobs of a group end."""
 
+import random
+
 import pytest
 
 from blockbed_iotests import Image, qemu_img
@@ -127,6 +129,41 @@ def test_a_grouped_transaction_that_fails_is_undone(server, disks):
 def test_a_job_that_is_undone_is_announced(server, disks):
     server.error("transaction", actions=[backup("a"), ABORT])
     assert server.job_states("job-a") == ["created", "aborting", "concluded", "null"]
+
+
+def internal_snapshot(disk):
+    return {"type": "blockdev-snapshot-internal-sync", "data": {"device": disk, "name": f"inside-{disk}"}}
+
+
+def without_space(value):
+    """An internal snapshot that came and went may have left its clusters to the image, and made its file grow."""
+    if isinstance(value, dict):
+        space = {"actual-size", *(["image"] if value.get("drv") == "file" else [])}
+        return {key: without_space(item) for key, item in value.items() if key not in space}
+    return [without_space(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def any_action(chance, directory):
+    disk = chance.choice("ab")
+    return chance.choice([backup, snapshot, internal_snapshot,
+                          lambda disk: drive_backup(disk, directory, **chance.choice([{}, {"sync": "none"}, {"sync": "top"}])),
+                          lambda disk: snapshot_sync(disk, directory)])(disk)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_mix_that_aborts_leaves_nothing(server, disks, seed):
+    """Whatever was prepared before the abort is undone, wherever that stands; and what comes after is never begun."""
+    chance = random.Random(seed)
+    actions = [any_action(chance, disks.dir) for _ in range(chance.randint(1, 5))]
+    before = without_space(graph(server))
+    for position in range(len(actions) + 1):
+        mixed = [*actions[:position], ABORT, *actions[position:]]
+        # An action may not go together with one before it: then it is that one that fails, and the same holds.
+        server.error("transaction", {"actions": mixed})
+        assert without_space(graph(server)) == before, mixed
+    server.stop()
+    for name in "ab":
+        disks.at(f"{name}.qcow2", "qcow2").check()
 
 
 # ---------------------------------------------------------------------- jobs
