@@ -223,3 +223,38 @@ def test_a_failed_creation_is_announced(server, images):
     server.wait_status("create", "concluded")
     assert server.job_states("create") == ["created", "running", "aborting", "concluded"]
     assert server.job("create")["error"] == f"Could not create '{images.dir}/no/x': No such file or directory"
+
+
+# ---------------------------------------------------------------------- amending
+
+
+@pytest.mark.parametrize("node, options, error", [
+    ("nope", {"driver": "qcow2"}, "Cannot find device='' nor node-name='nope'"),
+    ("q", {"driver": "raw"}, "x-blockdev-amend doesn't support changing the block driver"),
+    ("q", {"driver": "luks", "state": "active"}, "x-blockdev-amend doesn't support changing the block driver"),
+    ("r", {"driver": "qcow2"}, "x-blockdev-amend doesn't support changing the block driver"),
+    ("r", {"driver": "raw"}, "Driver does not support x-blockdev-amend"),
+    ("q", {"driver": "qcow2", "size": 1}, "Parameter 'options.size' is unexpected"),
+])
+def test_amend_refused(server, images, node, options, error):
+    server.add_image("q", images.create("q.qcow2"))
+    server.add_image("r", images.create("r.raw", "raw"))
+    assert server.error("x-blockdev-amend", {"job-id": "?", "node-name": node, "options": options}) == error
+    assert server.query_jobs() == []
+
+
+def test_amend(server, images):
+    """Of qcow2 the keys of the encryption can be amended; an image that has none has nothing to amend."""
+    server.add_image("q", images.create("q.qcow2"))
+    assert server.error("x-blockdev-amend", {"job-id": "?", "node-name": "q", "options": {"driver": "qcow2"}}) == (
+        "Invalid job ID '?'")
+    server.execute("x-blockdev-amend", {"job-id": "job", "node-name": "q", "options": {"driver": "qcow2"}})
+    assert server.job_states("job") == ["created", "running", "waiting", "pending", "concluded"]
+    assert server.job("job") == {"id": "job", "type": "amend", "status": "concluded", "current-progress": 1, "total-progress": 1}
+    server.job_dismiss(id="job")
+    keys = {"driver": "qcow2", "encrypt": {"format": "luks", "state": "active", "new-secret": "s"}}
+    server.execute("x-blockdev-amend", {"job-id": "job", "node-name": "q", "options": keys, "force": True})
+    server.wait_job("job", "concluded")
+    assert server.job("job")["error"] == "image is not encrypted, can't amend"
+    server.job_dismiss(id="job")
+    server.blockdev_del(node_name="q")

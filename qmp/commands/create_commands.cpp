@@ -1,7 +1,8 @@
 #include "qmp/commands/create_commands.h"
 
+#include "block/formats/image_amend.h"
 #include "block/formats/image_create.h"
-#include "block/jobs/create.h"
+#include "block/jobs/one_step.h"
 #include "block/protocols/file_create.h"
 #include "qmp/monitor/command_context.h"
 #include "schema/blockdev_create.h"
@@ -13,14 +14,14 @@ namespace {
 namespace c = schema::commands;
 
 // Null when the driver makes no images. The options live as long as the function.
-CreateJob::Make maker_of(Graph& graph, const schema::BlockdevCreateOptions& options) {
+OneStepJob::Step maker_of(Graph& graph, const schema::BlockdevCreateOptions& options) {
   if (const auto* file = std::get_if<schema::BlockdevCreateOptionsFile>(&options.u)) {
-    return [&graph, file = *file](CreateJob& job) {
+    return [&graph, file = *file](OneStepJob& job) {
       return create_file(graph.env(), file, [&job] { return job.begun(); });
     };
   }
   if (const auto* qcow2 = std::get_if<schema::BlockdevCreateOptionsQcow2>(&options.u)) {
-    return [&graph, qcow2 = *qcow2](CreateJob& job) {
+    return [&graph, qcow2 = *qcow2](OneStepJob& job) {
       job.begin();
       return create_qcow2_image(graph, qcow2);
     };
@@ -30,14 +31,28 @@ CreateJob::Make maker_of(Graph& graph, const schema::BlockdevCreateOptions& opti
 
 Task<Expected<void>> blockdev_create(Graph& graph, JobRegistry& jobs,
                                      c::BlockdevCreate::Args arguments) {
-  CreateJob::Make make = maker_of(graph, arguments.options);
+  OneStepJob::Step make = maker_of(graph, arguments.options);
   if (make == nullptr) co_return fail("Driver does not support blockdev-create");
-  BB_CO_TRY(jobs.check_id(arguments.job_id));
-  const std::shared_ptr<CreateJob> job =
-      CreateJob::create(jobs, std::move(arguments.job_id), std::move(make));
-  jobs.start(*job);
-  co_await jobs.settle(job);
-  co_return Expected<void>();
+  co_return co_await OneStepJob::start(jobs, "create", std::move(arguments.job_id),
+                                       std::move(make));
+}
+
+Task<Expected<void>> blockdev_amend(Graph& graph, JobRegistry& jobs,
+                                    c::XBlockdevAmend::Args arguments) {
+  auto found = graph.find_device_or_node(std::nullopt, arguments.node_name);
+  if (!found) co_return fail(std::move(found).error());
+  Node& node = **found;
+  if (name(arguments.options.driver) != node.driver().name()) {
+    co_return fail("x-blockdev-amend doesn't support changing the block driver");
+  }
+  const AmendImage amend = amend_of(node);
+  if (amend == nullptr) co_return fail("Driver does not support x-blockdev-amend");
+  co_return co_await OneStepJob::start(
+      jobs, "amend", std::move(arguments.job_id),
+      [amend, kept = NodeRef(node), options = std::move(arguments.options)](OneStepJob& job) {
+        job.begin();
+        return amend(*kept, options);
+      });
 }
 
 }  // namespace
@@ -46,6 +61,10 @@ void register_create_commands(CommandTable& commands, Graph& graph, JobRegistry&
   commands.implement<c::BlockdevCreate>(
       [&graph, &jobs](CommandContext&, c::BlockdevCreate::Args arguments) {
         return blockdev_create(graph, jobs, std::move(arguments));
+      });
+  commands.implement<c::XBlockdevAmend>(
+      [&graph, &jobs](CommandContext&, c::XBlockdevAmend::Args arguments) {
+        return blockdev_amend(graph, jobs, std::move(arguments));
       });
 }
 

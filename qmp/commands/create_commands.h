@@ -1,7 +1,8 @@
-// blockdev-create.
+// blockdev-create and x-blockdev-amend.
 //
 // Contract: the reply comes when the job has begun (and, for what needs no waiting, ended); its
-// outcome is the job's. Drivers that cannot make images are refused in QEMU 7.2's words. Threading:
+// outcome is the job's. Drivers that cannot make or
+// amend images are refused in QEMU 7.2's words. Threading:
 // engine thread.
 #pragma once
 
