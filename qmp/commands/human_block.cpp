@@ -9,6 +9,7 @@
 #include "block/jobs/block_job.h"
 #include "qmp/commands/block_report.h"
 #include "qmp/commands/human_commit.h"
+#include "qmp/commands/human_jobs.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/monitor.h"
 
@@ -232,6 +233,7 @@ void register_human_block_commands(HumanTable& human, Graph& graph, JobRegistry&
                co_return done;
              }});
   register_human_commit(human, graph);
+  register_human_job_commands(human);
   human.add({.name = "block_resize",
              .arguments = {{"device", HumanKind::kBlockDevice}, {"size", HumanKind::kSize}},
              .parameters = "device size",

@@ -11,6 +11,7 @@
 #include "qmp/commands/block_nodes.h"
 #include "qmp/commands/block_query.h"
 #include "qmp/commands/introspection.h"
+#include "qmp/commands/machine_snapshot_commands.h"
 #include "qmp/commands/reopen_commands.h"
 #include "qmp/commands/throttle_commands.h"
 #include "qmp/monitor/monitor_commands.h"
@@ -52,6 +53,7 @@ Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, Machine
       nbd_(exports_),
       objects_(env, graph_.throttle_groups()),
       status_(monitor_, hooks_of(*this, ended_, manner == Manner::kSystem)),
+      snapshots_(graph_, status_, identity_),
       chardevs_(env),
       ended_(env.executor()),
       signals_(env.executor()) {
@@ -96,6 +98,7 @@ void Engine::register_commands() {
   register_human_block_commands(human_, graph_, jobs_, devices, *qemu_io_);
   register_job_families(commands_, graph_, jobs_);
   if (machine_) {
+    register_machine_snapshot_commands(commands_, human_, jobs_, snapshots_);
     register_machine_commands(commands_, human_, *machine_, graph_, exports_);
     register_machine_queries(commands_, *machine_);
   }

@@ -23,6 +23,7 @@
 #include "block/runtime/sync.h"
 #include "qmp/commands/export_commands.h"
 #include "qmp/commands/human_block.h"
+#include "qmp/commands/machine_snapshots.h"
 #include "qmp/commands/objects.h"
 #include "qmp/commands/qom.h"
 #include "qmp/commands/run_state.h"
@@ -81,6 +82,7 @@ class Engine {
   ObjectStore objects_;
   QomTree qom_;
   RunStatus status_;
+  MachineSnapshots snapshots_;
   NoDevices no_devices_;
   std::unique_ptr<Drives> drives_;
   std::unique_ptr<Machine> machine_;

@@ -1,0 +1,135 @@
+"""savevm, loadvm, delvm and `info snapshots`; snapshot-save, -load and -delete: all disks of a machine at once."""
+
+import re
+
+import pytest
+
+from blockbed_iotests import qemu_img
+
+pytestmark = pytest.mark.manners("system")
+SIZE = 1 << 20
+
+
+@pytest.fixture
+def disks(server, images):
+    for name in "ab":
+        server.add_image(name, images.create(f"{name}.qcow2", size=SIZE).fill((0, SIZE, 1)))
+    return images
+
+
+def listed(server):
+    """`info snapshots`, without what differs from run to run."""
+    text = re.sub(r" +\d+ B \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d\d:\d\d:\d\d\.\d{3} +", " ...", server.hmp("info snapshots"))
+    return text.replace("\r", "")
+
+
+def run(server, command, tag, *disks, vmstate=None):
+    arguments = {"job-id": "job", "tag": tag, "devices": list(disks)}
+    if vmstate:
+        arguments["vmstate"] = vmstate
+    server.execute(command, arguments)
+    server.wait_job("job", "concluded")
+    error = server.job("job").get("error")
+    server.job_dismiss(id="job")
+    return error
+
+
+HEAD = "ID        TAG               VM SIZE                DATE     VM CLOCK     ICOUNT\n"
+
+
+def test_there_and_back(server, disks):
+    server.cont()
+    assert server.hmp("savevm one") == ""
+    for name in "ab":
+        server.qemu_io(name, "write -P 2 0 1M")
+    assert server.hmp("savevm two") == ""
+    assert server.hmp("loadvm one") == ""
+    assert server.query_status()["running"] is True
+    assert "Pattern verification failed" not in server.qemu_io("a", "read -P 1 0 1M") + server.qemu_io("b", "read -P 1 0 1M")
+    assert server.hmp("loadvm two") == ""
+    assert server.hmp("delvm two") == ""
+    assert server.hmp("loadvm two").rstrip() == "Error: Snapshot 'two' does not exist in one or more devices"
+    server.stop()
+    for name in "ab":
+        image = disks.at(f"{name}.qcow2", "qcow2")
+        image.check()
+        assert image.content() == bytes([2]) * SIZE
+
+
+def test_listed(server, disks):
+    assert listed(server) == "There is no snapshot available.\n"
+    server.hmp("savevm one")
+    assert listed(server) == "List of snapshots present on all disks:\n" + HEAD + "--        one ...\n"
+    server.blockdev_snapshot_internal_sync(device="a", name="alone")
+    assert listed(server) == (
+        "List of snapshots present on all disks:\n" + HEAD + "--        one ...\n"
+        "\nList of partial (non-loadable) snapshots on '':\n" + HEAD + "2         alone ...\n")
+    server.hmp("delvm one")
+    assert listed(server).startswith("List of snapshots present on all disks:\nNone\n")
+
+
+def test_a_name_is_made_up(server, disks):
+    server.hmp("savevm")
+    assert re.search(r"^--        vm-\d{14} ", server.hmp("info snapshots"), re.M)
+
+
+def test_the_same_name_again(server, disks):
+    """The human monitor replaces it, the job refuses."""
+    server.hmp("savevm one")
+    server.hmp("savevm one")
+    assert listed(server).count("one") == 1
+    assert run(server, "snapshot-save", "one", "a", "b", vmstate="a") == "Snapshot 'one' already exists in one or more devices"
+
+
+def test_what_is_refused(server, disks, images):
+    assert server.hmp("loadvm one").rstrip() == "Error: Snapshot 'one' does not exist in one or more devices"
+    assert server.hmp("delvm one") == ""
+    assert run(server, "snapshot-save", "one", vmstate="a") == "At least one device is required for snapshot"
+    assert run(server, "snapshot-save", "one", "nope", vmstate="a") == "No block device node 'nope'"
+    assert run(server, "snapshot-save", "one", "a", vmstate="b") == "vmstate block device 'b' does not exist"
+    assert run(server, "snapshot-delete", "one", "a") is None
+    server.add_image("raw", images.create("disk.raw", "raw"))
+    text = "Device 'raw' is writable but does not support snapshots"
+    for command in ["savevm x", "loadvm x", "delvm x"]:
+        assert server.hmp(command).rstrip() == f"Error: {text}"
+    assert run(server, "snapshot-save", "one", "a", "raw", vmstate="a") == text
+    assert run(server, "snapshot-save", "one", "a", vmstate="a") is None
+
+
+def test_no_disk_at_all(server):
+    text = "no block device can store vmstate for snapshot"
+    assert server.hmp("savevm").rstrip() == server.hmp("loadvm x").rstrip() == f"Error: {text}"
+    assert server.hmp("info snapshots").rstrip() == text
+    assert server.hmp("delvm x") == ""
+
+
+def test_a_disk_only_snapshot(server, disks):
+    """There is no machine to go back to."""
+    for name in "ab":
+        server.blockdev_snapshot_internal_sync(device=name, name="disks")
+    text = "This is a disk-only snapshot. Revert to it  offline using qemu-img"
+    assert server.hmp("loadvm disks").rstrip() == f"Error: {text}"
+    assert run(server, "snapshot-load", "disks", "a", "b", vmstate="a") == text
+
+
+def test_the_state_is_with_one_disk(server, disks):
+    server.hmp("savevm one")
+    assert run(server, "snapshot-load", "one", "b", vmstate="b").startswith("This is a disk-only snapshot")
+    assert run(server, "snapshot-load", "one", "a", vmstate="a") is None
+
+
+def test_a_job_stops_the_machine_and_lets_it_go_on(server, disks):
+    server.cont()
+    assert run(server, "snapshot-save", "one", "a", "b", vmstate="b") is None
+    assert [event["event"] for event in server.qmp.events("STOP", "RESUME")][-2:] == ["STOP", "RESUME"]
+    assert run(server, "snapshot-load", "one", "a", "b", vmstate="b") is None
+    assert server.query_status()["status"] == "running"
+    assert run(server, "snapshot-load", "nope", "a", "b", vmstate="b").startswith("Snapshot 'nope' does not exist")
+    assert server.query_status()["status"] == "restore-vm", "what could not be loaded does not go on"
+    server.stop()
+    assert "one" in qemu_img("snapshot", "-l", disks.at("a.qcow2", "qcow2").path)
+
+
+@pytest.mark.parametrize("job", ["", "0"])
+def test_bad_job_id(server, disks, job):
+    assert server.error("snapshot-delete", {"job-id": job, "tag": "x", "devices": ["a"]}) == f"Invalid job ID '{job}'"
