@@ -1,6 +1,12 @@
 #include "block/graph/chain.h"
 
 #include <algorithm>
+#include <optional>
+#include <ranges>
+#include <string>
+#include <vector>
+
+#include "block/graph/filename.h"
 
 namespace blockbed {
 
@@ -16,6 +22,72 @@ Node* overlay_in_chain(Node& top, const Node& below) {
     if (node->filter_or_cow_node() == &below) return node;
   }
   return nullptr;
+}
+
+namespace {
+
+// The node below an image, past filters; null at the end of the chain.
+Node* next_image(const Node& image) {
+  Node* below = image.backing_node();
+  return below == nullptr ? nullptr : below->skip_filters();
+}
+
+bool is_path(std::string_view name) { return protocol_of(name).empty(); }
+
+// Names of one file may be spelled in many ways: without "." and what ".." takes back. Links of the
+// file system are not followed.
+std::string without_detours(std::string_view path) {
+  std::vector<std::string_view> steps;
+  for (const auto& part : std::views::split(path, '/')) {
+    const std::string_view step(part.begin(), part.end());
+    if (step.empty() || step == ".") continue;
+    if (step == ".." && !steps.empty() && steps.back() != "..") {
+      steps.pop_back();
+    } else {
+      steps.push_back(step);
+    }
+  }
+  std::string result;
+  for (const std::string_view step : steps) result.append(1, '/').append(step);
+  return is_absolute_path(path) || result.empty() ? result : result.substr(1);
+}
+
+std::optional<std::string> full_path(const Node& image, std::string_view name) {
+  auto full = resolve_backing_name(image, name);
+  if (!full) return std::nullopt;
+  return without_detours(*full);
+}
+
+// Whether the backing file of `image` is called `name`, seen from the image.
+bool backing_is_called(const Node& image, const Node& below, std::string_view name) {
+  const std::string stored = image.driver().backing_file_name();
+  // Not the file that the image names: only its own name counts.
+  if (stored.empty() || image.backing_overridden()) return below.filename() == name;
+  if (!is_path(name) || !is_path(stored)) {
+    return stored == name || image.header_backing_file() == name;
+  }
+  const std::optional<std::string> wanted = full_path(image, name);
+  return wanted && wanted == full_path(image, stored);
+}
+
+}  // namespace
+
+Node* find_backing_image(Node& top, std::string_view name) {
+  for (Node* image = top.skip_filters(); Node* below = next_image(*image); image = below) {
+    if (backing_is_called(*image, *below, name)) return below;
+  }
+  return nullptr;
+}
+
+Node* overlay_of(Node& top, const Node* base) {
+  const Node* wanted = base == nullptr ? nullptr : const_cast<Node*>(base)->skip_filters();
+  Node* image = top.skip_filters();
+  if (image == wanted) return nullptr;
+  while (Node* below = next_image(*image)) {
+    if (below == wanted) return image;
+    image = below;
+  }
+  return wanted == nullptr ? image : nullptr;
 }
 
 bool reaches(Node& node, const Node& target) {

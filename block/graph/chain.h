@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "block/graph/node.h"
 
@@ -16,6 +17,12 @@ bool chain_contains(Node& top, const Node& below);
 // The node of the chain of `top` whose next is `below`; null when `below` is not in it. Filters
 // count as nodes.
 Node* overlay_in_chain(Node& top, const Node& below);
+// The backing file of the chain of `top` that clients mean by `name`: as the image above it names
+// it, or the file that was opened. Filters have no such names. Null when there is none.
+Node* find_backing_image(Node& top, std::string_view name);
+// The last node above `base` that is no filter (the last of the chain when `base` is null); null
+// when `base` is not in the chain of `top`, or nothing but filters is above it.
+Node* overlay_of(Node& top, const Node* base);
 // True when following any edges from `node` reaches `target`.
 bool reaches(Node& node, const Node& target);
 

@@ -180,6 +180,8 @@ class Graph {
     bool protocol_only = false;
     // The driver was found by looking at the image.
     bool probed = false;
+    // Reports on devices look through it (Node::hidden).
+    bool hidden = false;
     // How many images named by images lie above.
     int depth = 0;
 

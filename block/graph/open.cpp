@@ -248,6 +248,7 @@ Task<Expected<NodeRef>> Graph::make_node(json::Object options, const DriverEntry
   node.named_by_user_ = named_by_user;
   node.flags_ = flags;
   node.probed_ = request.probed;
+  node.hidden_ = request.hidden;
   NodeRef reference(node);
 
   OpenContext context(*this, node, options, request.implicit, request.depth);

@@ -42,6 +42,9 @@ class BlockJob : public Job, public EdgeParent {
   // "ok", "failed", "nospace".
   std::string_view io_status_name() const;
 
+  // Its uses of nodes, in the order in which they began.
+  const std::vector<std::unique_ptr<Edge>>& edges() const { return edges_; }
+
   // `busy` of query-block-jobs: the job's own code, not what it waits for, has to go on. A walk of
   // workers is a wait.
   virtual bool shows_busy() const { return false; }

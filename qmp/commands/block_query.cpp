@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <ranges>
+#include <set>
 
 #include "block/graph/backend.h"
 #include "block/jobs/block_job.h"
@@ -110,20 +111,18 @@ schema::XDbgBlockGraph query_graph(Graph& graph, const DeviceDirectory& devices)
     dump.edge(backend, backend->edge());
   }
   const std::vector<Node*> nodes = graph.nodes();
-  // Jobs in the order in which their nodes were made; each with the nodes that it uses.
-  std::vector<std::pair<BlockJob*, std::vector<const Edge*>>> jobs;
+  // Jobs in the order in which their nodes were made.
+  std::vector<BlockJob*> jobs;
+  std::set<BlockJob*> seen;
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
     for (const Edge* edge : (*node)->parents()) {
       auto* job = dynamic_cast<BlockJob*>(&edge->parent());
-      if (job == nullptr) continue;
-      auto found = std::ranges::find(jobs, job, [](const auto& entry) { return entry.first; });
-      if (found == jobs.end()) found = jobs.insert(jobs.end(), {job, {}});
-      found->second.push_back(edge);
+      if (job != nullptr && seen.insert(job).second) jobs.push_back(job);
     }
   }
-  for (const auto& [job, edges] : jobs) {
+  for (BlockJob* job : jobs) {
     dump.vertex(job, schema::XDbgBlockGraphNodeType::kBlockJob, std::string(job->id()));
-    for (const Edge* edge : edges) dump.edge(job, *edge);
+    for (const auto& edge : std::views::reverse(job->edges())) dump.edge(job, *edge);
   }
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
     dump.vertex(*node, schema::XDbgBlockGraphNodeType::kBlockDriver, (*node)->name());

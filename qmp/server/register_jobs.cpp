@@ -8,6 +8,7 @@
 #include "qmp/commands/job_commands.h"
 #include "qmp/commands/mirror_commands.h"
 #include "qmp/commands/snapshot_commands.h"
+#include "qmp/commands/stream_commands.h"
 #include "qmp/commands/transaction.h"
 
 namespace blockbed::server {
@@ -18,6 +19,7 @@ void register_job_families(CommandTable& commands, Graph& graph, JobRegistry& jo
   register_bitmap_commands(commands, graph, jobs);
   register_commit_commands(commands, graph, jobs);
   register_mirror_commands(commands, graph, jobs);
+  register_stream_commands(commands, graph, jobs);
   register_create_commands(commands, graph, jobs);
   register_snapshot_commands(commands, graph, jobs);
   register_internal_snapshot_commands(commands, graph, jobs);

@@ -18,6 +18,7 @@ import bench_jobs  # noqa: F401
 import bench_monitor  # noqa: F401
 import bench_nbd  # noqa: F401
 import bench_qcow2  # noqa: F401
+import bench_stream  # noqa: F401
 import bench_throttle  # noqa: F401
 from contest import BENCHMARKS, Contestant, median_of
 
