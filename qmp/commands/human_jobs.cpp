@@ -11,7 +11,8 @@ using Human = Task<Expected<void>>;
 
 Human run_qmp(HumanContext& context, std::string_view command, json::Object arguments) {
   CommandContext qmp(context.monitor(), nullptr, nullptr);
-  auto done = co_await context.monitor().execute(qmp, command, std::move(arguments), false);
+  auto done =
+      co_await context.monitor().execute(qmp, std::string(command), std::move(arguments), false);
   if (!done) co_return fail(std::move(done).error());
   co_return Expected<void>();
 }

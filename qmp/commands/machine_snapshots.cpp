@@ -155,7 +155,7 @@ Task<Expected<void>> MachineSnapshots::save_stopped(std::optional<std::string> n
     snapshot.name = name.value_or(made_up);
     snapshot.seconds = now.seconds;
     snapshot.nanoseconds = now.microseconds * 1000;
-    snapshot.vm_clock_ns = static_cast<uint64_t>(graph_.age_ns());
+    snapshot.vm_clock_ns = static_cast<uint64_t>(graph_.guest_clock().now());
     if (disk.get() == *keeper) snapshot.vm_state_size = *state_size;
     if (auto made = co_await internal_snapshots_of(*disk)->create(snapshot); !made) {
       co_return fail(

@@ -7,6 +7,7 @@
 #include "block/jobs/stream.h"
 #include "qmp/commands/job_arguments.h"
 #include "qmp/monitor/command_context.h"
+#include "schema/block_job.h"
 
 namespace blockbed {
 
