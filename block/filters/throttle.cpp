@@ -33,72 +33,40 @@ Task<Expected<std::unique_ptr<Driver>>> Throttle::open(OpenContext& context,
 }
 
 Throttle::Throttle(Node& node, Edge& disk, std::shared_ptr<ThrottleGroup> group)
-    : Driver(node), disk_(disk), member_(std::make_unique<ThrottleMember>(std::move(group))) {}
+    : PassThroughFilter(node, disk), member_(std::make_unique<ThrottleMember>(std::move(group))) {}
 
 // --- requests
 
 Task<Result<void>> Throttle::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
   co_await member_->admit(ThrottleDirection::kRead, buffers.size());
-  co_return co_await disk_.read(offset, std::move(buffers), flags);
+  co_return co_await file_.read(offset, std::move(buffers), flags);
 }
 
 Task<Result<void>> Throttle::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
   co_await member_->admit(ThrottleDirection::kWrite, buffers.size());
-  co_return co_await disk_.write(offset, std::move(buffers), flags);
+  co_return co_await file_.write(offset, std::move(buffers), flags);
 }
 
 Task<Result<void>> Throttle::write_compressed(uint64_t offset, IoVector buffers) {
   co_await member_->admit(ThrottleDirection::kWrite, buffers.size());
-  RequestFlags flags;
-  flags.compressed = true;
-  co_return co_await disk_.write(offset, std::move(buffers), flags);
+  co_return co_await PassThroughFilter::write_compressed(offset, std::move(buffers));
 }
 
 Task<Result<void>> Throttle::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   co_await member_->admit(ThrottleDirection::kWrite, length);
-  co_return co_await disk_.zero(offset, length, flags);
+  co_return co_await file_.zero(offset, length, flags);
 }
 
 Task<Result<void>> Throttle::discard(uint64_t offset, uint64_t length) {
   co_await member_->admit(ThrottleDirection::kWrite, length);
-  co_return co_await disk_.discard(offset, length);
+  co_return co_await file_.discard(offset, length);
 }
 
-Task<Result<BlockStatus>> Throttle::block_status(uint64_t offset, uint64_t length, bool) {
-  BlockStatus status;
-  status.length = length;
-  status.offset = offset;
-  status.file = disk_.node();
-  status.passes_through = true;
-  co_return status;
-}
-
-// --- size and facts
-
-Task<Result<uint64_t>> Throttle::length() { return disk_.node()->refresh_length(); }
-
-bool Throttle::length_varies() const { return disk_.node()->driver().length_varies(); }
-
-Task<Expected<void>> Throttle::truncate(uint64_t length, TruncateOptions options) {
-  return disk_.truncate(length, options);
-}
-
-void Throttle::child_resized(Edge&) { node().set_length(disk_.node()->length()); }
-
-DriverInfo Throttle::info() const { return disk_.node()->driver().info(); }
-bool Throttle::has_zero_init() const { return disk_.node()->driver().has_zero_init(); }
-bool Throttle::has_zero_init_truncate() const {
-  return disk_.node()->driver().has_zero_init_truncate();
-}
-bool Throttle::can_write_compressed() const {
-  return disk_.node()->driver().can_write_compressed();
-}
+// --- facts and life
 
 void Throttle::gather_filename_options(json::Object& options) const {
   options.set("throttle-group", member_->group().name());
 }
-
-// --- life
 
 std::span<const std::string_view> Throttle::changeable_options() const {
   static constexpr std::string_view kChangeable[] = {"throttle-group"};

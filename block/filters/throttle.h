@@ -15,14 +15,14 @@
 #include <memory>
 #include <string>
 
-#include "block/graph/driver.h"
+#include "block/filters/pass_through.h"
 #include "block/graph/throttle_group.h"
 
 namespace blockbed {
 
 class OpenContext;
 
-class Throttle final : public Driver {
+class Throttle final : public PassThroughFilter {
  public:
   static constexpr const char* kName = "throttle";
   static Task<Expected<std::unique_ptr<Driver>>> open(OpenContext& context,
@@ -31,29 +31,13 @@ class Throttle final : public Driver {
   Throttle(Node& node, Edge& disk, std::shared_ptr<ThrottleGroup> group);
 
   std::string_view name() const override { return kName; }
-  bool is_filter() const override { return true; }
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
-  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
 
-  bool honours_fua_write() const override { return true; }
-  bool honours_fua_zero() const override { return true; }
-  bool honours_unmap() const override { return true; }
-  bool honours_no_fallback() const override { return true; }
-  bool can_write_compressed() const override;
-
-  Task<Result<uint64_t>> length() override;
-  bool length_varies() const override;
-  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;
-  void child_resized(Edge& edge) override;
-
-  DriverInfo info() const override;
-  bool has_zero_init() const override;
-  bool has_zero_init_truncate() const override;
   void gather_filename_options(json::Object& options) const override;
 
   void drained_begin() override { member_->lift(); }
@@ -65,7 +49,6 @@ class Throttle final : public Driver {
   Task<void> close() override;
 
  private:
-  Edge& disk_;
   std::unique_ptr<ThrottleMember> member_;
   // While it is reopened: first that of the group to come, then that of the one before.
   std::unique_ptr<ThrottleMember> other_;
