@@ -135,7 +135,7 @@ Task<bool> change(FuzzStorage& file, Image& image, const std::vector<StoredBitma
 }
 
 Task<void> use_bitmaps(FuzzEnv& env, FuzzStorage& file, uint8_t what) {
-  const auto before = co_await judge_before(file);
+  const bool clean = co_await clean_before(file);
   auto header = co_await read_header(file, true);
   if (!header || header->size > kMaxLength || header->external_data() ||
       header->has(incompatible::kDirty)) {
@@ -153,7 +153,7 @@ Task<void> use_bitmaps(FuzzEnv& env, FuzzStorage& file, uint8_t what) {
   if (!co_await image.open()) co_return;
   const bool changed = co_await change(file, image, *bitmaps, what);
   const bool closed = (co_await image.close()).has_value();
-  if (!before || !before->clean()) co_return;
+  if (!clean) co_return;
   const auto after = co_await judge(file);
   if (!after && file.was_full()) co_return;
   BB_ASSERT(after && after->corruptions == 0 && after->check_errors == 0);

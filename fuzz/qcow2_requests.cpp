@@ -212,8 +212,7 @@ Task<void> write_and_judge(FuzzEnv& env, ImageAndRequests input, RequestMix mix,
   FuzzStorage file(input.image);
   bool clean = false;
   if (input.image.size() <= kMostToCheck) {
-    const auto before = co_await judge_before(file);
-    clean = before && before->clean();
+    clean = co_await clean_before(file);
   }
   Session session(env, file, buffer);
   if (!co_await session.open()) co_return;
@@ -241,11 +240,13 @@ Task<std::optional<qcow2::CheckReport>> judge(FuzzStorage& file) {
   co_return std::move(*report);
 }
 
-Task<std::optional<qcow2::CheckReport>> judge_before(FuzzStorage& file) {
+Task<bool> clean_before(FuzzStorage& file) {
+  const auto now = co_await judge(file);
+  if (!now || !now->clean()) co_return false;
   file.pretend_length(FuzzStorage::kMostBytes);
-  auto report = co_await judge(file);
+  const auto grown = co_await judge(file);
   file.pretend_length(0);
-  co_return report;
+  co_return grown && grown->clean();
 }
 
 ImageAndRequests split_input(std::span<const uint8_t> input) {

@@ -25,11 +25,12 @@ struct ImageAndRequests {
 };
 ImageAndRequests split_input(std::span<const uint8_t> input);
 
-// What a check says of the file as it would be if it had grown to its bound: a check ignores counts
-// of what lies behind the end, and what is written next may grow over them. Nothing: it was not
-// closed, or cannot be checked.
-Task<std::optional<qcow2::CheckReport>> judge_before(FuzzStorage& file);
+// What a check says of the file. Nothing: it was not closed, or cannot be checked.
 Task<std::optional<qcow2::CheckReport>> judge(FuzzStorage& file);
+
+// It is clean as it is, and would be if it had grown to its bound: a check ignores counts of what
+// lies behind the end, and what is written next may grow over them.
+Task<bool> clean_before(FuzzStorage& file);
 
 // Which requests are likely.
 enum class RequestMix { kWrites, kSnapshots };
