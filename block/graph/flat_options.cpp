@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "block/runtime/result.h"
 
@@ -14,12 +13,6 @@ namespace {
 bool is_number(std::string_view text) {
   return !text.empty() && text.size() < 10 &&
          std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
-}
-
-std::size_t number(std::string_view text) {
-  std::size_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
 }
 
 // Numbered members as a list, if that is what they are.

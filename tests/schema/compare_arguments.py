@@ -92,6 +92,9 @@ PICKED: list[tuple[str, dict]] = [
     ("chardev-add", {"id": "a", "backend": {"type": "null", "data": {"zz": 1}}}),
 ]
 
+# Members of later QEMUs, which 7.2 does not know.
+LATER_MEMBERS = {("blockdev-add", "discard-no-unref")}
+
 # What QEMU takes although it looks wrong, so Blockbed does too. (Nothing comes of these: the node does not exist.)
 TAKEN: list[tuple[str, dict]] = [
     ("block-latency-histogram-set", {"id": "x", "boundaries": [-1]}),
@@ -184,9 +187,15 @@ def ask_driver(driver: str, mode: str, requests: list[dict]) -> list[str | None]
     return ["Help is not available for this option" if reply.get("help") else reply.get("error") for reply in replies]
 
 
+def known_to_qemu(case: qmp_types.Case) -> bool:
+    return not (qmp_types.COMMANDS[case.command].extension or
+                any((case.command, member) in LATER_MEMBERS for member in case.arguments))
+
+
 def compare_monitor(driver: str) -> int:
-    generated = [(case.command, case.arguments) for case in qmp_types.negative_cases()]
-    expected = [case.error for case in qmp_types.negative_cases()]
+    shared = [case for case in qmp_types.negative_cases() if known_to_qemu(case)]
+    generated = [(case.command, case.arguments) for case in shared]
+    expected = [case.error for case in shared]
     cases = generated + PICKED + TAKEN
     ours = ask_driver(driver, "arguments", [{"execute": command, "arguments": a} for command, a in cases])
     qemu = Qemu()
