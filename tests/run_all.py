@@ -4,8 +4,9 @@
     run_all.py [--build DIR] [--only PART ...] [-- PYTEST ARGS]
 
 Parts: lint, units (GoogleTest programs and comparisons with the installed QEMU, by ctest), suite (iotests/), fuzz (each
-target for the seconds that fuzz/CMakeLists.txt gives it, or for --fuzz-seconds). A part that fails does not stop the others. The last line is `N passed, N failed, N skipped`;
-the exit status is 1 when anything failed.
+target for the seconds that fuzz/CMakeLists.txt gives it, or for --fuzz-seconds). A part that fails does not stop the
+others. What failed is named again at the end; the last line is `N passed, N failed, N skipped`; the exit status is 1 when
+anything failed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ PARTS = ("lint", "units", "suite", "fuzz")
 class Tally:
     def __init__(self) -> None:
         self.passed = self.failed = self.skipped = 0
+        self.findings: list[str] = []
 
-    def add(self, passed: int, failed: int, skipped: int = 0) -> None:
+    def add(self, passed: int, failed: int, skipped: int = 0, findings: list[str] | None = None) -> None:
+        self.findings += findings or []
         self.passed += passed
         self.failed += failed
         self.skipped += skipped
@@ -48,7 +51,8 @@ def lint(tally: Tally, _options: argparse.Namespace) -> None:
     status, output = run([sys.executable, "-B", "tests/lint/lint.py"])
     checks = len(re.findall(r"^lint: ", output, re.MULTILINE))
     failed = len(re.findall(r"^lint: .* findings$", output, re.MULTILINE)) or int(status != 0)
-    tally.add(checks - failed, failed)
+    findings = re.findall(r"^lint: .* findings$", output, re.MULTILINE) or ["lint: ended without a summary"]
+    tally.add(checks - failed, failed, 0, findings if failed else None)
 
 
 def units(tally: Tally, options: argparse.Namespace) -> None:
@@ -56,17 +60,20 @@ def units(tally: Tally, options: argparse.Namespace) -> None:
     summary = re.search(r"(\d+) tests failed out of (\d+)", output)
     skipped = len(re.findall(r"\*\*\*Skipped", output))
     if summary is None:
-        tally.add(0, 1)
+        tally.add(0, 1, 0, ["units: ctest ended without a summary"])
         return
     failed, total = int(summary[1]), int(summary[2])
-    tally.add(total - failed - skipped, max(failed, int(status != 0)), skipped)
+    findings = re.findall(r"^\[  FAILED  \] (?:\S+\.\S+)$|^\s*\d+ - .* \((?:Failed|Timeout|SEGFAULT|Subprocess.*)\)$", output, re.MULTILINE)
+    tally.add(total - failed - skipped, max(failed, int(status != 0)), skipped, [f"units: {line.strip()}" for line in findings])
 
 
 def suite(tally: Tally, options: argparse.Namespace) -> None:
     status, output = run(["iotests/check", "--server", f"blockbed:{options.build / 'blockbed'}", *options.pytest])
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|xfailed|errors?)\b", output.splitlines()[-1] if output else "")}
     failed = counts.get("failed", 0) + counts.get("error", 0) + counts.get("errors", 0)
-    tally.add(counts.get("passed", 0) + counts.get("xfailed", 0), max(failed, int(status != 0)), counts.get("skipped", 0))
+    findings = re.findall(r"^(?:FAILED|ERROR) \S+.*$", output, re.MULTILINE)
+    tally.add(counts.get("passed", 0) + counts.get("xfailed", 0), max(failed, int(status != 0)), counts.get("skipped", 0),
+              [f"suite: {line}" for line in findings])
 
 
 def fuzz(tally: Tally, options: argparse.Namespace) -> None:
@@ -77,7 +84,9 @@ def fuzz(tally: Tally, options: argparse.Namespace) -> None:
         status, output = run(["./dev", "fuzz", target, seconds])
         executions = re.search(r"stat::number_of_executed_units:\s*(\d+)", output)
         print(f"fuzz: {target}: {'ok' if status == 0 else 'FAILED'}, {executions[1] if executions else '?'} executions")
-        tally.add(int(status == 0), int(status != 0))
+        reason = re.search(r"assertion failed: .*|^SUMMARY: .*", output, re.MULTILINE)
+        tally.add(int(status == 0), int(status != 0), 0,
+                  None if status == 0 else [f"fuzz: {target}: {reason[0] if reason else f'exit status {status}'}"])
 
 
 def main() -> int:
@@ -95,6 +104,7 @@ def main() -> int:
         print(f"\n==== {part}", flush=True)
         globals()[part](tally, options)
         print(f"==== {part}: {time.monotonic() - begin:.0f} s", flush=True)
+    print("", *tally.findings, sep="\n")
     print(f"\n{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped")
     return 1 if tally.failed else 0
 
