@@ -74,6 +74,17 @@ void BlockCopy::select_only(const DirtyBitmap& marked) {
   }
 }
 
+Task<void> BlockCopy::deselect(uint64_t begin, uint64_t end) {
+  for (;;) {
+    bitmap_.clear(cluster_of(begin), clusters_to(end));
+    if (progress_ != nullptr) progress_->remaining = remaining();
+    InFlight* const flight = find_in_flight(begin, end);
+    if (flight == nullptr) co_return;
+    // When it fails, it selects what it was to copy.
+    co_await flight->waiters.wait();
+  }
+}
+
 uint64_t BlockCopy::remaining() const {
   uint64_t bytes = bitmap_.count() * cluster_size_;
   if (bitmap_.size() > 0 && bitmap_.test(bitmap_.size() - 1)) {

@@ -78,6 +78,8 @@ class BlockCopy {
 
   // --- what is to be copied, in bytes: whole clusters that the range touches
   void select_only(const DirtyBitmap& marked);
+  // Nothing of these clusters is wanted any more; returns when none is in flight.
+  Task<void> deselect(uint64_t begin, uint64_t end);
   // The first selected (not selected) byte at or behind `offset`, or length().
   uint64_t next_selected(uint64_t offset) const {
     return std::min(bitmap_.next_set(cluster_of(offset), bitmap_.size()) * cluster_size_, length_);

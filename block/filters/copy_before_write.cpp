@@ -33,6 +33,30 @@ struct CopyBeforeWrite::TimedCopy {
   Result<void> result;
 };
 
+class CopyBeforeWrite::DiskRead {
+ public:
+  DiskRead(CopyBeforeWrite& filter, uint64_t offset, uint64_t length)
+      : begin(offset), end(offset + length), next(filter.disk_reads_), filter_(filter) {
+    if (next != nullptr) next->previous_ = this;
+    filter.disk_reads_ = this;
+  }
+  ~DiskRead() {
+    (previous_ != nullptr ? previous_->next : filter_.disk_reads_) = next;
+    if (next != nullptr) next->previous_ = previous_;
+    filter_.disk_read_ended_.wake_all();
+  }
+  DiskRead(const DiskRead&) = delete;
+  DiskRead& operator=(const DiskRead&) = delete;
+
+  const uint64_t begin;
+  const uint64_t end;
+  DiskRead* next;
+
+ private:
+  CopyBeforeWrite& filter_;
+  DiskRead* previous_ = nullptr;
+};
+
 Task<Expected<std::unique_ptr<Driver>>> CopyBeforeWrite::open(
     OpenContext& context, const schema::BlockdevOptions& options) {
   const auto& own = std::get<schema::BlockdevOptionsCbw>(options.u);
@@ -72,6 +96,7 @@ CopyBeforeWrite::CopyBeforeWrite(Node& node, Edge& source, Edge& target, uint64_
       source_(source),
       target_(target),
       engine_(node.env(), source, target, source.node()->length(), cluster_size),
+      disk_read_ended_(node.graph().executor()),
       timed_copies_(node.graph().executor()) {}
 
 Expected<void> CopyBeforeWrite::make_bitmaps(const DirtyBitmap* wanted) {
@@ -145,21 +170,25 @@ Task<Result<BlockStatus>> CopyBeforeWrite::block_status(uint64_t offset, uint64_
 }
 
 Task<Result<void>> CopyBeforeWrite::before(uint64_t offset, uint64_t length, bool unchanged) {
-  if (unchanged || snapshot_error_) co_return Result<void>();
+  if (unchanged) co_return Result<void>();
   Result<void> copied;
-  if (!engine_.concerns(offset, length)) {
-    // Somebody saved it, or nobody wants it.
+  if (snapshot_error_ || !engine_.concerns(offset, length)) {
+    // Nobody can read it any more; or somebody saved it, or nobody wants it.
   } else if (timeout_ns_ > 0) {
     copied = co_await copy_within_timeout(offset, length);
   } else {
     copied = co_await engine_.copy_before(offset, length);
   }
-  if (copied) done_->set(offset, length);
-  if (!copied && on_copy_error_ == OnCopyError::kBreakSnapshot) {
+  if (copied) {
+    done_->set(offset, length);
+  } else if (on_copy_error_ == OnCopyError::kBreakSnapshot) {
     if (!snapshot_error_) snapshot_error_ = copied.error();
-    co_return Result<void>();
+  } else {
+    co_return copied;
   }
-  co_return copied;
+  // Readers that came later go to the target, or are refused.
+  while (read_from_disk_in(offset, offset + length)) co_await disk_read_ended_.wait();
+  co_return Result<void>();
 }
 
 Task<Result<void>> CopyBeforeWrite::copy_within_timeout(uint64_t offset, uint64_t length) {
@@ -177,6 +206,68 @@ Task<void> CopyBeforeWrite::copy_in_background(uint64_t offset, uint64_t length,
   copy->timer->cancel();
   // The gate counts this task until it has ended; a drain looks again when it runs.
   node().graph().drain_progress();
+}
+
+// --- the instant
+
+bool CopyBeforeWrite::read_from_disk_in(uint64_t begin, uint64_t end) const {
+  for (const DiskRead* read = disk_reads_; read != nullptr; read = read->next) {
+    if (read->begin < end && begin < read->end) return true;
+  }
+  return false;
+}
+
+bool CopyBeforeWrite::can_be_read(uint64_t offset, uint64_t length) const {
+  return !snapshot_error_ && access_->next_clean(offset) >= offset + length;
+}
+
+CopyBeforeWrite::InstantPart CopyBeforeWrite::instant_part(uint64_t offset, uint64_t length) {
+  const uint64_t end = offset + length;
+  const uint64_t saved = done_->next_dirty(offset);
+  if (saved > offset) return {&source_, std::min(saved, end) - offset};
+  return {&target_, std::min(done_->next_clean(offset), end) - offset};
+}
+
+Task<Result<void>> CopyBeforeWrite::read_instant(uint64_t offset, IoVector buffers) {
+  for (uint64_t done = 0; done < buffers.size();) {
+    const uint64_t at = offset + done;
+    // Again each time: the snapshot may break meanwhile.
+    if (!can_be_read(at, buffers.size() - done)) co_return io_error(EACCES);
+    const InstantPart part = instant_part(at, buffers.size() - done);
+    std::optional<DiskRead> read;
+    if (part.place == &source_) read.emplace(*this, at, part.length);
+    BB_CO_TRY(co_await part.place->read(at, buffers.slice(done, part.length)));
+    done += part.length;
+  }
+  co_return Result<void>();
+}
+
+Task<Result<BlockStatus>> CopyBeforeWrite::instant_status(uint64_t offset, uint64_t length,
+                                                          bool want_zero) {
+  if (!can_be_read(offset, length)) co_return io_error(EACCES);
+  const InstantPart part = instant_part(offset, length);
+  std::optional<DiskRead> read;
+  if (part.place == &source_) read.emplace(*this, offset, part.length);
+  auto answer = co_await chain_status(*part.place->node(), /*base=*/nullptr, /*include_base=*/true,
+                                      offset, part.length, want_zero);
+  if (!answer) co_return io_error(answer.error());
+  BlockStatus status = answer->status;
+  status.eof = false;
+  // Nothing lies below an instant: what no layer has reads as zeroes.
+  if (!status.data) status.zero = true;
+  co_return status;
+}
+
+Task<Result<void>> CopyBeforeWrite::discard_instant(uint64_t offset, uint64_t length) {
+  if (snapshot_error_) co_return io_error(EACCES);
+  const uint64_t cluster = engine_.cluster_size();
+  const uint64_t begin = (offset + cluster - 1) / cluster * cluster;
+  uint64_t end = offset + length;
+  if (end != engine_.length()) end -= end % cluster;
+  if (begin >= end) co_return Result<void>();
+  access_->unset(begin, end - begin);
+  co_await engine_.deselect(begin, end);
+  co_return co_await target_.discard(begin, end - begin);
 }
 
 // --- size, permissions, facts

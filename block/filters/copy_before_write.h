@@ -12,6 +12,9 @@
 //  - cbw-timeout (seconds, 0 is none): a copy that takes longer counts as failed with ETIMEDOUT; it
 //  still ends by itself.
 //  - With `bitmap` only what it marks is saved.
+//  - As a PointInTime (for snapshot-access): what was saved is read from the target, the rest from
+//  the disk, where writes wait for such reads. Refused with EACCES is what `bitmap` does not mark,
+//  what a reader has discarded, and everything once the snapshot is broken.
 //  - While the filter is used, nobody else may write to the disk or resize it, and nobody resizes
 //  the target.
 // Source of the rules: BlockdevOptionsCbw and the permissions that QEMU 7.2 shows for it.
@@ -23,14 +26,16 @@
 
 #include "block/filters/block_copy.h"
 #include "block/graph/driver.h"
+#include "block/graph/point_in_time.h"
 #include "block/runtime/gate.h"
+#include "block/runtime/sync.h"
 
 namespace blockbed {
 
 class DirtyBitmap;
 class OpenContext;
 
-class CopyBeforeWrite final : public Driver {
+class CopyBeforeWrite final : public Driver, public PointInTime {
  public:
   enum class OnCopyError { kBreakGuestWrite, kBreakSnapshot };
 
@@ -74,17 +79,35 @@ class CopyBeforeWrite final : public Driver {
   std::string exact_filename() const override;
   bool has_zero_init() const override;
 
+  uint64_t instant_length() const override { return engine_.length(); }
+  Task<Result<void>> read_instant(uint64_t offset, IoVector buffers) override;
+  Task<Result<BlockStatus>> instant_status(uint64_t offset, uint64_t length,
+                                           bool want_zero) override;
+  // Whole clusters: the rest of the range stays as it is.
+  Task<Result<void>> discard_instant(uint64_t offset, uint64_t length) override;
+
   bool drained_poll() const override { return timed_copies_.inside() > 0; }
   Task<void> close() override;
 
  private:
   struct TimedCopy;
+  // Something that a reader of the instant learns from the disk itself.
+  class DiskRead;
 
   // The bitmaps that readers of the instant go by.
   Expected<void> make_bitmaps(const DirtyBitmap* wanted);
   Task<Result<void>> before(uint64_t offset, uint64_t length, bool unchanged);
   Task<Result<void>> copy_within_timeout(uint64_t offset, uint64_t length);
   Task<void> copy_in_background(uint64_t offset, uint64_t length, std::shared_ptr<TimedCopy> copy);
+  bool read_from_disk_in(uint64_t begin, uint64_t end) const;
+
+  bool can_be_read(uint64_t offset, uint64_t length) const;
+  // One place has all of it.
+  struct InstantPart {
+    Edge* place = nullptr;
+    uint64_t length = 0;
+  };
+  InstantPart instant_part(uint64_t offset, uint64_t length);
 
   Edge& source_;
   Edge& target_;
@@ -96,6 +119,8 @@ class CopyBeforeWrite final : public Driver {
   OnCopyError on_copy_error_ = OnCopyError::kBreakGuestWrite;
   int64_t timeout_ns_ = 0;
   std::optional<Errno> snapshot_error_;
+  DiskRead* disk_reads_ = nullptr;
+  WaitQueue disk_read_ended_;
   // Copies whose request may have given up waiting.
   Gate timed_copies_;
 };

@@ -245,7 +245,7 @@ MirrorCopy::Extent MirrorCopy::next_claim(uint64_t offset, const Extent& known,
         std::min(std::max(settings_.buffer_size / kMaxInFlight, kDataChunk), settings_.buffer_size);
   }
   if (const uint64_t speed = costs(known.kind, pass) ? pass.rate_limit->speed() : 0; speed != 0) {
-    most = std::min(most, speed / kPiecesPerSecond);
+    most = std::min(most, std::max(speed / kPiecesPerSecond, settings_.least_piece));
   }
   most = std::max(most - most % settings_.granularity, settings_.granularity);
   const uint64_t limit = std::min(known.end, offset + most);

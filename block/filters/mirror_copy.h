@@ -55,6 +55,8 @@ class MirrorCopy {
     // What is written at once: clusters of a target that must not be filled in part, because what
     // belongs around the data is not there yet.
     uint64_t unit = 1;
+    // However low the speed is, so much is copied at once.
+    uint64_t least_piece = 0;
     bool unmap = true;
     // Zeroes are charged to the rate limit like data.
     bool zeroes_cost = false;

@@ -8,6 +8,7 @@
 #include "block/filters/copy_on_read.h"
 #include "block/filters/preallocate.h"
 #include "block/filters/quorum.h"
+#include "block/filters/snapshot_access.h"
 #include "block/filters/throttle.h"
 #include "block/graph/graph.h"
 
@@ -34,6 +35,11 @@ void register_filters(DriverRegistry& registry) {
   add_filter<Preallocate>(registry);
   add_filter<Quorum>(registry);
   add_filter<Throttle>(registry);
+
+  DriverEntry snapshot_access;
+  snapshot_access.name = SnapshotAccess::kName;
+  snapshot_access.open = SnapshotAccess::open;
+  registry.add(std::move(snapshot_access));
 
   DriverEntry blkdebug;
   blkdebug.name = Blkdebug::kName;

@@ -45,6 +45,14 @@ void DirtyBitmap::set(uint64_t offset, uint64_t length) {
   unsaved_ = true;
 }
 
+void DirtyBitmap::unset(uint64_t offset, uint64_t length) {
+  const uint64_t end = offset + length;
+  BB_ASSERT(end <= length_ && offset % granularity() == 0);
+  BB_ASSERT(end == length_ || end % granularity() == 0);
+  bits_.clear(offset >> granularity_bits_, pieces(end));
+  unsaved_ = true;
+}
+
 void DirtyBitmap::resize(uint64_t length) {
   if (length == length_) return;
   length_ = length;

@@ -84,6 +84,8 @@ class DirtyBitmap {
   void set_inconsistent();
   // Marks the range whether writes are recorded or not.
   void set(uint64_t offset, uint64_t length);
+  // Whole pieces.
+  void unset(uint64_t offset, uint64_t length);
   void merge(const DirtyBitmap& other);
   // Marks of this bitmap, as clear() gave them.
   void merge(const Bitmap& bits);

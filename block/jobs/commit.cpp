@@ -20,6 +20,9 @@ constexpr int64_t kRetryPause = 100'000'000;
 // What one mark of the copies stands for: the smallest cluster that is common.
 constexpr uint64_t kGranularity = 65536;
 
+// The steps in which QEMU's commit goes on: clients see them in the progress of a slow one.
+constexpr uint64_t kLeastPiece = uint64_t{512} << 10;
+
 // So much is marked before it is copied: enough to keep all copies busy.
 constexpr uint64_t kMarkedAtOnce = uint64_t{64} << 20;
 
@@ -102,6 +105,7 @@ Task<Expected<void>> CommitJob::attach() {
 
   MirrorCopy::Settings settings;
   settings.granularity = kGranularity;
+  settings.least_piece = kLeastPiece;
   copy_.emplace(env(), top_.edge(), base_.edge(), top.length(), settings);
   ahead_ = top.length();
   copy_->set_ahead(ahead_);

@@ -78,15 +78,15 @@ QomNode describe_iothread(UserObject& object) {
          [&object, key = name]() -> Expected<json::Value> {
            return json::Value(iothread_value(object, key));
          },
-         [&object, key = name](const json::Value& value) -> Expected<void> {
+         [&object, key = name](json::Value value) -> Task<Expected<void>> {
            if (!value.is_int64()) {
-             return fail(fmt::format("Invalid parameter type for '{}', expected: integer", key));
+             co_return fail(fmt::format("Invalid parameter type for '{}', expected: integer", key));
            }
            if (value.as_int64() < 0) {
-             return fail(fmt::format("{} value must be in range [0, {}]", key, INT64_MAX));
+             co_return fail(fmt::format("{} value must be in range [0, {}]", key, INT64_MAX));
            }
            object.properties().set(key, value.as_int64());
-           return {};
+           co_return Expected<void>();
          }});
   }
   return node;

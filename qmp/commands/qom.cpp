@@ -119,17 +119,17 @@ void register_qom_commands(CommandTable& commands, const QomTree& tree) {
         return property->get();
       });
   commands.implement<c::QomSet>(
-      [&tree](CommandContext&, c::QomSet::Args arguments) -> Expected<void> {
+      [&tree](CommandContext&, c::QomSet::Args arguments) -> Task<Expected<void>> {
         QomNode root = tree.build();
         auto node = resolve(root, arguments.path);
-        if (!node) return std::unexpected(node.error());
+        if (!node) co_return std::unexpected(node.error());
         const QomProperty* property = find_property(**node, arguments.property);
-        if (property == nullptr) return std::unexpected(no_property(**node, arguments.property));
+        if (property == nullptr) co_return std::unexpected(no_property(**node, arguments.property));
         if (!property->set) {
-          return fail(
+          co_return fail(
               fmt::format("Property '{}.{}' is not writable", (*node)->type, arguments.property));
         }
-        return property->set(arguments.value);
+        co_return co_await property->set(std::move(arguments.value));
       });
   commands.implement<c::QomListTypes>(
       [&tree](CommandContext&,

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "block/runtime/task.h"
 #include "qmp/schema/error.h"
 #include "qmp/schema/json.h"
 
@@ -25,8 +26,8 @@ struct QomProperty {
   std::string name;
   std::string type;
   std::function<Expected<json::Value>()> get;
-  // Absent: read only.
-  std::function<Expected<void>(const json::Value&)> set;
+  // Absent: read only. What it captures is alive until the task has ended.
+  std::function<Task<Expected<void>>(json::Value)> set;
 };
 
 struct QomChild;

@@ -111,12 +111,14 @@ QomNode describe_throttle_group(const std::shared_ptr<ThrottleGroup>& group) {
   node.properties.push_back(
       {"limits", "ThrottleLimits",
        [group]() -> Expected<json::Value> { return json::Value(as_object(group->limits())); },
-       [group](const json::Value& value) { return set_limits(*group, value); }});
+       [group](json::Value value) -> Task<Expected<void>> {
+         co_return set_limits(*group, value);
+       }});
   for (const auto& [name, value] : as_object(group->limits())) {
     node.properties.push_back({"x-" + name, "int",
                                [current = value]() -> Expected<json::Value> { return current; },
-                               [](const json::Value&) -> Expected<void> {
-                                 return fail("Property cannot be set after initialization");
+                               [](json::Value) -> Task<Expected<void>> {
+                                 co_return fail("Property cannot be set after initialization");
                                }});
   }
   return node;

@@ -7,6 +7,7 @@
 
 #include "block/formats/raw.h"
 #include "block/graph/filename.h"
+#include "block/graph/graph_change.h"
 #include "block/graph/probe.h"
 #include "block/graph/throttle_group.h"
 #include "block/runtime/env.h"
@@ -449,6 +450,22 @@ void Drives::place_filename(json::Object& options, std::string filename) {
   node->set("filename", std::move(filename));
 }
 
+namespace {
+
+// The option was the drive's, not the file's: who reopens the file need not repeat it, and it stays
+// in force.
+void forget_aio(Graph& graph, Node& top) {
+  Node* storage = &top;
+  while (const Edge* file = storage->child("file")) storage = file->node();
+  json::Object given = storage->given_options();
+  given.take("aio");
+  GraphChange change(graph);
+  change.set_given_options(*storage, std::move(given), storage->given_as_text());
+  change.commit();
+}
+
+}  // namespace
+
 Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string> file,
                                          OptionText options) {
   auto tree = options.tree();
@@ -488,6 +505,8 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
         (*below == json::Value("file") || *below == json::Value("host_device")) &&
         !storage->contains("aio")) {
       storage->set("aio", *aio);
+    } else {
+      aio.reset();
     }
   }
   driver = request.options.find("driver");
@@ -497,6 +516,7 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   const json::Object given = request.options;
   auto node = co_await graph_.open(std::move(request));
   if (!node) co_return fail(in_drive_words(std::move(node).error(), given, graph_.drivers()));
+  if (aio) forget_aio(graph_, **node);
   const Node& opened = **node;
   if (opened.probed() && !opened.flags().read_only && opened.driver().name() == RawDriver::kName) {
     warn_(RawDriver::probing_warning(opened.child("file")->node()->filename()));

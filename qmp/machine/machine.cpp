@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "block/graph/backend.h"
+#include "block/graph/graph_change.h"
 #include "block/jobs/block_job.h"
 #include "block/jobs/job_registry.h"
 #include "block/runtime/event_sink.h"
@@ -537,6 +538,38 @@ Backend* Machine::backend_of(std::string_view qdev) const {
   return device == nullptr ? nullptr : device->backend;
 }
 
+Task<Expected<void>> Machine::change_drive(std::string path, json::Value name) {
+  if (!name.is_string()) co_return fail("Invalid parameter type for 'drive', expected: string");
+  MutexGuard guard = co_await graph_.lock();
+  Device* const device = find(path);
+  if (device == nullptr || device->backend == nullptr) {
+    co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", path));
+  }
+  // Never the name of a drive: that one has its own root.
+  Node* const node = graph_.find_node(name.as_string());
+  if (node == nullptr) {
+    co_return fail(fmt::format("Cannot find device='' nor node-name='{}'", name.as_string()));
+  }
+  BB_CO_TRY(check_iothread(*device, *node));
+  Backend& backend = *device->backend;
+  if (backend.node() == nullptr) co_return backend.insert(*node);
+  {
+    DrainedSection drained = co_await drain({backend.node(), node});
+    GraphChange change(graph_);
+    BB_CO_TRY(change.replace_node(backend.edge(), *node));
+    BB_CO_TRY(change.check());
+    change.commit();
+  }
+  co_await graph_.close_unreferenced();
+  co_return Expected<void>();
+}
+
+std::string Machine::drive_name(const Device& device) {
+  const Backend& backend = *device.backend;
+  if (!backend.name().empty() || backend.node() == nullptr) return backend.name();
+  return backend.node()->name();
+}
+
 void Machine::describe(QomNode& root) {
   QomNode& machine = root.child("machine", fmt::format("{}-machine", type_.name));
   QomNode& unattached = machine.child("unattached");
@@ -555,14 +588,17 @@ void Machine::describe(QomNode& root) {
           {key, "str", [value]() -> Expected<json::Value> { return json::Value(value); }, nullptr});
     }
     if (device->backend != nullptr) {
-      std::string name = device->backend->name();
-      if (name.empty() && device->backend->node() != nullptr)
-        name = device->backend->node()->name();
-      const auto has = [&](const QomProperty& property) { return property.name == "drive"; };
-      std::erase_if(node.properties, has);
-      node.properties.push_back({"drive", "str",
-                                 [name]() -> Expected<json::Value> { return json::Value(name); },
-                                 nullptr});
+      std::erase_if(node.properties, [](const auto& property) { return property.name == "drive"; });
+      const QomProperty drive{
+          "drive", "str",
+          [name = drive_name(*device)]() -> Expected<json::Value> { return json::Value(name); },
+          [this, path = device->path](json::Value value) {
+            return change_drive(path, std::move(value));
+          }};
+      node.properties.push_back(drive);
+      if (device->model->kind == ModelKind::kVirtioBlk) {
+        node.child("virtio-backend", "virtio-blk-device").properties.push_back(drive);
+      }
     }
   }
 }

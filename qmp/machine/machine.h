@@ -103,6 +103,9 @@ class Machine final : public DeviceDirectory {
   Expected<void> choose_bus(Device& device, std::optional<std::string> bus);
   Expected<void> choose_unit(Device& device, std::optional<uint64_t> unit);
   Task<Expected<void>> attach(Device& device, OptionText& properties);
+  // `drive` of a device that is there: its root moves to another node.
+  Task<Expected<void>> change_drive(std::string path, json::Value name);
+  static std::string drive_name(const Device& device);
   Expected<void> check_iothread(const Device& device, const Node& node) const;
   Task<void> detach(Device& device);
   Device* find(std::string_view id) const;

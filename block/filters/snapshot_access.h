@@ -1,0 +1,56 @@
+// snapshot-access: a past instant of a node as a node of its own.
+//
+// Problem: backup software reads an instant of a running disk over NBD, by a job, or by any other
+// means that knows nodes only.
+//
+// Contract
+//  - `file` is a copy-before-write filter: reads see the disk as it was when the filter came, as
+//  far as that is kept (PointInTime). Over any other node requests fail with ENOTSUP, as does all
+//  writing.
+//  - A discard gives the space up in which the filter kept the range; it cannot be read again.
+//  - No permission is needed of `file`, and none is refused to others: the instant does not change.
+//  - With `snapshot` it is an internal snapshot of the image that `file` is, in that snapshot's
+//  size. An overlay or filter that comes between the two later does not matter.
+// Source of the rules: what QEMU 7.2 shows; `snapshot` is Blockbed's own. Threading: engine thread
+// only.
+#pragma once
+
+#include <memory>
+
+#include "block/graph/driver.h"
+#include "block/graph/edge.h"
+#include "block/graph/graph.h"
+#include "block/graph/point_in_time.h"
+
+namespace blockbed {
+
+class SnapshotAccess final : public Driver {
+ public:
+  static constexpr const char* kName = "snapshot-access";
+
+  static Task<Expected<std::unique_ptr<Driver>>> open(OpenContext& context,
+                                                      const schema::BlockdevOptions& options);
+
+  SnapshotAccess(Node& node, Edge& file) : Driver(node), file_(file) {}
+
+  std::string_view name() const override { return kName; }
+
+  Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
+  Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
+
+  Task<Result<uint64_t>> length() override;
+  PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
+                                   bool writable) const override;
+  std::string exact_filename() const override;
+  Task<void> close() override;
+
+ private:
+  // Null: there is none now.
+  PointInTime* instant() const;
+
+  Edge& file_;
+};
+
+}  // namespace blockbed
