@@ -73,6 +73,22 @@ def test_stopping_stops_no_export_and_no_job(server, images):
     server.finish_job("job")
 
 
+def test_stopping_lets_requests_end_and_writes_caches_back(start, images):
+    """Also when the guest had stopped before."""
+    image = images.create("d.qcow2", size="1M")
+    server = start("-drive", f"if=none,id=d,file={image}")
+    server.add_image("s", images.create("s.raw", "raw", "4M").fill((0, "4M", 1)))
+    server.add_image("t", images.create("t.raw", "raw", "4M"))
+    server.blockdev_backup(job_id="job", device="s", target="t", sync="full", speed=1)
+    for pattern in (1, 2):
+        begin = len(server.received)
+        server.hmp(f'qemu-io d "write -P {pattern} 0 64k"')
+        server.qmp.stop()
+        states = [event["data"]["status"] for event in server.received[begin:] if event.get("event") == "JOB_STATUS_CHANGE"]
+        assert states == ["paused", "running"]
+        assert image.content(force_share=True)[:65536] == bytes([pattern]) * 65536
+
+
 @pytest.mark.parametrize(
     "command, expected",
     [

@@ -1,5 +1,6 @@
 """Throttling: groups, the filter, devices with limits, and what becomes of requests that wait."""
 
+import json
 import socket
 import time
 
@@ -410,6 +411,34 @@ def test_the_filter_is_drained(start):
         begin(server, "d", "aio_read 0 4k")
     assert done(server) == (1, 0)
     begin(server, "d", "aio_flush")
+    assert done(server) == (3, 0)
+
+
+@system
+def test_limits_below_a_drained_node_are_lifted(start):
+    storage = {"driver": "throttle", "throttle-group": "g", "node-name": "t", "file": {"driver": "null-co", "node-name": "n", "read-zeroes": True}}
+    server = start("-object", "throttle-group,id=g,x-bps-read=64", "-blockdev", json.dumps(storage),
+                   "-drive", "if=none,id=d,file=json:{'driver':'raw',,'node-name':'r',,'file':'t'}")
+    for _ in range(3):
+        begin(server, "d", "aio_read 0 4k")
+    assert done(server) == (1, 0)
+    server.blockdev_reopen(options=[{"driver": "raw", "node-name": "r", "file": "t"}])
+    assert done(server) == (3, 0)
+    begin(server, "d", "aio_read 0 4k")
+    assert done(server) == (3, 0), "afterwards they hold again"
+
+
+@system
+@pytest.mark.parametrize("command", ["stop", "system_reset"])
+def test_a_machine_that_stops_waits_for_no_limit(start, command):
+    server = start("-device", "virtio-blk-pci,drive=d", *null_drive("d"), machine="pc")
+    set_limits(server, "d", bps=64)
+    for _ in range(3):
+        begin(server, "d", "aio_read 0 4k")
+    assert done(server) == (1, 0)
+    server.execute(command)
+    if command == "system_reset":
+        server.wait_event("RESET")
     assert done(server) == (3, 0)
 
 

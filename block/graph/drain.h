@@ -7,6 +7,8 @@
 //  nothing that its parents
 //    started (recursively up to the roots), is in flight; until the section ends none is admitted.
 //    Sections nest.
+//  - While a drain waits, nothing below its nodes makes requests wait: limits of throttle filters
+//  are lifted there, breakpoints resumed.
 //  - A section keeps its nodes alive. Ending it (end() or destruction) lets the parents go on at
 //  once.
 //  - Never drain from inside a request or from code that a drain waits for: it would wait for

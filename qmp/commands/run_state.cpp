@@ -49,7 +49,13 @@ Expected<void> RunStatus::resume() {
   return {};
 }
 
-void RunStatus::reset(ShutdownCause cause) {
+Task<void> RunStatus::stop_and_settle() {
+  stop();
+  co_await hooks_.settle_storage();
+}
+
+Task<void> RunStatus::reset(ShutdownCause cause) {
+  co_await hooks_.reset_devices();
   events_.emit("RESET", cause_data(cause));
   if (!running() && state_ != RunState::kInmigrate && state_ != RunState::kFinishMigrate) {
     state_ = RunState::kPrelaunch;
@@ -84,16 +90,16 @@ void register_run_state_commands(CommandTable& commands, HumanTable& human, RunS
         info.status = status.state();
         return info;
       });
-  commands.implement<c::Stop>([&status](CommandContext&, c::Stop::Args) -> Expected<void> {
-    status.stop();
-    return {};
+  commands.implement<c::Stop>([&status](CommandContext&, c::Stop::Args) -> Task<Expected<void>> {
+    co_await status.stop_and_settle();
+    co_return Expected<void>();
   });
   commands.implement<c::Cont>(
       [&status](CommandContext&, c::Cont::Args) { return status.resume(); });
   commands.implement<c::SystemReset>(
-      [&status](CommandContext&, c::SystemReset::Args) -> Expected<void> {
-        status.reset(ShutdownCause::kHostQmpSystemReset);
-        return {};
+      [&status](CommandContext&, c::SystemReset::Args) -> Task<Expected<void>> {
+        co_await status.reset(ShutdownCause::kHostQmpSystemReset);
+        co_return Expected<void>();
       });
   commands.implement<c::SystemPowerdown>(
       [&status](CommandContext&, c::SystemPowerdown::Args) -> Expected<void> {
@@ -141,7 +147,7 @@ void register_run_state_commands(CommandTable& commands, HumanTable& human, RunS
              .parameters = "",
              .help = "stop the guest",
              .run = [&status](HumanContext&, HumanArguments) -> Human {
-               status.stop();
+               co_await status.stop_and_settle();
                co_return Expected<void>();
              }});
   human.add(
@@ -155,7 +161,7 @@ void register_run_state_commands(CommandTable& commands, HumanTable& human, RunS
              .parameters = "",
              .help = "reset the machine",
              .run = [&status](HumanContext&, HumanArguments) -> Human {
-               status.reset(ShutdownCause::kHostQmpSystemReset);
+               co_await status.reset(ShutdownCause::kHostQmpSystemReset);
                co_return Expected<void>();
              }});
   human.add({.name = "system_powerdown",

@@ -34,6 +34,10 @@ class RunStatus {
     std::function<Task<void>()> wind_down;
     // The main loop may end.
     std::function<void()> end;
+    // All requests have ended, and what caches hold is in the images.
+    std::function<Task<void>()> settle_storage;
+    // The requests of devices have ended.
+    std::function<Task<void>()> reset_devices;
     // The storage daemon has no machine to shut down.
     bool tell_shutdown = true;
   };
@@ -48,9 +52,11 @@ class RunStatus {
   void start();
   // A running guest stops, with STOP; any other state stays.
   void stop(schema::RunState why = schema::RunState::kPaused);
+  // What the user asks for: stops, and settles the storage, also when it had stopped before.
+  Task<void> stop_and_settle();
   // RESUME; fails when the machine must be reset first.
   Expected<void> resume();
-  void reset(schema::ShutdownCause cause);
+  Task<void> reset(schema::ShutdownCause cause);
   void power_down();
   Task<void> quit(schema::ShutdownCause cause);
   bool quitting() const { return quitting_; }

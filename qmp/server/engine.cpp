@@ -6,6 +6,8 @@
 
 #include "block/filters/register.h"
 #include "block/formats/register.h"
+#include "block/graph/backend.h"
+#include "block/graph/drain.h"
 #include "block/protocols/register.h"
 #include "block/runtime/production_env.h"
 #include "qmp/commands/block_nodes.h"
@@ -36,6 +38,8 @@ RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
   RunStatus::Hooks hooks;
   hooks.wind_down = [&engine] { return engine.wind_down(); };
   hooks.end = [&ended] { ended.set(); };
+  hooks.settle_storage = [&engine] { return engine.settle_storage(); };
+  hooks.reset_devices = [&engine] { return engine.reset_devices(); };
   hooks.tell_shutdown = tell_shutdown;
   return hooks;
 }
@@ -141,6 +145,25 @@ void Engine::handle_signals(ProductionEnv& env, bool tell) {
       signals_.spawn(status_.quit(schema::ShutdownCause::kHostSignal));
     });
   }
+}
+
+Task<void> Engine::settle_storage() {
+  MutexGuard lock = co_await graph_.lock();
+  {
+    const DrainedSection drained = co_await drain_all(graph_);
+  }
+  // A failure is told by whoever flushes next.
+  for (Node* node : graph_.nodes()) (void)co_await node->flush();
+}
+
+Task<void> Engine::reset_devices() {
+  if (!machine_) co_return;
+  MutexGuard lock = co_await graph_.lock();
+  std::vector<Node*> nodes;
+  for (const Backend* backend : graph_.backends()) {
+    if (backend->node() != nullptr && machine_->owns(*backend)) nodes.push_back(backend->node());
+  }
+  const DrainedSection drained = co_await drain(std::move(nodes));
 }
 
 Task<void> Engine::wind_down() {

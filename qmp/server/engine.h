@@ -63,6 +63,8 @@ class Engine {
   // SIGINT, SIGTERM and SIGHUP quit in order.
   void handle_signals(ProductionEnv& env, bool tell);
 
+  Task<void> settle_storage();
+  Task<void> reset_devices();
   Task<void> wind_down();
   Task<void> shut_down();
 
