@@ -137,6 +137,28 @@ def test_base_grows(server, images):
     top.read("3M", "64k", 2)
 
 
+@pytest.mark.parametrize("top", [1, 3])
+def test_a_filter_over_the_base_holds_nothing(server, chain, content, top):
+    """What it shows is the base's: reading that would take months here."""
+    server.object_add({"qom-type": "throttle-group", "id": "g", "limits": {"bps-read": 1}})
+    server.execute("blockdev-add", {
+        "driver": "throttle", "node-name": "t", "throttle-group": "g",
+        "file": {"driver": "qcow2", "node-name": "layer0", "file": {"driver": "file", "filename": str(chain[0].path)}}})
+    below = "t"
+    for number in (1, 2, 3):
+        server.execute("blockdev-add", {
+            "driver": "qcow2", "node-name": f"layer{number}", "backing": below,
+            "file": {"driver": "file", "filename": str(chain[number].path)}})
+        below = f"layer{number}"
+    server.block_commit(job_id="job", device="layer3", top_node=f"layer{top}", base_node="layer0")
+    if top == 3:
+        server.wait_event("BLOCK_JOB_READY", {"device": "job"})
+        server.block_job_complete(device="job")
+    ended_well(server)
+    server.stop()
+    assert chain[0 if top == 3 else 3].content() == content
+
+
 def test_cancel_leaves_the_chain(server, chain, content):
     open_chain(server, chain)
     before = {node: backing_of(server, node) for node in ("layer1", "layer2", "layer3")}

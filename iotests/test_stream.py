@@ -72,6 +72,7 @@ def test_everything(server, chain):
     server.block_stream(job_id="job", device="top")
     data = finish(server)
     assert (data["len"], data["offset"], data["type"]) == (SIZE, SIZE, "stream")
+    assert server.job_states("job") == ["created", "running", "waiting", "pending", "concluded", "null"]
     assert backing_of(server, "top") is None
     assert sum(1 for node in server.query_named_block_nodes() if node["drv"] == "qcow2") == 1, "the other layers are closed"
     server.stop()

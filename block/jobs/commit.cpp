@@ -164,8 +164,10 @@ Task<std::expected<uint64_t, JobFailure>> CommitJob::mark_from(uint64_t offset) 
     co_await pause_point();
     if (cancelled()) co_return offset;
     const uint64_t most = std::min(copy_->length() - offset, kMarkedAtOnce);
-    auto answer = co_await chain_allocated(*options_.top, &*options_.base, /*include_base=*/false,
-                                           offset, most);
+    // Filters over the base show what it holds: none of that is to be copied.
+    Node* lowest = overlay_of(*options_.top, &*options_.base);
+    auto answer =
+        co_await chain_allocated(*options_.top, lowest, /*include_base=*/true, offset, most);
     if (!answer) {
       JobResult met = co_await meet_error(answer.error(), /*is_read=*/true);
       if (!met) co_return std::unexpected(std::move(met).error());

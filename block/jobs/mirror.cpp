@@ -132,11 +132,13 @@ Task<JobResult> MirrorJob::zero_target() {
 
 Task<JobResult> MirrorJob::mark_differences() {
   if (options_.sync == MirrorSync::kNone) co_return JobResult();
-  Node* base = nullptr;
+  // The lowest layer whose content counts; null: the last one there is.
+  Node* lowest = nullptr;
   if (options_.commit) {
-    base = &target();
+    // Not a filter over the target, which shows what the target holds.
+    lowest = overlay_of(source(), &target());
   } else if (options_.sync == MirrorSync::kTop) {
-    base = source().skip_filters()->backing_node();
+    lowest = source().skip_filters();
   } else if (options_.zero_target) {
     if (!target().flags().unmap || !target().driver().honours_unmap()) {
       copy_->changed(0, copy_->length());
@@ -148,7 +150,7 @@ Task<JobResult> MirrorJob::mark_differences() {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
     auto answer =
-        co_await chain_allocated(source(), base, /*include_base=*/false, at, copy_->length() - at);
+        co_await chain_allocated(source(), lowest, /*include_base=*/true, at, copy_->length() - at);
     if (!answer) co_return job_failure(answer.error());
     if (answer->length == 0) break;
     if (answer->allocated) copy_->changed(at, answer->length);

@@ -79,10 +79,13 @@ Task<Expected<void>> block_stream(Graph& graph, JobRegistry& jobs, c::BlockStrea
     MutexGuard lock = co_await graph.lock();
     auto options = options_of(graph, arguments);
     if (!options) co_return fail(std::move(options).error());
-    DrainedSection drained = co_await drain(*options->top);
-    auto created = co_await StreamJob::create(jobs, std::move(*options));
-    if (!created) co_return fail(std::move(created).error());
-    job = std::move(*created);
+    {
+      DrainedSection drained = co_await drain(*options->top);
+      auto created = co_await StreamJob::create(jobs, std::move(*options));
+      if (!created) co_return fail(std::move(created).error());
+      job = std::move(*created);
+    }
+    // Only now: what starts in a drained section would show that it pauses.
     jobs.start(*job);
   }
   co_await jobs.settle(job);
