@@ -122,6 +122,51 @@ def test_names_follow_the_header(server, chain):
     assert server.query_node("top")["file"] == str(chain["top"].path)
 
 
+def test_the_full_name_is_as_the_header_has_it(server, images):
+    base = images.create("base.qcow2", size="1M")
+    top = images.create("top.qcow2", size=None, backing_file=f"file:{base}", backing_fmt="qcow2")
+    server.add_image("top", top)
+    image = server.query_node("top")["image"]
+    assert image["full-backing-filename"] == f"file:{base}"
+    assert image["backing-image"]["filename"] == str(base)
+    assert image["filename"] == str(top), "it stands on the file that it names"
+
+
+@pytest.mark.parametrize("name", [None, "filter"])
+def test_names_look_through_a_filter_without_a_name(server, images, name):
+    base = images.create("base.qcow2", size="1M")
+    mid = images.create("mid.qcow2", size=None, backing=base).fill((0, "1M", 1))
+    top = images.create("top.qcow2", size=None, backing=mid)
+    options = {"driver": "null-co", "size": 1 << 20}
+    for number, image in enumerate((base, mid, top)):
+        options = {"driver": "qcow2", "node-name": f"n{number}", "backing": options, "file": {"driver": "file", "filename": str(image.path)}}
+    server.execute("blockdev-add", options)
+    arguments = {"filter-node-name": name} if name else {}
+    server.execute("block-commit", {"job-id": "job", "device": "n2", "top-node": "n1", "base-node": "n0", "speed": 1, **arguments})
+    options = json.loads(server.query_node("n2")["image"]["filename"].removeprefix("json:"))
+    below = options["backing"]
+    if name:
+        assert below["driver"] == "commit_top"
+        below = below["backing"]
+    assert (below["driver"], below["file"]["filename"]) == ("qcow2", str(mid))
+    server.execute("job-cancel", {"id": "job"})
+    server.wait_event("BLOCK_JOB_CANCELLED")
+
+
+def test_names_of_a_deep_chain(server, images):
+    """Every image stands on another one than it names: each name holds all that is below."""
+    server.execute("blockdev-add", {"driver": "null-co", "node-name": "n0", "size": 1 << 20})
+    for number in range(1, 31):
+        image = images.create(f"{number}.qcow2", size="1M")
+        server.execute("blockdev-add", {
+            "driver": "qcow2", "node-name": f"n{number}", "backing": f"n{number - 1}", "file": {"driver": "file", "filename": str(image.path)}})
+    options = json.loads(server.query_node("n30")["file"].removeprefix("json:"))
+    depth = 0
+    while options := options.get("backing"):
+        depth += 1
+    assert depth == 30
+
+
 @pytest.mark.parametrize(
     "device, image, error",
     [

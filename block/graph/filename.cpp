@@ -5,7 +5,6 @@
 #include "block/graph/flat_options.h"
 #include "block/graph/graph.h"
 #include "qmp/schema/json_parse.h"
-#include "qmp/schema/json_write.h"
 
 namespace blockbed {
 
@@ -96,54 +95,6 @@ Expected<std::string> resolve_backing_name(const Node& node, std::string_view st
   auto base = node.driver().directory();
   if (!base) return fail(std::move(base).error());
   return combine_paths(*base, stored);
-}
-
-bool Node::backing_overridden() const {
-  if (!driver_->supports_backing()) return false;
-  Node* below = backing_node();
-  if (below == nullptr) return !header_backing_file_.empty();
-  return below->filename() != header_backing_file_;
-}
-
-json::Object Node::full_options() const {
-  json::Object options;
-  options.set("driver", driver_->name());
-  driver_->gather_filename_options(options);
-  const bool overridden = backing_overridden();
-  for (const auto& edge : children_) {
-    if (edge->node() == nullptr) continue;
-    if (edge->roles().has(ChildRole::kCow) && !overridden) continue;
-    // "children.1" is a member of a list.
-    if (const std::size_t dot = edge->name().find('.'); dot != std::string::npos) {
-      const std::string list = edge->name().substr(0, dot);
-      if (!options.contains(list)) options.set(list, json::Array());
-      options.find(list)->as_array().push_back(edge->node()->full_options());
-      continue;
-    }
-    options.set(edge->name(), edge->node()->full_options());
-  }
-  if (overridden && backing_node() == nullptr) options.set("backing", json::Null{});
-  return options;
-}
-
-std::string Node::exact_filename() const {
-  if (std::string own = driver_->exact_filename(); !own.empty() || driver_->is_protocol())
-    return own;
-  if (driver_->is_filter()) return {};
-  json::Object strong;
-  driver_->gather_filename_options(strong);
-  if (!strong.empty() || backing_overridden()) return {};
-  Edge* storage = storage_edge();
-  if (storage == nullptr || storage->node() == nullptr || !storage->node()->driver().is_protocol())
-    return {};
-  return storage->node()->exact_filename();
-}
-
-std::string Node::filename() const {
-  if (std::string exact = exact_filename(); !exact.empty()) return exact;
-  std::string text = "json:";
-  json::write(text, full_options());
-  return text;
 }
 
 }  // namespace blockbed

@@ -5,6 +5,7 @@
 #include "block/filters/copy_before_write.h"
 #include "block/filters/snapshot_access.h"
 #include "block/graph/dirty_bitmap_list.h"
+#include "block/graph/filename.h"
 #include "block/protocols/file.h"
 #include "block/runtime/env.h"
 
@@ -173,8 +174,7 @@ Task<schema::ImageInfo> image_info(Node& node) {
   }
   if (const std::string stored = driver.backing_file_name(); !stored.empty()) {
     info.backing_filename = stored;
-    if (!node.header_backing_file().empty())
-      info.full_backing_filename = node.header_backing_file();
+    if (auto full = resolve_backing_name(node, stored)) info.full_backing_filename = *full;
     if (std::string format = driver.backing_format(); !format.empty())
       info.backing_filename_format = std::move(format);
   }
