@@ -129,6 +129,11 @@ def test_faults_of_a_file_of_rules(server, raw, tmp_path, text, error):
 
 
 @both_manners
+def test_an_empty_file_of_rules(server, raw):
+    add(server, raw, config="/dev/null")
+
+
+@both_manners
 def test_missing_file_of_rules(server, raw, tmp_path):
     assert server.error("blockdev-add", driver="blkdebug", image=storage(raw), node_name="b", config=str(tmp_path / "none")) == (
         "Could not read blkdebug config file: No such file or directory")

@@ -338,6 +338,28 @@ def test_error(server, images, flat, side, policy):
     target.compare(flat)
 
 
+def test_target_without_space_gets_more(server, images, flat):
+    """A window on a file is full where it ends; taken away, there is room."""
+    target = images.create("target.qcow2", size=SIZE).fill((0, SIZE, 9))
+    options = {"driver": "qcow2", "node-name": "dst", "file": {
+        "driver": "raw", "size": 1 << 20, "file": {"driver": "file", "filename": str(target.path)}}}
+    server.add_image("src", flat)
+    server.execute("blockdev-add", options)
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", on_target_error="enospc")
+    error = server.wait_event("BLOCK_JOB_ERROR", {"device": "job"})["data"]
+    assert error == {"device": "job", "operation": "write", "action": "stop"}
+    server.wait_job("job", "paused")
+    assert server.query_block_jobs()[0]["io-status"] == "nospace"
+    del options["file"]["size"]
+    server.blockdev_reopen(options=[options])
+    server.block_job_resume(device="job")
+    ready(server)
+    server.block_job_cancel(device="job")
+    ended_well(server)
+    server.stop()
+    target.compare(flat)
+
+
 def test_sizes_differ(server, images, flat):
     server.add_image("src", flat)
     server.add_image("dst", images.create("target.raw", "raw", "5M"))

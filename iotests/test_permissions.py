@@ -87,6 +87,15 @@ def backup_error(server, device, target):
     return re.sub(r"#block\d+", "#block", error)
 
 
+def test_the_newest_image_that_stands_on_it_is_named(server, images):
+    base = images.create("base.qcow2", size="1M")
+    server.add_image("base", base)
+    for name in ("older", "newer"):
+        server.blockdev_add(driver="qcow2", node_name=name, backing="base",
+                            file={"driver": "file", "filename": str(images.create(f"{name}.qcow2", size="1M"))})
+    assert server.error("blockdev-del", {"node-name": "base"}) == "Node 'base' is busy: node is used as backing hd of 'newer'"
+
+
 def test_target_of_a_job_is_busy(with_backup):
     server = with_backup
     busy = "Node 'dst' is busy: block device is in use by block job: backup"

@@ -33,6 +33,11 @@ Task<Expected<DebugConfig>> read_config(Env& env, std::string path) {
   std::string text;
   if (!info) {
     done = io_error(info.error());
+  } else if (info->kind == FileKind::kCharacterDevice) {
+    // It has no length: its text ends where reading does (/dev/null: no rules).
+    text.resize(kMaxDebugConfigBytes);
+    done = co_await (*file)->read(0, IoVector(text.data(), text.size()));
+    text.resize(std::min(text.find('\0'), text.size()));
   } else if (info->kind != FileKind::kRegular) {
     done = io_error(EISDIR);
   } else if (info->size > kMaxDebugConfigBytes) {

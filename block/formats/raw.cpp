@@ -109,6 +109,11 @@ Task<Result<void>> RawDriver::read_debugged(uint64_t offset, IoVector buffers, R
   co_return co_await file_.read(window_.offset + offset, std::move(buffers), flags);
 }
 
+Result<void> RawDriver::check_inside(uint64_t offset, uint64_t length) const {
+  if (!window_.size || (offset <= *window_.size && length <= *window_.size - offset)) return {};
+  return io_error(ENOSPC);
+}
+
 Result<void> RawDriver::check_first_sector(uint64_t offset, const IoVector& buffers) const {
   if (offset >= kSector) return {};
   // limits() makes the node hand over whole sectors.
@@ -130,12 +135,14 @@ Task<Result<void>> RawDriver::write(uint64_t offset, IoVector buffers, RequestFl
       co_return io_error(allowed.error());
     }
   }
+  BB_CO_TRY(check_inside(offset, buffers.size()));
   co_await file_.debug_event(DebugEvent::kWriteAio);
   co_return co_await file_.write(window_.offset + offset, std::move(buffers), flags);
 }
 
 Task<Result<void>> RawDriver::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
-  return file_.zero(window_.offset + offset, length, flags);
+  BB_CO_TRY(check_inside(offset, length));
+  co_return co_await file_.zero(window_.offset + offset, length, flags);
 }
 
 Task<Result<void>> RawDriver::discard(uint64_t offset, uint64_t length) {
@@ -160,6 +167,7 @@ Task<Result<void>> RawDriver::copy_range_from(File& source, uint64_t source_offs
                                               uint64_t length, RequestFlags flags) {
   // The first sector has to be looked at.
   if (node().probed()) co_return io_error(ENOTSUP);
+  BB_CO_TRY(check_inside(offset, length));
   co_return co_await file_.copy_range_from(source, source_offset, window_.offset + offset, length,
                                            flags);
 }

@@ -72,6 +72,8 @@ class RawDriver final : public Driver {
 
  private:
   Task<Result<void>> read_debugged(uint64_t offset, IoVector buffers, RequestFlags flags);
+  // ENOSPC beyond the end of a window of fixed size.
+  Result<void> check_inside(uint64_t offset, uint64_t length) const;
   // EINVAL or EPERM when the write would change what the image looks like.
   Result<void> check_first_sector(uint64_t offset, const IoVector& buffers) const;
 

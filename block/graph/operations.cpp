@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <ranges>
+
 #include "block/graph/node.h"
 
 namespace blockbed {
@@ -25,7 +27,7 @@ Expected<void> NodeOperations::check(Operation operation) const {
     return fail(fmt::format("Node '{}' is busy: {}", shown_name(node_), (*ban)->reason_));
   }
   if (kAllowedBelow.has(operation)) return {};
-  for (const Edge* edge : node_.parents()) {
+  for (const Edge* edge : std::views::reverse(node_.parents())) {
     const Node* parent = edge->parent().as_node();
     if (parent == nullptr || !edge->roles().has(ChildRole::kCow)) continue;
     return fail(fmt::format("Node '{}' is busy: node is used as backing hd of '{}'",

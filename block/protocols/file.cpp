@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "block/graph/reopen.h"
+#include "block/protocols/file_resize.h"
 #include "block/runtime/env.h"
 #include "schema/block_core.h"
 
@@ -277,7 +278,7 @@ Task<Expected<void>> FileDriver::truncate(uint64_t length, TruncateOptions optio
     auto now = co_await this->length();
     if (now && length < *now) co_return fail("Cannot use preallocation for shrinking files");
   }
-  if (auto resized = co_await file_->truncate(length, preallocation); !resized) {
+  if (auto resized = co_await resize_file(*file_, length, preallocation); !resized) {
     // A file that cannot be so long is told before anything is written.
     const bool written =
         preallocation == FilePreallocation::kFull && resized.error().number() != EFBIG;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "block/protocols/file_resize.h"
 #include "block/protocols/image_locks.h"
 #include "block/runtime/env.h"
 #include "schema/blockdev_create.h"
@@ -38,7 +39,7 @@ Task<Expected<void>> fill_file(File& file, const std::string& filename, uint64_t
   if (size > static_cast<uint64_t>(INT64_MAX)) {
     co_return fail(fmt::format("Could not resize file: {}", strerror_text(EINVAL)));
   }
-  if (auto sized = co_await file.truncate(size, preallocation); !sized) {
+  if (auto sized = co_await resize_file(file, size, preallocation); !sized) {
     co_return fail(fmt::format("Could not resize file: {}", strerror_text(sized.error())));
   }
   co_return Expected<void>();
