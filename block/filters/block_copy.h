@@ -82,9 +82,11 @@ class BlockCopy {
   Task<void> deselect(uint64_t begin, uint64_t end);
   // The first selected (not selected) byte at or behind `offset`, or length().
   uint64_t next_selected(uint64_t offset) const {
+    if (offset >= length_) return length_;
     return std::min(bitmap_.next_set(cluster_of(offset), bitmap_.size()) * cluster_size_, length_);
   }
   uint64_t next_unselected(uint64_t offset) const {
+    if (offset >= length_) return length_;
     return std::min(bitmap_.next_clear(cluster_of(offset), bitmap_.size()) * cluster_size_,
                     length_);
   }

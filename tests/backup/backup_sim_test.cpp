@@ -11,6 +11,7 @@
 #include "qmp/commands/transaction.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/monitor.h"
+#include "tests/backup/instant_action.h"
 #include "tests/backup/simulated_disk_fixture.h"
 #include "tests/support/seed_runner.h"
 
@@ -18,24 +19,12 @@ namespace blockbed {
 namespace {
 
 using test::Coverage;
+using test::InstantAction;
 using test::SimulatedDisk;
 using test::TargetBacking;
 using test::World;
 
 constexpr uint64_t kSeeds = 2400;
-
-// The last action of a transaction: all disks stand still when it is prepared.
-class InstantAction final : public Action {
- public:
-  explicit InstantAction(std::function<bool()> instant) : instant_(std::move(instant)) {}
-  Task<Expected<void>> prepare(TransactionContext&) override {
-    if (!instant_()) co_return fail("not now");
-    co_return Expected<void>();
-  }
-
- private:
-  std::function<bool()> instant_;
-};
 
 // What happens besides the backup itself.
 struct Events {

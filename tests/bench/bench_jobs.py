@@ -24,8 +24,9 @@ def file(path: Path, **options: bool) -> dict:
     return {"driver": "file", "filename": str(path), **options}
 
 
-def create(path: Path, *options: str) -> Path:
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path)], check=True)
+def create(path: Path, *size: str, backing: Path | None = None) -> Path:
+    stands_on = [] if backing is None else ["-b", str(backing), "-F", "qcow2"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *stands_on, str(path), *size], check=True)
     return path
 
 
@@ -64,7 +65,7 @@ def mirror(qmp: Qmp, **options: str) -> None:
 def open_for_commit(qmp: Qmp, directory: Path) -> None:
     """A layer in the middle that is full, over one that is empty."""
     base, full = create(directory / "base", "1G"), filled(directory, "qcow2")
-    top = create(directory / "top", "-b", str(full), "-F", "qcow2")
+    top = create(directory / "top", backing=full)
     qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "base", "read-only": True,
                                  "file": file(base, **{"auto-read-only": True})})
     qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "full", "read-only": True, "backing": "base",
