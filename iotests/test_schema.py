@@ -15,9 +15,9 @@ for case in negative_cases():
 # Commands that the schema describes and Blockbed does not have yet: they say so, and are listed nowhere. A name goes
 # from here when the command comes, or its test fails.
 UNIMPLEMENTED = set("""
-    add-fd block-latency-histogram-set blockdev-change-medium blockdev-close-tray
-    blockdev-insert-medium blockdev-open-tray blockdev-remove-medium chardev-add chardev-change chardev-remove
-    chardev-send-break eject inject-nmi migrate migrate-continue migrate-incoming migrate-pause migrate-recover
+    add-fd block-latency-histogram-set
+    chardev-add chardev-change chardev-remove
+    chardev-send-break inject-nmi migrate migrate-continue migrate-incoming migrate-pause migrate-recover
     migrate-set-parameters migrate-start-postcopy migrate_cancel query-chardev-backends query-fdsets
     query-memory-size-summary query-migrate-parameters query-pr-managers query-yank remove-fd ringbuf-read
     ringbuf-write send-key set-action system_wakeup

@@ -327,6 +327,7 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   drive.cdrom = place->cdrom;
   drive.id = *name;
   drive.location = std::move(location);
+  drive.medium.read_only = is_read_only;
 
   std::optional<OnError> on_write, on_read;
   for (const auto& [key, is_read, action] :
@@ -517,11 +518,14 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   auto node = co_await graph_.open(std::move(request));
   if (!node) co_return fail(in_drive_words(std::move(node).error(), given, graph_.drivers()));
   if (aio) forget_aio(graph_, **node);
-  const Node& opened = **node;
-  if (opened.probed() && !opened.flags().read_only && opened.driver().name() == RawDriver::kName) {
-    warn_(RawDriver::probing_warning(opened.child("file")->node()->filename()));
-  }
+  warn_of_guess(**node);
   co_return drive.backend->insert(**node);
+}
+
+void Drives::warn_of_guess(const Node& node) {
+  if (node.probed() && !node.flags().read_only && node.driver().name() == RawDriver::kName) {
+    warn_(RawDriver::probing_warning(node.child("file")->node()->filename()));
+  }
 }
 
 Task<void> Drives::remove(Drive& drive) {

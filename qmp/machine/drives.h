@@ -43,6 +43,8 @@ struct Drive {
   std::string location;
   // A device is attached.
   bool claimed = false;
+  // How the next medium is opened, unless something else is said.
+  NodeFlags medium{};
 
   const std::string& name() const { return backend->name(); }
 };
@@ -62,6 +64,9 @@ class Drives {
   // Takes the medium out and forgets the drive.
   Task<void> remove(Drive& drive);
   Task<void> remove_all();
+
+  // Tells that an image that may be written was taken for raw.
+  void warn_of_guess(const Node& node);
 
   Drive* find(std::string_view name);
   bool has_id(std::string_view id) const;

@@ -57,6 +57,16 @@ std::string machine_help() {
   return text;
 }
 
+namespace {
+
+NodeFlags read_only_medium() {
+  NodeFlags flags;
+  flags.read_only = true;
+  return flags;
+}
+
+}  // namespace
+
 struct Machine::Device {
   const DeviceModel* model = nullptr;
   std::string id;
@@ -74,6 +84,8 @@ struct Machine::Device {
   Drive* drive = nullptr;
   bool tray_open = false;
   bool locked = false;
+  // Of the next medium, without a drive that says it.
+  NodeFlags medium = read_only_medium();
   std::vector<OptionText::Item> properties;
 };
 
@@ -517,6 +529,45 @@ Task<void> Machine::remove_all() {
     if (devices_.back()->iothread != nullptr) devices_.back()->iothread->release();
     devices_.pop_back();
   }
+}
+
+Machine::MediumPlace Machine::medium_place(Device& device) {
+  const bool is_floppy = device.model->kind == ModelKind::kFloppy;
+  return {.backend = device.backend,
+          .removable = device.model->is_cd() || is_floppy,
+          .tray_open = device.model->is_cd() ? &device.tray_open : nullptr,
+          .qdev = device.qdev,
+          .flags = device.drive != nullptr ? &device.drive->medium : &device.medium,
+          .writes_if_possible = is_floppy};
+}
+
+Expected<Machine::MediumPlace> Machine::medium_place_of_drive(std::string_view name) {
+  Drive* drive = drives_.find(name);
+  if (drive == nullptr) {
+    return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", name));
+  }
+  for (const auto& device : devices_) {
+    if (device->drive == drive) return medium_place(*device);
+  }
+  return MediumPlace{.backend = drive->backend.get(),
+                     .removable = true,
+                     .tray_open = nullptr,
+                     .qdev = "",
+                     .flags = &drive->medium,
+                     .writes_if_possible = false};
+}
+
+Expected<Machine::MediumPlace> Machine::medium_place_of_device(std::string_view id) {
+  Device* device = find(id);
+  if (device == nullptr) {
+    return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
+  }
+  // What the id of a virtio disk names is the proxy, which has none.
+  if (device->backend == nullptr ||
+      (device->model->kind == ModelKind::kVirtioBlk && id != device->qdev)) {
+    return fail("Device does not have a block device backend");
+  }
+  return medium_place(*device);
 }
 
 std::optional<DeviceFace> Machine::device_of(const Backend& backend) const {

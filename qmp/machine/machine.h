@@ -87,6 +87,22 @@ class Machine final : public DeviceDirectory {
   Task<Expected<void>> add_virtio_drives(std::string& location);
   Task<void> remove_all();
 
+  // --- where a medium is, or may be (removable_media.h)
+  struct MediumPlace {
+    Backend* backend;
+    // Not so for a disk that is part of its device.
+    bool removable;
+    // Null: no tray.
+    bool* tray_open;
+    std::string qdev;
+    // Of the next medium, unless something else is said.
+    NodeFlags* flags;
+    // Whether the device writes is decided by the medium.
+    bool writes_if_possible;
+  };
+  Expected<MediumPlace> medium_place_of_drive(std::string_view name);
+  Expected<MediumPlace> medium_place_of_device(std::string_view id);
+
   // --- DeviceDirectory
   std::optional<DeviceFace> device_of(const Backend& backend) const override;
   Backend* backend_of(std::string_view qdev) const override;
@@ -108,6 +124,7 @@ class Machine final : public DeviceDirectory {
   static std::string drive_name(const Device& device);
   Expected<void> check_iothread(const Device& device, const Node& node) const;
   Task<void> detach(Device& device);
+  MediumPlace medium_place(Device& device);
   Device* find(std::string_view id) const;
   Device* bus_owner(std::string_view bus) const;
 

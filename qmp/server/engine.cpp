@@ -67,6 +67,7 @@ Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, Machine
   if (machine_type != nullptr) {
     drives_ = std::make_unique<Drives>(graph_, [](std::string_view text) { write_stderr(text); });
     machine_ = std::make_unique<Machine>(graph_, *drives_, objects_, *machine_type);
+    media_ = std::make_unique<RemovableMedia>(graph_, *machine_, exports_);
   }
   // Nobody but a test's hand moves the clock of a guest that a test drives.
   if (identity_.qtest) graph_.guest_clock().hold(0);
@@ -104,6 +105,7 @@ void Engine::register_commands() {
   if (machine_) {
     register_machine_snapshot_commands(commands_, human_, jobs_, snapshots_);
     register_machine_commands(commands_, human_, *machine_, graph_, exports_);
+    register_media_commands(commands_, human_, *media_);
     register_machine_queries(commands_, *machine_);
   }
 

@@ -28,6 +28,7 @@
 #include "qmp/commands/qom.h"
 #include "qmp/commands/run_state.h"
 #include "qmp/machine/machine.h"
+#include "qmp/machine/removable_media.h"
 #include "qmp/monitor/command_table.h"
 #include "qmp/monitor/human_command.h"
 #include "qmp/monitor/monitor.h"
@@ -88,6 +89,7 @@ class Engine {
   NoDevices no_devices_;
   std::unique_ptr<Drives> drives_;
   std::unique_ptr<Machine> machine_;
+  std::unique_ptr<RemovableMedia> media_;
   std::unique_ptr<QemuIoRequests> qemu_io_;
   Chardevs chardevs_;
   Event ended_;
