@@ -1,5 +1,6 @@
 """Command lines in both manners: what they build, what they refuse, and how a server goes to the background."""
 
+import json
 import os
 import re
 import signal
@@ -318,6 +319,37 @@ def test_drive(start, images):
     assert entry["device"] == "d" and entry["inserted"]["node-name"] == "n"
     assert entry["inserted"]["cache"] == {"no-flush": False, "direct": True, "writeback": True}
     assert entry["removable"] is True and entry["locked"] is False and entry["type"] == "unknown"
+
+
+@system
+@pytest.mark.parametrize(
+    "option, error",
+    [
+        ("bogus.group=1", "Block format 'qcow2' does not support the option 'bogus.group'"),
+        ("cache.bogus=1", "Block format 'qcow2' does not support the option 'cache.bogus'"),
+        ("file.bogus=1", "Block protocol 'file' doesn't support the option 'bogus'"),
+        ("file.cache.writeback=off", "Block protocol 'file' doesn't support the option 'cache.writeback'"),
+        ("backing.bogus=1", "Could not open backing file: Block format 'raw' does not support the option 'bogus'"),
+        ("backing.cache.writeback=off", "Could not open backing file: Block format 'raw' does not support the option 'cache.writeback'"),
+        ("backing.file.bogus.x=2", "Could not open backing file: Block protocol 'file' doesn't support the option 'bogus.x'"),
+    ],
+)
+def test_options_of_a_drive_that_nobody_wants(run, images, option, error):
+    base = images.create("base.raw", "raw", "1M").fill((0, "1M", 1))
+    top = images.create("top.qcow2", size=None, backing=base)
+    drive = f"if=none,file={top},backing.file.filename={base},{option}"
+    status, _, err = run("-drive", drive)
+    assert (status, err.splitlines()[-1].removeprefix(f"-drive {drive}: ")) == (1, error)
+
+
+@system
+def test_a_name_of_a_drive_has_types(start, images):
+    """What is JSON within a name is not text, as the other options are; but how the host caches is not for the name to say."""
+    image = images.create("i.qcow2", size="1M")
+    name = json.dumps({"driver": "qcow2", "file": {"driver": "file", "filename": str(image)}, "cache": {"no-flush": True},
+                       "l2-cache-size": 65536, "lazy-refcounts": True})
+    server = start("-drive", f"if=none,id=d,node-name=n,file=json:{name.replace(',', ',,')}")
+    assert not server.query_node("n")["cache"]["no-flush"]
 
 
 @system

@@ -458,6 +458,16 @@ def test_reopen_by_hand(server, chain):
 
 
 @pytest.mark.manners("system")
+def test_a_member_of_a_group_by_hand(server, chain):
+    """The others stay as they are."""
+    server.execute("blockdev-add", {**qcow2(chain["top"], "top"), "cache": {"no-flush": True}})
+    server.hmp('qemu-io top "reopen -o cache.direct=on"')
+    assert server.query_node("top")["cache"] == {"writeback": True, "direct": True, "no-flush": True}
+    server.hmp('qemu-io top "reopen -o cache.no-flush=off"')
+    assert server.query_node("top")["cache"] == {"writeback": True, "direct": True, "no-flush": False}
+
+
+@pytest.mark.manners("system")
 @pytest.mark.parametrize(
     "line, answer",
     [

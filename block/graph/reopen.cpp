@@ -45,9 +45,15 @@ json::Object name_children(const Node& node) {
   return children;
 }
 
+// Member by member, also of groups: who says `cache.direct` says nothing of `cache.no-flush`.
 void join(json::Object& options, const json::Object& others) {
   for (const auto& [name, value] : others) {
-    if (!options.contains(name)) options.set(name, value);
+    json::Value* own = options.find(name);
+    if (own == nullptr) {
+      options.set(name, value);
+    } else if (own->is_object() && value.is_object()) {
+      join(own->as_object(), value.as_object());
+    }
   }
 }
 
@@ -91,10 +97,12 @@ Expected<json::Object> typed_options(const Node& node, json::Object text,
       driver != nullptr && *driver != json::Value(node.driver().name())) {
     return cannot_change("driver");
   }
+  json::Object others;
   for (const auto& [name, value] : present) {
     // No text means null; an option that is absent says the same of a child that is.
-    if (!text.contains(name) && !value.is_null()) text.set(name, as_text(value));
+    if (!value.is_null()) others.set(name, as_text(value));
   }
+  join(text, others);
   auto typed = read_options(node, std::move(text), /*text=*/true);
   if (!typed) return fail(std::move(typed).error());
   return std::move(to_json(*typed).as_object());

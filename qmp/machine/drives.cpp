@@ -1,5 +1,4 @@
 #include "qmp/machine/drives.h"
-#include "qmp/commands/cache_mode.h"
 
 #include <fmt/format.h>
 
@@ -11,6 +10,8 @@
 #include "block/graph/probe.h"
 #include "block/graph/throttle_group.h"
 #include "block/runtime/env.h"
+#include "qmp/commands/cache_mode.h"
+#include "qmp/machine/drive_errors.h"
 #include "qmp/schema/scalar_text.h"
 
 namespace blockbed {
@@ -127,58 +128,6 @@ Expected<std::vector<uint32_t>> take_intervals(OptionText& options) {
     if (key.starts_with(kPrefix)) return fail(fmt::format("Invalid option {}", key));
   }
   return intervals;
-}
-
-// Where the walk through a tree of options for "file.unknown" ends: the driver of the node that the
-// option was given to.
-std::string driver_at(const json::Object& options, std::string_view path, bool& is_top) {
-  const json::Object* node = &options;
-  is_top = true;
-  while (true) {
-    const std::size_t dot = path.find('.');
-    if (dot == std::string_view::npos) break;
-    const json::Value* child = node->find(path.substr(0, dot));
-    if (child == nullptr || !child->is_object()) break;
-    node = &child->as_object();
-    path.remove_prefix(dot + 1);
-    is_top = false;
-  }
-  const json::Value* driver = node->find("driver");
-  if (driver != nullptr && driver->is_string()) return driver->as_string();
-  return is_top ? "raw" : "file";
-}
-
-// -drive names what blockdev-add calls unexpected or missing in older words.
-Error in_drive_words(Error error, const json::Object& options, const DriverRegistry& drivers) {
-  std::string& text = error.description;
-  static constexpr std::string_view kBegin = "Parameter '";
-  if (!text.starts_with(kBegin)) return error;
-  const std::size_t end = text.find('\'', kBegin.size());
-  if (end == std::string::npos) return error;
-  const std::string path = text.substr(kBegin.size(), end - kBegin.size());
-  const std::string_view rest = std::string_view(text).substr(end + 1);
-  const std::string option = path.substr(path.rfind('.') + 1);
-  bool is_top = true;
-  const std::string driver = driver_at(options, path, is_top);
-  if (rest == " is unexpected") {
-    const DriverEntry* entry = drivers.find(driver);
-    text = entry == nullptr || !entry->is_protocol
-               ? fmt::format("Block format '{}' does not support the option '{}'", driver, option)
-               : fmt::format("Block protocol '{}' doesn't support the option '{}'", driver, option);
-  } else if (rest == " is missing" && option == "filename") {
-    text = fmt::format("The '{}' block driver requires a file name", driver);
-  } else if (rest == " is missing" && option == "file") {
-    text = "A block device must be specified for \"file\"";
-  } else if (rest == " is missing" && option == "server") {
-    text = "NBD server address missing";
-  } else if (rest.starts_with(" does not accept value '") && option == "driver") {
-    text = fmt::format("Unknown driver {}", rest.substr(rest.find('\'')));
-  } else if (rest.starts_with(" expects ")) {
-    // Groups of options keep their name, children do not.
-    const bool grouped = path.starts_with("overlap-check.");
-    text = fmt::format("Parameter '{}'{}", grouped ? path : option, rest);
-  }
-  return error;
 }
 
 }  // namespace
@@ -383,7 +332,12 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   if (!is_empty) {
     if (file && file->empty()) file = std::nullopt;
     options.set("read-only", is_read_only ? "on" : "off");
-    if (!options.has("auto-read-only")) options.set("auto-read-only", "on");
+    // Whatever a json: name says of them.
+    for (const auto& [option, value] :
+         {std::pair{"auto-read-only", "on"}, std::pair{"cache.direct", "off"},
+          std::pair{"cache.no-flush", "off"}}) {
+      if (!options.has(option)) options.set(option, value);
+    }
     auto opened = co_await open_medium(drive, std::move(file), std::move(options));
     if (!opened) {
       drive.backend.reset();

@@ -51,20 +51,18 @@ void register_media_commands(CommandTable& commands, HumanTable& human, Removabl
       [&media](CommandContext&, c::BlockdevRemoveMedium::Args arguments) {
         return media.remove(DriveName::of_id(std::move(arguments.id)));
       });
-  commands.implement<c::BlockdevInsertMedium>(
-      [&media](CommandContext&, c::BlockdevInsertMedium::Args arguments) {
-        return media.insert(DriveName::of_id(std::move(arguments.id)),
-                            std::move(arguments.node_name));
-      });
-  commands.implement<c::BlockdevChangeMedium>(
-      [&media](CommandContext&, c::BlockdevChangeMedium::Args arguments) {
-        RemovableMedia::NewMedium medium;
-        medium.filename = std::move(arguments.filename);
-        medium.format = std::move(arguments.format);
-        if (arguments.read_only_mode) medium.read_only = read_only(*arguments.read_only_mode);
-        return media.change({std::move(arguments.device), std::move(arguments.id)},
-                            std::move(medium));
-      });
+  commands.implement<c::BlockdevInsertMedium>([&media](CommandContext&,
+                                                       c::BlockdevInsertMedium::Args arguments) {
+    return media.insert(DriveName::of_id(std::move(arguments.id)), std::move(arguments.node_name));
+  });
+  commands.implement<c::BlockdevChangeMedium>([&media](CommandContext&,
+                                                       c::BlockdevChangeMedium::Args arguments) {
+    RemovableMedia::NewMedium medium;
+    medium.filename = std::move(arguments.filename);
+    medium.format = std::move(arguments.format);
+    if (arguments.read_only_mode) medium.read_only = read_only(*arguments.read_only_mode);
+    return media.change({std::move(arguments.device), std::move(arguments.id)}, std::move(medium));
+  });
   human.add({.name = "eject",
              .arguments = {{"f", HumanKind::kFlag}, {"device", HumanKind::kBlockDevice}},
              .parameters = "[-f] device",

@@ -32,9 +32,9 @@ Expected<void> RemovableMedia::move_tray(const Place& place, const DriveName& dr
   if (!place.removable) return fail(fmt::format("Device '{}' is not removable", drive.text()));
   if (place.tray_open == nullptr || *place.tray_open == open) return {};
   *place.tray_open = open;
-  graph_.events().emit("DEVICE_TRAY_MOVED", json::Object{{"device", place.backend->name()},
-                                                         {"id", place.qdev},
-                                                         {"tray-open", open}});
+  graph_.events().emit(
+      "DEVICE_TRAY_MOVED",
+      json::Object{{"device", place.backend->name()}, {"id", place.qdev}, {"tray-open", open}});
   return {};
 }
 

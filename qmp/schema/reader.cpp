@@ -98,10 +98,10 @@ const std::string* Reader::keyval_text(const json::Value& value) {
   return nullptr;
 }
 
-// Scalars
+// Scalars. A command line has them as text, save what lies within a json:{...} name.
 
 bool read(Reader& reader, const json::Value& value, bool& out) {
-  if (reader.mode() == Mode::kKeyval) {
+  if (reader.mode() == Mode::kKeyval && !value.is_bool()) {
     const std::string* text = reader.keyval_text(value);
     if (text == nullptr) return false;
     std::optional<bool> parsed = parse_switch(*text);
@@ -115,7 +115,7 @@ bool read(Reader& reader, const json::Value& value, bool& out) {
 }
 
 bool read(Reader& reader, const json::Value& value, int64_t& out) {
-  if (reader.mode() == Mode::kKeyval) {
+  if (reader.mode() == Mode::kKeyval && !value.is_number()) {
     const std::string* text = reader.keyval_text(value);
     if (text == nullptr) return false;
     std::optional<int64_t> parsed = parse_int64(*text);
@@ -129,7 +129,7 @@ bool read(Reader& reader, const json::Value& value, int64_t& out) {
 }
 
 bool read(Reader& reader, const json::Value& value, uint64_t& out) {
-  if (reader.mode() == Mode::kKeyval) {
+  if (reader.mode() == Mode::kKeyval && !value.is_number()) {
     const std::string* text = reader.keyval_text(value);
     if (text == nullptr) return false;
     std::optional<uint64_t> parsed = parse_uint64(*text);
@@ -163,7 +163,7 @@ bool read(Reader& reader, const json::Value& value, uint32_t& out) {
 }
 
 bool read(Reader& reader, const json::Value& value, double& out) {
-  if (reader.mode() == Mode::kKeyval) {
+  if (reader.mode() == Mode::kKeyval && !value.is_number()) {
     const std::string* text = reader.keyval_text(value);
     if (text == nullptr) return false;
     std::optional<double> parsed = parse_finite(*text);
