@@ -306,6 +306,16 @@ def test_speed_limits_the_copy_and_not_the_guest(server, images, flat):
     images.at("target.raw", "raw").read(0, SIZE, 5)
 
 
+def test_speed_holds_for_zeroes_too(server, images):
+    """A disk with nothing in it takes its time: tests hold jobs open that way."""
+    server.add_image("src", images.create("empty.qcow2", size=SIZE))
+    server.add_image("dst", images.create("target.raw", "raw", SIZE))
+    server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1)
+    # Whoever is told that it was cancelled knows that it had not ended.
+    server.job_cancel(id="job")
+    assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"
+
+
 def test_filter_node_name(server, images, flat):
     server.add_image("src", flat)
     server.add_image("dst", images.create("target.raw", "raw", SIZE))

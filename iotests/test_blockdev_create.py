@@ -1,5 +1,7 @@
 """blockdev-create: images of every kind made by the server, judged by the tools, and every refusal."""
 
+import re
+
 import pytest
 
 from blockbed_iotests import Image, QmpError
@@ -194,6 +196,14 @@ def test_a_file_in_use(server, file_node):
     assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE}) == (
         "Permission conflict on node 'f': permissions 'write, resize' are both required by an unnamed block device (uses "
         "node 'f' as 'root' child) and unshared by node 'q' (uses node 'f' as 'file' child)."
+    )
+
+
+def test_an_image_is_not_its_own_data_file(server, file_node):
+    error = create(server, {"driver": "qcow2", "file": "f", "data-file": "f", "size": SIZE})
+    assert re.sub("#block[0-9]+", "#block", error) == (
+        "Permission conflict on node 'f': permissions 'resize' are both required by node '#block' (uses node 'f' as 'file' "
+        "child) and unshared by node '#block' (uses node 'f' as 'data-file' child)."
     )
 
 

@@ -163,8 +163,8 @@ Task<Result<uint64_t>> BlockCopy::skip_unallocated_from(uint64_t offset) {
 }
 
 BlockCopy::Extent BlockCopy::next_claim(uint64_t offset, uint64_t end, const Extent& known,
-                                        uint64_t chunk) const {
-  const uint64_t most = known.kind == Kind::kData ? chunk : std::max(kZeroChunk, cluster_size_);
+                                        uint64_t chunk, uint64_t zero_chunk) const {
+  const uint64_t most = known.kind == Kind::kData ? chunk : std::max(zero_chunk, cluster_size_);
   const uint64_t limit = std::min({end, known.end, offset + most - most % cluster_size_});
   const uint64_t stop = bitmap_.next_clear(cluster_of(offset), clusters_to(limit));
   return {offset, std::min(stop * cluster_size_, length_), known.kind};
@@ -261,7 +261,7 @@ Task<Result<void>> BlockCopy::copy_before(uint64_t offset, uint64_t length) {
       if (!bitmap_.test(cluster)) continue;
     }
     bool error_is_read = false;
-    BB_CO_TRY(co_await copy(next_claim(at, copy_end, extent, chunk), error_is_read));
+    BB_CO_TRY(co_await copy(next_claim(at, copy_end, extent, chunk, kZeroChunk), error_is_read));
   }
   co_return Result<void>();
 }
@@ -321,8 +321,10 @@ Task<void> BlockCopy::run(Run& run) {
       }
       continue;
     }
-    const Extent claim = next_claim(at, length_, known_, chunk);
-    if (claim.kind == Kind::kData && run.rate_limit != nullptr) {
+    // Zeroes cost as much as data.
+    const bool limited = run.rate_limit != nullptr && run.rate_limit->speed() > 0;
+    const Extent claim = next_claim(at, length_, known_, chunk, limited ? chunk : kZeroChunk);
+    if (limited) {
       if (const int64_t delay = run.rate_limit->delay(env_.now()); delay > 0) {
         co_await wait_for_rate(run, delay);
         continue;

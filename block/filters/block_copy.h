@@ -165,7 +165,8 @@ class BlockCopy {
   Task<Result<Extent>> look_up(uint64_t offset, uint64_t end, bool keep);
   // What may be claimed now, beginning at a set bit: never more than one kind, one chunk, one
   // stretch of set bits.
-  Extent next_claim(uint64_t offset, uint64_t end, const Extent& known, uint64_t chunk) const;
+  Extent next_claim(uint64_t offset, uint64_t end, const Extent& known, uint64_t chunk,
+                    uint64_t zero_chunk) const;
   Task<Result<void>> copy(Extent claim, bool& error_is_read);
   Task<Result<void>> copy_data(Extent claim, bool& error_is_read);
   Task<void> copy_for_run(Extent claim, Run& run);

@@ -102,6 +102,17 @@ Expected<qcow2::CreateOptions> options_of(const schema::BlockdevCreateOptionsQco
   return result;
 }
 
+// The new image grows both, each for itself.
+Expected<void> check_apart(Graph& graph, const Node& file, const Node& data) {
+  if (&file != &data) return {};
+  const std::string image = graph.next_auto_name();
+  return fail(
+      fmt::format("Permission conflict on node '{0}': permissions 'resize' are both required by "
+                  "node '{1}' (uses node '{0}' as 'file' child) and unshared by node '{1}' (uses "
+                  "node '{0}' as 'data-file' child).",
+                  file.name(), image));
+}
+
 Task<Expected<void>> write_qcow2(Graph& graph, Target& file, Target* data,
                                  qcow2::CreateOptions options) {
   qcow2::NodeStorage file_storage(file.backend());
@@ -130,6 +141,7 @@ Task<Expected<void>> create_qcow2_image(Graph& graph,
   MutexGuard lock = co_await graph.lock();
   Expected<void> result = co_await file.open(options.file);
   if (result && options.data_file) result = co_await data.open(*options.data_file);
+  if (result && options.data_file) result = check_apart(graph, file.node(), data.node());
   Expected<qcow2::CreateOptions> wanted = options_of(options);
   if (result && !wanted) result = fail(wanted.error());
   if (result) {
