@@ -87,7 +87,7 @@ class Layout:
     def count(self, cluster: int, by: int = 1) -> None:
         self.counts[cluster] = self.counts.get(cluster, 0) + by
 
-    def _fill(self, cluster: int, byte: int) -> None:
+    def fill(self, cluster: int, byte: int) -> None:
         at = cluster * self.cluster_size
         self.data[at : at + self.cluster_size] = bytes([byte]) * self.cluster_size
 
@@ -117,7 +117,7 @@ class Layout:
         places = [self.allocate() for _ in self.DATA]
         places[-1], places[-2] = places[-2], places[-1]
         for guest, cluster in zip(self.DATA, places, strict=True):
-            self._fill(cluster, 0x10 + guest)
+            self.fill(cluster, 0x10 + guest)
             self.set_l2(0, guest, cluster * self.cluster_size | COPIED, 0xFFFFFFFF)
             self.inside_data[guest] = cluster
         if self.geometry.version >= 3:
@@ -127,10 +127,10 @@ class Layout:
         if self.geometry.refcount_order > 0:
             self._build_compressed()
         self.shared = self.allocate(count=shared)
-        self._fill(self.shared, 0x30)
+        self.fill(self.shared, 0x30)
         self.set_l2(0, self.SHARED, self.shared * self.cluster_size | (COPIED if shared == 1 else 0), 0xFFFFFFFF)
         self.last = self.allocate(count=shared)
-        self._fill(self.last, 0x31)
+        self.fill(self.last, 0x31)
         self.set_l2(1, 7, self.last * self.cluster_size | (COPIED if shared == 1 else 0), 0xFFFFFFFF)
         self.counts[self.l2[1]] = shared
         self.set_l1(1, self.l2[1] * self.cluster_size | (COPIED if shared == 1 else 0))
@@ -171,7 +171,7 @@ class Layout:
         self.put(self.snapshot_l1, 0, self.snapshot_l2 * self.cluster_size)
         if not self.geometry.data_file and shared > 1:
             self.snapshot_data = self.allocate()
-            self._fill(self.snapshot_data, 0x40)
+            self.fill(self.snapshot_data, 0x40)
             self.put(self.snapshot_l1, 8, self.l2[1] * self.cluster_size)
             self.put_entry(self.snapshot_l2, 0, self.snapshot_data * self.cluster_size, 0xFFFFFFFF)
             self.put_entry(self.snapshot_l2, self.SHARED, self.shared * self.cluster_size, 0xFFFFFFFF)
@@ -188,7 +188,7 @@ class Layout:
         self.bitmap_directory = self.allocate()
         self.bitmap_table = self.allocate()
         self.bitmap_data = self.allocate()
-        self._fill(self.bitmap_data, 0xFF)
+        self.fill(self.bitmap_data, 0xFF)
         # One cluster of bits is enough for the disk at this granularity.
         self.put(self.bitmap_table, 0, self.bitmap_data * self.cluster_size)
         name = b"b0"
@@ -470,6 +470,52 @@ def bitmap_data_is_also(i: Layout, target: Callable) -> None:
     i.put(i.bitmap_table, 0, i.offset(target(i)))
 
 
+@variants("a snapshot's L2 entry refers to what is something else", TARGETS)
+def snapshot_data_is_also(i: Layout, target: Callable) -> None:
+    i.put_entry(i.snapshot_l2, 20, i.offset(target(i)), 0xFFFFFFFF)
+
+
+@variants("a zero cluster is preallocated in what is something else", TARGETS)
+def preallocated_is_also(i: Layout, target: Callable) -> None:
+    i.set_zero(20, i.offset(target(i)) | COPIED)
+
+
+@variants("compressed data lies in what is something else", TARGETS)
+def compressed_is_also(i: Layout, target: Callable) -> None:
+    i.set_l2(0, 20, i.compressed_entry(i.offset(target(i)) + 100, 700), 0)
+
+
+@variants("a snapshot's L1 table is something else", TARGETS)
+def snapshot_l1_is_also(i: Layout, target: Callable) -> None:
+    i.snapshots[0].l1_offset = i.offset(target(i))
+    i.write_snapshots()
+
+
+@variants("the header's L1 table is something else", TARGETS)
+def l1_is_also(i: Layout, target: Callable) -> None:
+    i.set_header("l1_offset", i.offset(target(i)))
+
+
+@variants("the header's refcount table is something else", TARGETS)
+def refcount_table_is_also(i: Layout, target: Callable) -> None:
+    i.set_header("refcount_offset", i.offset(target(i)))
+
+
+@variants("the header's snapshot table is something else", TARGETS)
+def snapshot_table_is_also(i: Layout, target: Callable) -> None:
+    i.set_header("snapshots_offset", i.offset(target(i)))
+
+
+@variants("a bitmap's table is something else", BITMAP_TARGETS, BITMAP)
+def bitmap_table_is_also(i: Layout, target: Callable) -> None:
+    bitmap_entry(i, 0, 8, i.offset(target(i)))
+
+
+@variants("the bitmap directory is something else", BITMAP_TARGETS, BITMAP)
+def bitmap_directory_is_also(i: Layout, target: Callable) -> None:
+    i.data[i.bitmap_extension + 16 : i.bitmap_extension + 24] = i.offset(target(i)).to_bytes(8, "big")
+
+
 @rule("the counts are all zero", STANDARD, EXTENDED, OLD, SMALL)
 def empty_refcount_block(i: Layout) -> None:
     at = i.offset(i.refcount_block)
@@ -704,6 +750,74 @@ def compressed_data(i: Layout) -> None:
     i.data[at : at + 20] = b"\xff" * 20
 
 
+def deflate(data: bytes) -> bytes:
+    engine = zlib.compressobj(6, zlib.DEFLATED, -12)
+    return engine.compress(data) + engine.flush()
+
+
+STREAMS: dict[str, Callable[[Layout], bytes]] = {
+    "shorter": lambda i: deflate(b"s" * (i.cluster_size - 1)),
+    "much-shorter": lambda i: deflate(b"s"),
+    "longer": lambda i: deflate(b"l" * (i.cluster_size + 1)),
+    "much-longer": lambda i: deflate(b"l" * (i.cluster_size * 64)),
+    "empty": lambda i: deflate(b""),
+    "cut": lambda i: deflate(bytes(range(256)) * (i.cluster_size // 256))[:40],
+    "zeroes": lambda i: bytes(100),
+    "stored": lambda i: b"\x01\x40\x00\xbf\xff" + b"r" * 64,
+    "stored-wrong-length": lambda i: b"\x01\x40\x00\x00\x00" + b"r" * 64,
+    "block-of-no-kind": lambda i: b"\x07" + bytes(64),
+    "far-back": lambda i: b"\x63\x04\x61\xff\xff" + bytes(20),
+    "with-a-zlib-header": lambda i: zlib.compress(b"z" * i.cluster_size),
+}
+
+
+def put_stream(i: Layout, stream: bytes) -> None:
+    """In the place of the last compressed cluster, whose data nothing follows."""
+    at = i.offset(i.compressed) + i.cluster_size // 2
+    i.data[at : at + len(stream)] = stream
+    i.set_l2(0, 10, i.compressed_entry(at, max(len(stream), 1)), 0)
+
+
+@variants("the stream of a compressed cluster is wrong", STREAMS)
+def deflated(i: Layout, stream: Callable) -> None:
+    put_stream(i, stream(i))
+
+
+def zstd_frame(i: Layout, length: int | None = None, content: int | None = None, repeat: int | None = None) -> bytes:
+    """One byte, repeated. `length` is what the frame says it holds, `content` what it does hold."""
+    length = i.cluster_size if length is None else length
+    content = i.cluster_size if content is None else content
+    block = content << 3 | 1 << 1 | 1 if repeat is None else repeat
+    return b"\x28\xb5\x2f\xfd\xa0" + length.to_bytes(4, "little") + block.to_bytes(3, "little") + b"z"
+
+
+FRAMES: dict[str, Callable[[Layout], bytes]] = {
+    "right": lambda i: zstd_frame(i),
+    "shorter": lambda i: zstd_frame(i, i.cluster_size - 1, i.cluster_size - 1),
+    "longer": lambda i: zstd_frame(i, i.cluster_size + 1, i.cluster_size + 1),
+    "says-more": lambda i: zstd_frame(i, i.cluster_size + 1),
+    "says-very-much": lambda i: zstd_frame(i, 0xFFFFFFFF),
+    "says-less": lambda i: zstd_frame(i, 10),
+    "holds-more": lambda i: zstd_frame(i, content=i.cluster_size + 1),
+    "block-of-no-kind": lambda i: zstd_frame(i, repeat=i.cluster_size << 3 | 7),
+    "no-last-block": lambda i: zstd_frame(i, repeat=i.cluster_size << 3 | 2),
+    "large-window": lambda i: b"\x28\xb5\x2f\xfd\x00\xff" + bytes(40),
+    "dictionary": lambda i: b"\x28\xb5\x2f\xfd\x23\x01\x02\x03\x04\xff" + bytes(40),
+    "skippable": lambda i: b"\x50\x2a\x4d\x18" + (20).to_bytes(4, "little") + bytes(20) + zstd_frame(i),
+    "two-halves": lambda i: zstd_frame(i, i.cluster_size // 2, i.cluster_size // 2) * 2,
+    "cut": lambda i: zstd_frame(i)[:11],
+    "empty": lambda i: b"\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00",
+    "zeroes": lambda i: bytes(100),
+}
+
+
+@variants("the frame of a compressed cluster", FRAMES)
+def zstd(i: Layout, frame: Callable) -> None:
+    i.add_flag(COMPRESSION)
+    i.set_header("compression", 1)
+    put_stream(i, frame(i))
+
+
 @rule("compressed clusters where data is in another file", Geometry(data_file="data", snapshot=False))
 def compressed_and_external(i: Layout) -> None:
     i.set_l2(0, 9, i.compressed_entry(i.offset(i.l1), 100))
@@ -783,6 +897,26 @@ def l1_longer(i: Layout) -> None:
     i.set_header("l1_size", 300)
 
 
+OFTEN = Geometry(cluster_bits=16, snapshot=False)
+OFTEN_SNAPSHOT = Geometry(cluster_bits=16)
+
+
+@rule("the L1 table names one table again and again", OFTEN, OFTEN_SNAPSHOT)
+def table_again_and_again(i: Layout) -> None:
+    i.set_header("l1_size", 700)
+    for index in range(3, 700):
+        i.set_l1(index, i.get_l1(index % 2))
+
+
+@rule("snapshots share one L1 table, which names one table again and again", OFTEN_SNAPSHOT)
+def snapshots_share_their_table(i: Layout) -> None:
+    for index in range(3, 20):
+        i.put(i.snapshot_l1, index * 8, i.offset(i.snapshot_l2))
+    i.snapshots = [replace(i.snapshots[0], id=b"%d" % n, l1_size=i.cluster_size // 8) for n in range(100)]
+    i.write_snapshots()
+    i.set_header("snapshots", len(i.snapshots))
+
+
 @rule("the L1 table reaches behind the end of the file")
 def l1_much_longer(i: Layout) -> None:
     i.set_header("l1_size", 100_000)
@@ -839,6 +973,11 @@ SNAPSHOT_CHANGES: dict[str, Callable[[Layout, Snapshot], None]] = {
     "no-name": lambda i, s: setattr(s, "name", b""),
     "long-name": lambda i, s: setattr(s, "name", b"n" * 3000),
     "bytes-in-name": lambda i, s: setattr(s, "name", b"\xff\x00\x01a"),
+    "vm-state-huge": lambda i, s: setattr(s, "vm_state", (1 << 64) - 1),
+    "vm-state-behind-the-end": lambda i, s: setattr(s, "vm_state", 1 << 40),
+    "disk-size-of-l1": lambda i, s: setattr(s, "disk_size", 3 * i.l2_entries * i.cluster_size),
+    "disk-size-more-than-l1": lambda i, s: setattr(s, "disk_size", 3 * i.l2_entries * i.cluster_size + 512),
+    "disk-size-zero": lambda i, s: setattr(s, "disk_size", 0),
 }
 
 
@@ -852,6 +991,11 @@ def snapshot(i: Layout, change: Callable) -> None:
 def old_snapshot(i: Layout, change: Callable) -> None:
     change(i, i.snapshots[0])
     i.write_snapshots()
+
+
+@variants("the id or name of a snapshot is as long as can be", {"id": 12, "name": 14})
+def snapshot_longest(i: Layout, at: int) -> None:
+    i.put(i.snapshot_table, at, 0xFFFF, 2)
 
 
 @rule("two snapshots have the same id and name, one table, and are not counted")
@@ -906,6 +1050,15 @@ BITMAP_CHANGES: dict[str, Callable[[Layout], None]] = {
     "entry-behind-the-end": lambda i: i.put(i.bitmap_table, 0, i.offset(i.end + 4)),
     "entry-zero": lambda i: i.put(i.bitmap_table, 0, 0),
     "entry-high-bits": lambda i: i.put(i.bitmap_table, 0, i.get(i.bitmap_table, 0) | 1 << 60),
+    "table-largest": lambda i: bitmap_entry(i, 8, 4, 1 << 24),
+    "table-all-bits": lambda i: bitmap_entry(i, 8, 4, 0xFFFFFFFF),
+    "table-overflow": lambda i: bitmap_entry(i, 0, 8, (1 << 63) - i.cluster_size),
+    "table-is-itself": lambda i: i.put(i.bitmap_table, 0, i.offset(i.bitmap_table)),
+    "granularity-smallest": lambda i: bitmap_entry(i, 17, 1, 9),
+    "granularity-largest": lambda i: bitmap_entry(i, 17, 1, 31),
+    "granularity-all-bits": lambda i: bitmap_entry(i, 17, 1, 255),
+    "flags-all": lambda i: bitmap_entry(i, 12, 4, 0xFFFFFFFF),
+    "name-all-bits": lambda i: bitmap_entry(i, 18, 2, 0xFFFF),
 }
 
 
@@ -917,7 +1070,9 @@ def bitmap(i: Layout, change: Callable) -> None:
 @variants("the bitmaps extension is wrong", {
     "count-0": (0, 4, 0), "count-2": (0, 4, 2), "count-too-many": (0, 4, 65536), "reserved": (4, 4, 1), "size-0": (8, 8, 0),
     "size-smaller": (8, 8, 16), "size-larger": (8, 8, 64), "size-huge": (8, 8, 1 << 40), "offset-unaligned": (16, 8, 100),
-    "offset-behind-the-end": (16, 8, 1 << 40), "offset-0": (16, 8, 0),
+    "offset-behind-the-end": (16, 8, 1 << 40), "offset-0": (16, 8, 0), "count-most": (0, 4, 65535), "count-all-bits": (0, 4, 0xFFFFFFFF),
+    "size-largest": (8, 8, 1024 * 65535), "size-one-more": (8, 8, 1024 * 65535 + 1), "size-all-bits": (8, 8, (1 << 64) - 1),
+    "offset-largest": (16, 8, (1 << 63) - 4096), "offset-overflow": (16, 8, (1 << 64) - 4096),
 }, BITMAP)  # fmt: skip
 def bitmaps_extension(i: Layout, change: tuple[int, int, int]) -> None:
     at, length, value = change
@@ -973,12 +1128,52 @@ HEADERS: dict[str, tuple[str, int]] = {
     "autoclear-unknown": ("autoclear", 1 << 40 | 1), "refcount-order-7": ("refcount_order", 7),
     "header-length-short": ("header_length", 103), "header-length-long": ("header_length", 1 << 20),
     "compression-unknown": ("compression", 7), "compression-without-bit": ("compression", 1), "backing-offset": ("backing_offset", 1 << 30),
+    "cluster-bits-all": ("cluster_bits", 0xFFFFFFFF), "size-of-l1": ("size", 3 << 21), "size-more-than-l1": ("size", (3 << 21) + 1),
+    "l1-size-largest": ("l1_size", (32 << 20) // 8), "l1-largest": ("l1_offset", (1 << 63) - 4096), "l1-size-smallest": ("l1_size", 2),
+    "refcount-most": ("refcount_clusters", (8 << 20) // 4096), "refcount-one-more": ("refcount_clusters", (8 << 20) // 4096 + 1),
+    "refcount-largest": ("refcount_offset", (1 << 63) - 4096), "snapshots-largest": ("snapshots_offset", (1 << 63) - 4096),
+    "header-length-cluster": ("header_length", 4096), "header-length-one-more": ("header_length", 4097),
+    "header-length-odd": ("header_length", 109), "header-length-all-bits": ("header_length", 0xFFFFFFFF),
+    "refcount-order-all-bits": ("refcount_order", 0xFFFFFFFF), "backing-offset-cluster": ("backing_offset", 4096),
+    "backing-offset-one-more": ("backing_offset", 4097), "backing-offset-header": ("backing_offset", 1),
 }  # fmt: skip
 
 
 @variants("a field of the header is wrong", HEADERS)
 def header(i: Layout, change: tuple[str, int]) -> None:
     i.set_header(*change)
+
+
+def put_extension(i: Layout, kind: int, data: bytes, length: int | None = None) -> None:
+    """The first one behind the header; what was there is gone."""
+    at = i.get_header("header_length")
+    i.data[at : at + 8] = struct.pack(">II", kind, len(data) if length is None else length)
+    i.data[at + 8 : at + 8 + len(data)] = data
+
+
+EXTENSION_BACKING_FORMAT, EXTENSION_FEATURES, EXTENSION_CRYPTO = 0xE2792ACA, 0x6803F857, 0x0537BE77
+EXTENSIONS: dict[str, Callable[[Layout], None]] = {
+    "unknown-to-the-end": lambda i: put_extension(i, 0x1234, b"", 4096 - 112 - 8),
+    "unknown-one-more": lambda i: put_extension(i, 0x1234, b"", 4096 - 112 - 7),
+    "unknown-all-bits": lambda i: put_extension(i, 0x1234, b"", 0xFFFFFFFF),
+    "unknown-odd": lambda i: put_extension(i, 0x1234, b"12345"),
+    "backing-format-longest": lambda i: put_extension(i, EXTENSION_BACKING_FORMAT, b"f" * 15),
+    "backing-format-one-more": lambda i: put_extension(i, EXTENSION_BACKING_FORMAT, b"f" * 16),
+    "backing-format-none": lambda i: put_extension(i, EXTENSION_BACKING_FORMAT, b"nosuchformat"),
+    "features-odd": lambda i: put_extension(i, EXTENSION_FEATURES, b"\0\0name" + bytes(50)),
+    "features-no-end-of-name": lambda i: put_extension(i, EXTENSION_FEATURES, b"\xff" * 48 * 20),
+    "crypto": lambda i: put_extension(i, EXTENSION_CRYPTO, bytes(16)),
+    "crypto-short": lambda i: put_extension(i, EXTENSION_CRYPTO, bytes(8)),
+    "data-file-without-its-bit": lambda i: put_extension(i, EXTENSION_DATA_FILE, b"data"),
+    "bitmaps-short": lambda i: put_extension(i, EXTENSION_BITMAPS, bytes(23)),
+    "bitmaps-long": lambda i: put_extension(i, EXTENSION_BITMAPS, bytes(25)),
+    "bitmaps-empty": lambda i: put_extension(i, EXTENSION_BITMAPS, bytes(24)),
+}
+
+
+@variants("a header extension is wrong", EXTENSIONS)
+def extension(i: Layout, change: Callable) -> None:
+    change(i)
 
 
 def by_name(name: str) -> Rule:

@@ -243,6 +243,8 @@ Task<int> check_qcow2(const Request& request, Backend& backend) {
     usable = fail(header.error());
   } else if (header->size > blockbed::kMaxLength) {
     usable = fail(fmt::format("Could not refresh total sector count: {}", strerror_text(EFBIG)));
+  } else if (header->l1_offset > blockbed::kMaxLength - uint64_t{header->l1_size} * 8) {
+    usable = fail(fmt::format("Could not read L1 table: {}", strerror_text(EIO)));
   } else if (auto bitmaps = co_await qcow2::load_directory(file, *header); !bitmaps) {
     usable = fail(bitmaps.error());
   }

@@ -290,6 +290,8 @@ Task<Expected<StorageOfImage>> ToolGraph::open_storage(ImageName name, bool writ
   image.format = name.format;
   Graph::OpenRequest request;
   request.inherited = flags_of(writable, force_share);
+  // As the file of an image.
+  request.inherited->flags.unmap = true;
   if (*definition) {
     json::Object& tree = (*definition)->tree;
     request.keyval = (*definition)->keyval;

@@ -41,17 +41,20 @@ Task<Expected<std::vector<StoredBitmap>>> load_directory(Storage& file, const He
   if (!header.bitmaps) co_return bitmaps;
   const BitmapsExtension& extension = *header.bitmaps;
   if (extension.directory_size == 0) co_return fail("Requested bitmap directory size is zero");
-  auto file_length = co_await file.length();
-  if (!file_length) co_return fail("Failed to read bitmap directory");
-  const uint64_t end = align_up(*file_length, header.cluster_size());
-  if (extension.directory_offset > end ||
-      extension.directory_size > end - extension.directory_offset) {
-    // No memory is taken for what cannot be there; zeroes would be read.
-    co_return fail("Bitmap '' doesn't satisfy the constraints");
+  const auto unreadable = [](Errno error) {
+    return fail(fmt::format("Failed to read bitmap directory: {}", strerror_text(error)));
+  };
+  if (extension.directory_offset > kMaxLength - extension.directory_size) {
+    co_return unreadable(Errno(EIO));
   }
-  Buffer directory(extension.directory_size);
+  auto file_length = co_await file.length();
+  if (!file_length) co_return unreadable(file_length.error());
+  // Behind the end of the file are zeroes: no memory is taken for more of them than make an entry.
+  const uint64_t inside =
+      *file_length - std::min(*file_length, extension.directory_offset) + kEntryHeaderBytes;
+  Buffer directory(std::min(extension.directory_size, inside));
   if (auto read = co_await file.read(extension.directory_offset, directory.io()); !read) {
-    co_return fail("Failed to read bitmap directory");
+    co_return unreadable(read.error());
   }
   uint64_t at = 0;
   while (at < directory.size()) {

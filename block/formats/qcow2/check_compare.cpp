@@ -121,6 +121,7 @@ Task<Result<void>> Checker::compare_block(uint64_t index, Repair repair) {
       changed_begin = std::min(changed_begin, align_down(byte, kSectorSize));
       changed_end = std::max(changed_end, align_down(byte, kSectorSize) + kSectorSize);
     }
+    if (fix && referred == 0) freed(cluster);
     tell_wrong_count(cluster, counted, referred, fix);
   }
   if (used_end != 0) report_.image_end_offset = used_end << g_.cluster_bits;
@@ -186,7 +187,7 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
     }
     if (copied_flag_right(count, entry.value)) [[likely]]
       continue;
-    ++(repair ? report_.corruptions_fixed : report_.corruptions);
+    (repair ? report_.corruptions_fixed : report_.corruptions) += times_;
     CheckFinding finding;
     finding.fault = FaultClass::kCopiedFlag;
     finding.repaired = repair;
@@ -198,8 +199,8 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
     tell(std::move(finding));
     if (!repair) continue;
     if (!writable) {
-      --report_.corruptions_fixed;
-      ++report_.corruptions;
+      report_.corruptions_fixed -= times_;
+      report_.corruptions += times_;
       wrong_and_kept = true;
       continue;
     }
@@ -232,15 +233,18 @@ Task<Result<void>> Checker::write_l1_entries(const ResidentTable& l1,
 }
 
 Task<Result<void>> Checker::check_copied_flags() {
-  // Leaks alone were to be repaired: flags are, when nothing else is left wrong.
+  // Leaks alone were to be repaired: flags are, when no count and no reference is left wrong.
   const bool repair = repairs_all() || (repairs() && report_.leaks == 0 &&
-                                        report_.corruptions == 0 && report_.check_errors == 0);
+                                        report_.corruptions == corruptions_of_snapshots_ &&
+                                        report_.check_errors == 0);
   const uint64_t inside =
       h_.l1_offset >= length_ ? 0 : std::min<uint64_t>(h_.l1_size, (length_ - h_.l1_offset) / 8);
   ResidentTable l1;
   BB_CO_TRY(co_await l1.read(file_, h_.l1_offset, inside));
   const bool writable = !is_other_metadata(h_.l1_offset, inside * 8, Owner::kActiveL1);
   std::vector<uint64_t> changed;
+  std::map<uint64_t, uint64_t> repeated;
+  looked_again_ = 0;
   bool kept = false;
   for (uint64_t i = 0; i < l1.size(); ++i) {
     const uint64_t table = l1[i] & kOffsetMask;
@@ -269,10 +273,21 @@ Task<Result<void>> Checker::check_copied_flags() {
       }
     }
     if (table >= length_) continue;
+    if (counts_[table >> g_.cluster_bits] > 1 && !can_look_again(uint64_t{1} << g_.l2_bits)) {
+      ++repeated[table];
+      continue;
+    }
     auto table_kept = co_await check_copied_in_table(table, repair);
     if (!table_kept) co_return io_error(table_kept.error());
     kept |= *table_kept;
   }
+  for (const auto& [table, times] : repeated) {
+    times_ = times;
+    auto table_kept = co_await check_copied_in_table(table, repair);
+    if (!table_kept) co_return io_error(table_kept.error());
+    kept |= *table_kept;
+  }
+  times_ = 1;
   if (kept)
     note("ERROR: Could not write L2 table; metadata overlap check failed: Input/output error");
   co_return co_await write_l1_entries(l1, changed);

@@ -47,7 +47,11 @@ void Checker::tell(CheckFinding finding) {
 }
 
 void Checker::corruption(FaultClass fault, uint64_t offset, std::string text) {
-  ++report_.corruptions;
+  corruption(fault, offset, std::move(text), times_);
+}
+
+void Checker::corruption(FaultClass fault, uint64_t offset, std::string text, uint64_t times) {
+  report_.corruptions += times;
   CheckFinding finding;
   finding.fault = fault;
   finding.offset = offset;
@@ -84,100 +88,49 @@ Task<Result<Buffer>> Checker::read_piece(uint64_t offset, uint64_t bytes) {
   co_return buffer;
 }
 
-bool Checker::refer(const Referrer& by, uint64_t offset, uint64_t bytes) {
-  if (bytes == 0) return true;
+bool Checker::is_inside(uint64_t offset, uint64_t bytes) {
   const bool overflows = offset > kLastOffset || bytes > kLastOffset - offset;
-  if (overflows || (offset + bytes > length_ && offset + bytes - length_ >= g_.cluster_size)) {
-    corruption(FaultClass::kOutsideFile, offset,
-               fmt::format("ERROR: counting reference for region exceeding the end of the file by "
-                           "one cluster or more: offset {:#x} size {:#x}",
-                           offset, bytes));
-    if (!overflows && dangling_.size() < kMaxDangling) {
-      dangling_.push_back(Region{offset, offset + bytes});
-    }
-    return false;
-  }
-  const uint64_t first = offset >> g_.cluster_bits;
-  const uint64_t last = (offset + bytes - 1) >> g_.cluster_bits;
-  if (watched_ != nullptr) {
-    watch(by, first, last);
+  if (!overflows && (offset + bytes <= length_ || offset + bytes - length_ < g_.cluster_size)) {
     return true;
   }
-  counted_clusters_ = std::max(counted_clusters_, last + 1);
-  for (uint64_t cluster = first; cluster <= last; ++cluster) {
-    switch (counts_.add(cluster)) {
-      case CountTable::Added::kYes:
-        break;
-      case CountTable::Added::kNoMemory:
-        no_memory_ = true;
-        return false;
-      case CountTable::Added::kOverflow:
-        corruption(FaultClass::kCountOverflow, cluster << g_.cluster_bits,
-                   fmt::format("ERROR: overflow cluster offset={:#x}\n"
-                               "Use qemu-img amend to increase the refcount entry width or "
-                               "qemu-img convert to create a clean copy if the image cannot be "
-                               "opened for writing",
-                               cluster << g_.cluster_bits));
-        break;
-    }
+  corruption(FaultClass::kOutsideFile, offset,
+             fmt::format("ERROR: counting reference for region exceeding the end of the file by "
+                         "one cluster or more: offset {:#x} size {:#x}",
+                         offset, bytes));
+  if (!overflows && dangling_.size() < kMaxDangling) {
+    dangling_.push_back(Region{offset, offset + bytes});
   }
-  return true;
+  return false;
 }
 
-void Checker::watch(const Referrer& by, uint64_t first, uint64_t last) {
-  for (auto at = watched_->lower_bound(first); at != watched_->end() && *at <= last; ++at) {
-    const bool as_table = by.owner == Owner::kActiveL2 || by.owner == Owner::kSnapshotL2;
-    if (!as_table && !by.is_dropped) tables_of_others_.insert(*at);
-    if (references_.size() >= kMaxReferences) continue;
-    std::string text;
-    switch (by.owner) {
-      case Owner::kHeader:
-        text = "the header's own cluster";
-        break;
-      case Owner::kActiveL1:
-        text = "header: active L1 table";
-        break;
-      case Owner::kActiveL2:
-        text = fmt::format("active L1 table, entry {}", by.index);
-        break;
-      case Owner::kActiveData:
-        text = fmt::format("active L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
-                           by.index, by.guest);
-        break;
-      case Owner::kSnapshotTable:
-        text = "header: snapshot table";
-        break;
-      case Owner::kSnapshotL1:
-        text = fmt::format("snapshot table, entry {}: L1 table", by.index);
-        break;
-      case Owner::kSnapshotL2:
-        text = fmt::format("snapshot's L1 table at {:#x}, entry {}", by.table, by.index);
-        break;
-      case Owner::kSnapshotData:
-        text = fmt::format("snapshot's L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
-                           by.index, by.guest);
-        break;
-      case Owner::kCrypto:
-        text = "header extension: encryption header";
-        break;
-      case Owner::kBitmapDirectory:
-        text = "header extension: bitmap directory";
-        break;
-      case Owner::kBitmapTable:
-        text = fmt::format("bitmap directory, entry {}: table", by.index);
-        break;
-      case Owner::kBitmapData:
-        text = fmt::format("bitmap table at {:#x}, entry {}", by.table, by.index);
-        break;
-      case Owner::kRefcountTable:
-        text = "header: refcount table";
-        break;
-      case Owner::kRefcountBlock:
-        text = fmt::format("refcount table, entry {}", by.index);
-        break;
+bool Checker::refer(const Referrer& by, uint64_t offset, uint64_t bytes) {
+  if (bytes == 0) return true;
+  if (!is_inside(offset, bytes)) return false;
+  const uint64_t first = offset >> g_.cluster_bits;
+  const uint64_t last = (offset + bytes - 1) >> g_.cluster_bits;
+  if (watched_ != nullptr) watch(by, first, last);
+  return count(first, last + 1, times_);
+}
+
+bool Checker::count(uint64_t first, uint64_t end, uint64_t times) {
+  counted_clusters_ = std::max(counted_clusters_, end);
+  for (uint64_t cluster = first; cluster < end; ++cluster) {
+    const auto too_many = counts_.add(cluster, times);
+    if (!too_many) {
+      no_memory_ = true;
+      return false;
     }
-    references_.push_back(Reference{*at << g_.cluster_bits, std::move(text)});
+    if (*too_many == 0) continue;
+    const uint64_t offset = cluster << g_.cluster_bits;
+    corruption(FaultClass::kCountOverflow, offset,
+               fmt::format("ERROR: overflow cluster offset={:#x}\n"
+                           "Use qemu-img amend to increase the refcount entry width or "
+                           "qemu-img convert to create a clean copy if the image cannot be "
+                           "opened for writing",
+                           offset),
+               *too_many);
   }
+  return true;
 }
 
 // --- L2 tables
@@ -218,10 +171,10 @@ bool Checker::look_at_compressed(L2Walk& walk, uint32_t index, L2Entry entry) {
       Referrer{walk.owner(), walk.table, index, walk.guest + (uint64_t{index} << g_.cluster_bits)},
       extent.offset, extent.bytes);
   if (walk.active && first_walk_) {
-    ++report_.allocated_clusters;
-    ++report_.compressed_clusters;
+    report_.allocated_clusters += times_;
+    report_.compressed_clusters += times_;
     // Compressed clusters are fragmented by nature.
-    ++report_.fragmented_clusters;
+    report_.fragmented_clusters += times_;
   }
   return false;
 }
@@ -259,8 +212,10 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
   }
 
   if (walk.active && first_walk_) {
-    ++report_.allocated_clusters;
-    if (walk.next_contiguous != 0 && host != walk.next_contiguous) ++report_.fragmented_clusters;
+    report_.allocated_clusters += times_;
+    if (walk.next_contiguous != 0 && host != walk.next_contiguous) {
+      report_.fragmented_clusters += times_;
+    }
     walk.next_contiguous = host + g_.cluster_size;
   }
 
@@ -275,7 +230,7 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
     } else {
       const bool fix = walk.may_write;
       repairable_tables_.insert(walk.table >> g_.cluster_bits);
-      ++(fix ? report_.corruptions_fixed : report_.corruptions);
+      (fix ? report_.corruptions_fixed : report_.corruptions) += times_;
       CheckFinding finding;
       finding.fault = FaultClass::kUnaligned;
       finding.repaired = fix;
@@ -296,8 +251,7 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
   return false;
 }
 
-Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index,
-                                    const SnapshotEntry* snapshot) {
+Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index, bool active) {
   // Zeroes only.
   if (table >= length_) co_return Result<void>();
   auto bytes = co_await read_piece(table, g_.cluster_size);
@@ -305,7 +259,7 @@ Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index,
   L2Walk walk;
   walk.table = table;
   walk.guest = l1_index * g_.l2_coverage();
-  walk.active = snapshot == nullptr;
+  walk.active = active;
   walk.may_write = repairs_all() && watched_ == nullptr && first_walk_ &&
                    g_.in_cluster(table) == 0 &&
                    !tables_of_others_.contains(table >> g_.cluster_bits) &&
@@ -328,11 +282,17 @@ Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index,
 
 Task<Result<void>> Checker::walk_l1(uint64_t offset, uint64_t entries,
                                     const SnapshotEntry* snapshot) {
-  const bool active = snapshot == nullptr;
   Referrer by;
-  by.owner = active ? Owner::kActiveL1 : Owner::kSnapshotL1;
-  if (!active) by.index = static_cast<uint64_t>(snapshot - snapshots_.entries.data());
+  by.owner = snapshot == nullptr ? Owner::kActiveL1 : Owner::kSnapshotL1;
+  if (snapshot != nullptr) {
+    by.index = static_cast<uint64_t>(snapshot - snapshots_.entries.data());
+    if (is_looked_at_later(snapshot_l1s_, offset, entries)) co_return Result<void>();
+  }
   refer(by, offset, entries * 8);
+  co_return co_await walk_l1_entries(offset, entries, snapshot == nullptr);
+}
+
+Task<Result<void>> Checker::walk_l1_entries(uint64_t offset, uint64_t entries, bool active) {
   if (offset > kLastOffset || offset >= length_) co_return Result<void>();
   // What is behind the end of the file is zero.
   const uint64_t bytes = std::min(entries * 8, length_ - offset);
@@ -349,16 +309,20 @@ Task<Result<void>> Checker::walk_l1(uint64_t offset, uint64_t entries,
                    fmt::format("ERROR found L1 entry with reserved bits set: {:x}", entry));
       }
       const uint64_t table = entry & kOffsetMask;
-      refer(Referrer{active ? Owner::kActiveL2 : Owner::kSnapshotL2, offset, index,
-                     index * g_.l2_coverage()},
-            table, g_.cluster_size);
+      const Referrer by{active ? Owner::kActiveL2 : Owner::kSnapshotL2, offset, index,
+                        index * g_.l2_coverage()};
+      if (is_again(table) && !can_look_again(uint64_t{1} << g_.l2_bits)) {
+        BB_CO_TRY(co_await look_at_l2_later(by, table));
+        continue;
+      }
+      refer(by, table, g_.cluster_size);
       if (g_.in_cluster(table) != 0) {
         corruption(FaultClass::kUnaligned, table,
                    fmt::format("ERROR l2_offset={:x}: Table is not cluster aligned; L1 entry "
                                "corrupted",
                                table));
       }
-      BB_CO_TRY(co_await walk_l2(table, index, snapshot));
+      BB_CO_TRY(co_await walk_l2(table, index, active));
       if (no_memory_) co_return io_error(ENOMEM);
     }
   }
@@ -412,31 +376,36 @@ Task<Result<void>> Checker::walk_bitmaps() {
         h_.bitmaps->directory_size);
   for (std::size_t number = 0; number < bitmaps->size(); ++number) {
     const StoredBitmap& bitmap = (*bitmaps)[number];
-    const uint64_t bytes = uint64_t{bitmap.table_entries} * 8;
-    refer(Referrer{Owner::kBitmapTable, 0, number, 0}, bitmap.table_offset, bytes);
-    if (bitmap.table_offset >= length_) continue;
-    const uint64_t inside = std::min(bytes, length_ - bitmap.table_offset);
-    for (uint64_t at = 0; at < inside; at += kReadAtOnce) {
-      const uint64_t here = std::min(kReadAtOnce, align_up(inside - at, 8));
-      auto piece = co_await read_piece(bitmap.table_offset + at, here);
-      if (!piece) co_return io_error(piece.error());
-      for (uint64_t i = 0; i < here / 8; ++i) {
-        const uint64_t entry = load_be64(piece->data() + i * 8);
-        const uint64_t host = entry & kOffsetMask;
-        if ((entry & kBitmapEntryReservedMask) != 0 || (host != 0 && (entry & 1) != 0)) {
-          corruption(
-              FaultClass::kReservedBits, bitmap.table_offset + at + i * 8,
-              fmt::format("ERROR found bitmap table entry with reserved bits set: {:x}", entry));
-        }
-        if (host == 0) continue;
-        if (g_.in_cluster(host) != 0) {
-          corruption(FaultClass::kUnaligned, host,
-                     fmt::format("ERROR offset={:x}: Bitmap data is not cluster aligned", host));
-        }
-        refer(Referrer{Owner::kBitmapData, bitmap.table_offset, at / 8 + i, 0}, host,
-              g_.cluster_size);
-        if (no_memory_) co_return io_error(ENOMEM);
+    if (is_looked_at_later(bitmap_tables_, bitmap.table_offset, bitmap.table_entries)) continue;
+    refer(Referrer{Owner::kBitmapTable, 0, number, 0}, bitmap.table_offset,
+          uint64_t{bitmap.table_entries} * 8);
+    BB_CO_TRY(co_await walk_bitmap_table(bitmap.table_offset, bitmap.table_entries));
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Checker::walk_bitmap_table(uint64_t table, uint64_t entries) {
+  if (table >= length_) co_return Result<void>();
+  const uint64_t inside = std::min(entries * 8, length_ - table);
+  for (uint64_t at = 0; at < inside; at += kReadAtOnce) {
+    const uint64_t here = std::min(kReadAtOnce, align_up(inside - at, 8));
+    auto piece = co_await read_piece(table + at, here);
+    if (!piece) co_return io_error(piece.error());
+    for (uint64_t i = 0; i < here / 8; ++i) {
+      const uint64_t entry = load_be64(piece->data() + i * 8);
+      const uint64_t host = entry & kOffsetMask;
+      if ((entry & kBitmapEntryReservedMask) != 0 || (host != 0 && (entry & 1) != 0)) {
+        corruption(
+            FaultClass::kReservedBits, table + at + i * 8,
+            fmt::format("ERROR found bitmap table entry with reserved bits set: {:x}", entry));
       }
+      if (host == 0) continue;
+      if (g_.in_cluster(host) != 0) {
+        corruption(FaultClass::kUnaligned, host,
+                   fmt::format("ERROR offset={:x}: Bitmap data is not cluster aligned", host));
+      }
+      refer(Referrer{Owner::kBitmapData, table, at / 8 + i, 0}, host, g_.cluster_size);
+      if (no_memory_) co_return io_error(ENOMEM);
     }
   }
   co_return Result<void>();
@@ -538,6 +507,7 @@ Task<Result<void>> Checker::walk() {
   broken_structures_ = uncounted_ = false;
   blocks_.clear();
   dangling_.clear();
+  looked_again_ = 0;
   protected_.clear();
   protect(Owner::kHeader, 0, g_.cluster_size);
   protect(Owner::kActiveL1, h_.l1_offset, uint64_t{h_.l1_size} * 8);
@@ -561,35 +531,10 @@ Task<Result<void>> Checker::walk() {
     refer(Referrer{Owner::kCrypto, 0, 0, 0}, h_.crypto->offset, h_.crypto->length);
   }
   BB_CO_TRY(co_await walk_bitmaps());
+  BB_CO_TRY(co_await walk_repeated());
   BB_CO_TRY(co_await walk_refcount_structures());
   if (no_memory_) co_return io_error(ENOMEM);
   co_return Result<void>();
-}
-
-Task<Result<void>> Checker::find_tables_of_others() {
-  CheckReport unused;
-  Checker survey(file_, h_, RepairOptions(Repair::kNone), unused, nullptr);
-  survey.snapshots_ = snapshots_;
-  BB_CO_TRY(co_await survey.walk());
-  if (survey.repairable_tables_.empty()) co_return Result<void>();
-  Checker look(file_, h_, RepairOptions(Repair::kNone), unused, nullptr);
-  look.snapshots_ = snapshots_;
-  look.watched_ = &survey.repairable_tables_;
-  BB_CO_TRY(co_await look.walk());
-  tables_of_others_ = std::move(look.tables_of_others_);
-  co_return Result<void>();
-}
-
-Task<Result<std::vector<Reference>>> Checker::find(const std::vector<uint64_t>& cluster_offsets) {
-  std::set<uint64_t> clusters;
-  for (uint64_t offset : cluster_offsets) clusters.insert(offset >> g_.cluster_bits);
-  watched_ = &clusters;
-  sink_ = nullptr;
-  auto snapshots = co_await read_snapshot_table(file_, h_, false, report_, [](const auto&) {});
-  if (snapshots) snapshots_ = std::move(*snapshots);
-  BB_CO_TRY(co_await walk());
-  watched_ = nullptr;
-  co_return std::move(references_);
 }
 
 }  // namespace blockbed::qcow2

@@ -68,38 +68,75 @@ class Checker {
     uint64_t begin = 0;
     uint64_t end = 0;
   };
+  // Tables that may lie in each other's place: where their number changes, and by how much.
+  struct RepeatedStretches {
+    // In bytes, what is to be looked at.
+    std::map<uint64_t, int64_t> places;
+    // In clusters, what is to be counted.
+    std::map<uint64_t, int64_t> clusters;
+  };
+  struct Stretch {
+    Region region;
+    uint64_t times = 0;
+  };
+  struct RepeatedTable {
+    // One of them.
+    Referrer by;
+    uint64_t times = 0;
+  };
 
   bool repairs_all() const { return options_.repair == Repair::kAll; }
   bool repairs() const { return options_.repair != Repair::kNone; }
 
   // --- telling
   void tell(CheckFinding finding);
+  // Counted as often as the table that is looked at is named, or as often as is said.
   void corruption(FaultClass fault, uint64_t offset, std::string text);
+  void corruption(FaultClass fault, uint64_t offset, std::string text, uint64_t times);
   void note(std::string text);
 
   // --- references (check_walk.cpp)
   Task<Result<void>> walk();
   // False: it is not counted, because it is not there.
   bool refer(const Referrer& by, uint64_t offset, uint64_t bytes);
-  void watch(const Referrer& by, uint64_t first, uint64_t last);
+  // Tells of what is not.
+  bool is_inside(uint64_t offset, uint64_t bytes);
+  // Clusters. False: there is no memory for it.
+  bool count(uint64_t first, uint64_t end, uint64_t times);
   // `bytes` of the file from `offset`, zeroes beyond its end.
   Task<Result<Buffer>> read_piece(uint64_t offset, uint64_t bytes);
   Task<Result<void>> walk_l1(uint64_t offset, uint64_t entries, const SnapshotEntry* snapshot);
-  Task<Result<void>> walk_l2(uint64_t table, uint64_t l1_index, const SnapshotEntry* snapshot);
+  Task<Result<void>> walk_l1_entries(uint64_t offset, uint64_t entries, bool active);
+  Task<Result<void>> walk_l2(uint64_t table, uint64_t l1_index, bool active);
   struct L2Walk;
   // True: the entry was made right and needs to be written.
   bool look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry);
   bool look_at_compressed(L2Walk& walk, uint32_t index, L2Entry entry);
-  // Which L2 tables lie in the place of something else: what is right there cannot be told, so
-  // their entries are left alone.
-  Task<Result<void>> find_tables_of_others();
   Task<Result<void>> walk_snapshots();
   Task<Result<void>> walk_bitmaps();
+  Task<Result<void>> walk_bitmap_table(uint64_t table, uint64_t entries);
   Task<Result<void>> read_refcount_table();
   Task<Result<void>> walk_refcount_structures();
   Task<Result<void>> look_at_refcount_block(uint64_t index, uint64_t entry);
   uint64_t file_clusters() const { return g_.clusters(length_); }
   uint64_t used_clusters() const { return std::max(file_clusters(), counted_clusters_); }
+
+  // --- tables that are named again and again (check_repeated.cpp)
+  // Something is there that was counted.
+  bool is_again(uint64_t table) const;
+  bool can_look_again(uint64_t entries);
+  // True: it is looked at in walk_repeated().
+  bool is_looked_at_later(RepeatedStretches& tables, uint64_t offset, uint64_t entries);
+  Task<Result<void>> look_at_l2_later(const Referrer& by, uint64_t table);
+  Task<Result<void>> walk_repeated();
+  Task<Result<void>> walk_repeated_l2s();
+  static std::vector<Stretch> stretches(std::map<uint64_t, int64_t> changes);
+
+  // --- who refers to what (check_references.cpp)
+  void watch(const Referrer& by, uint64_t first, uint64_t last);
+  // Which L2 tables lie in the place of something else: what is right there cannot be told, so
+  // their entries are left alone.
+  Task<Result<void>> find_tables_of_others();
 
   // --- counts and flags (check_compare.cpp)
   Task<Result<void>> compare(Repair repair);
@@ -108,6 +145,7 @@ class Checker {
   Task<Result<void>> check_copied_flags();
   Task<Result<void>> write_l1_entries(const ResidentTable& l1,
                                       const std::vector<uint64_t>& changed);
+  // True: something is wrong that could not be made right.
   Task<Result<bool>> check_copied_in_table(uint64_t table, bool repair);
   // The stored count; EIO where it cannot be known.
   Task<Result<uint64_t>> stored_count(uint64_t cluster);
@@ -125,6 +163,8 @@ class Checker {
 
   // --- larger repairs (repair.cpp)
   Task<Result<void>> repair_counts(uint64_t corruptions_of_walk);
+  void freed(uint64_t cluster);
+  Task<void> discard_freed();
   Task<Result<void>> rebuild_and_compare();
   Task<Result<void>> rebuild();
   // Where new structures go: blocks by index.
@@ -156,10 +196,23 @@ class Checker {
   // Behind the highest cluster that was counted.
   uint64_t counted_clusters_ = 0;
   bool no_memory_ = false;
+  // How often the table that is looked at is named.
+  uint64_t times_ = 1;
+  // Entries of tables that were looked at before.
+  uint64_t looked_again_ = 0;
+  RepeatedStretches snapshot_l1s_;
+  RepeatedStretches bitmap_tables_;
+  // By offset.
+  std::map<uint64_t, RepeatedTable> repeated_l2s_;
+  std::map<uint64_t, RepeatedTable> repeated_snapshot_l2s_;
   // New refcount structures are needed: the old ones are broken, or count too little.
   bool broken_structures_ = false;
   bool uncounted_ = false;
   CheckedSnapshots snapshots_;
+  // Faults of the snapshot table's entries that were not made right.
+  uint64_t corruptions_of_snapshots_ = 0;
+  // In clusters; what leaked and is not counted any more.
+  std::vector<Region> freed_;
   std::vector<uint64_t> refcount_table_;
   bool snapshot_table_counted_ = false;
   uint64_t free_hint_ = 0;

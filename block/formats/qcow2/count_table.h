@@ -14,6 +14,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 
 namespace blockbed::qcow2 {
 
@@ -33,15 +34,15 @@ class CountTable {
         max_(refcount_order >= 5 ? UINT32_MAX
                                  : (uint64_t{1} << (uint64_t{1} << refcount_order)) - 1) {}
 
-  enum class Added { kYes, kOverflow, kNoMemory };
-  Added add(uint64_t cluster) {
+  // How many of `times` the counter could not take. Nothing: there is no memory for it.
+  std::optional<uint64_t> add(uint64_t cluster, uint64_t times = 1) {
     std::byte* const page = make_page(cluster >> page_shift_);
-    if (page == nullptr) return Added::kNoMemory;
+    if (page == nullptr) return std::nullopt;
     std::byte* const at = page + place(cluster);
     const uint64_t count = load(at);
-    if (count == max_) return Added::kOverflow;
-    store(at, count + 1);
-    return Added::kYes;
+    const uint64_t taken = std::min(times, max_ - count);
+    store(at, count + taken);
+    return times - taken;
   }
   // Of a cluster that was counted.
   void remove(uint64_t cluster) {

@@ -158,7 +158,10 @@ Task<bool> Qcow2Driver::has_holes() {
   co_return taken && *taken && **taken < storage.length();
 }
 
-Task<Result<uint64_t>> Qcow2Driver::length() { co_return image_->length(); }
+// In whole sectors, as QEMU has it.
+Task<Result<uint64_t>> Qcow2Driver::length() {
+  co_return align_down(image_->length(), kSectorSize);
+}
 
 Task<Expected<void>> Qcow2Driver::truncate(uint64_t length, TruncateOptions options) {
   BB_CO_TRY(bitmaps_can_follow());

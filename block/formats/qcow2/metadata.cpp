@@ -27,7 +27,9 @@ Metadata::~Metadata() { BB_ASSERT(oldest_request_ == nullptr); }
 
 Task<Expected<void>> Metadata::open() {
   auto read = co_await l1_.read(file_, header_.l1_offset, header_.l1_size);
-  if (!read) co_return fail("Could not read L1 table");
+  if (!read) {
+    co_return fail(fmt::format("Could not read L1 table: {}", strerror_text(read.error())));
+  }
   co_return Expected<void>();
 }
 

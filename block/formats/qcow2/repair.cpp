@@ -13,6 +13,8 @@ namespace {
 
 // Each may bring tables into the file that were behind its end; two levels refer to each other.
 constexpr int kMaxRebuilds = 4;
+// Stretches of clusters whose space is given back; more of them are left as they are.
+constexpr std::size_t kMaxFreed = 65536;
 
 }  // namespace
 
@@ -39,7 +41,7 @@ std::optional<uint64_t> Checker::take_free(uint64_t clusters) {
     if (run < clusters) continue;
     const uint64_t first = cluster + 1 - clusters;
     for (uint64_t c = first; c <= cluster; ++c) {
-      if (counts_.add(c) == CountTable::Added::kNoMemory) return std::nullopt;
+      if (!counts_.add(c)) return std::nullopt;
     }
     counted_clusters_ = std::max(counted_clusters_, cluster + 1);
     if (clusters == 1) free_hint_ = cluster + 1;
@@ -176,6 +178,32 @@ Task<Result<void>> Checker::store_counts(uint64_t first, uint64_t clusters) {
   co_return Result<void>();
 }
 
+// --- space
+
+void Checker::freed(uint64_t cluster) {
+  if (!freed_.empty() && freed_.back().end == cluster) {
+    ++freed_.back().end;
+  } else if (freed_.size() < kMaxFreed) {
+    freed_.push_back(Region{cluster, cluster + 1});
+  }
+}
+
+// The repair is done, whatever becomes of this.
+Task<void> Checker::discard_freed() {
+  for (const Region& region : freed_) {
+    const uint64_t end = std::min(region.end, file_clusters());
+    for (uint64_t first = region.begin; first < end;) {
+      // New tables may have taken some of it.
+      uint64_t last = first;
+      while (last < end && counts_[last] == 0) ++last;
+      if (last > first) {
+        (void)co_await file_.discard(first << g_.cluster_bits, (last - first) << g_.cluster_bits);
+      }
+      first = last + 1;
+    }
+  }
+}
+
 // --- the snapshot table
 
 Task<Result<void>> Checker::write_snapshot_table() {
@@ -220,15 +248,18 @@ Task<Result<void>> Checker::run() {
   auto snapshots = co_await read_snapshot_table(file_, h_, repairs_all(), report_, through);
   if (!snapshots) co_return io_error(snapshots.error());
   snapshots_ = std::move(*snapshots);
+  corruptions_of_snapshots_ = report_.corruptions;
   if (repairs_all()) BB_CO_TRY(co_await find_tables_of_others());
   BB_CO_TRY(co_await walk());
   const uint64_t corruptions_of_walk = report_.corruptions;
+  const bool knows_all_references = corruptions_of_walk == 0 && report_.corruptions_fixed == 0;
   BB_CO_TRY(co_await compare(Repair::kNone));
   if (repairs()) BB_CO_TRY(co_await repair_counts(corruptions_of_walk));
   BB_CO_TRY(co_await check_copied_flags());
   if (!repairs()) co_return Result<void>();
   BB_CO_TRY(co_await file_.flush());
   if (snapshots_.changed) BB_CO_TRY(co_await write_snapshot_table());
+  if (knows_all_references) co_await discard_freed();
   co_return Result<void>();
 }
 

@@ -12,6 +12,9 @@
 //    to be built anew. Repair::kAll does all that can be done without guessing: counts, flags,
 //    refcount structures, preallocated clusters that are not aligned, snapshot tables. What refers
 //    outside of the file, or is compressed where it cannot be, is left for somebody to look at.
+//  - The space of leaks is given back to the file system, but not where references are wrong too:
+//  what
+//    they meant may be there.
 //  - When nothing is wrong any more the dirty and corrupt bits are cleared; `header` follows.
 //  - Nobody else uses the image meanwhile.
 //
@@ -27,7 +30,7 @@
 //   4. COPIED flags, which are correct only with those counts.
 //   5. A new snapshot table: counted, written, flushed; the header; flushed; the old one given
 //   back.
-//   6. Flushed; the bits in the header.
+//   6. Flushed; space is given back; the bits in the header.
 // Errors: errno. Threading: engine thread only.
 #pragma once
 

@@ -1,0 +1,160 @@
+// Tables that are named again and again: the totals are right, and soon there.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "block/formats/qcow2/bitmaps.h"
+#include "block/formats/qcow2/check.h"
+#include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/repair.h"
+#include "block/sim/sim_env.h"
+#include "tests/qcow2/memory_storage.h"
+
+namespace blockbed::qcow2::test {
+namespace {
+
+constexpr uint32_t kClusterBits = 21;
+constexpr uint64_t kCluster = uint64_t{1} << kClusterBits;
+constexpr uint64_t kL2Entries = kCluster / 8;
+// Names enough for days: each of them of so many entries.
+constexpr uint64_t kL1Entries = uint64_t{1} << 20;
+constexpr uint64_t kDataClusters = 2048;
+
+// Clusters of the file.
+enum Place : uint64_t {
+  kTableOfBlocks = 1,
+  kBlock,
+  kL1,
+  kL2 = kL1 + kL1Entries * 8 / kCluster,
+  kSnapshots,
+  kDirectory = kSnapshots + 4,
+  kBitmapTable,
+  kData,
+  kEnd = kData + kDataClusters,
+};
+
+class CheckRepeated : public ::testing::Test {
+ public:
+  CheckRepeated() {
+    header_.cluster_bits = kClusterBits;
+    header_.size = kCluster;
+    header_.l1_size = 1;
+    header_.l1_offset = kL1 * kCluster;
+    header_.refcount_table_offset = kTableOfBlocks * kCluster;
+    header_.refcount_table_clusters = 1;
+    header_.refcount_order = 5;
+    file_.bytes.resize(kEnd * kCluster);
+    put(kTableOfBlocks, {kBlock * kCluster});
+  }
+
+  void put(uint64_t cluster, const std::vector<uint64_t>& entries) {
+    std::vector<std::byte> bytes(entries.size() * 8);
+    for (std::size_t i = 0; i < entries.size(); ++i) store_be64(bytes.data() + i * 8, entries[i]);
+    file_.bytes.write(cluster * kCluster, bytes);
+  }
+  // Every entry of the L1 table names the one L2 table, and all of its entries name data.
+  void fill_tables() {
+    put(kL1, std::vector<uint64_t>(kL1Entries, kL2 * kCluster));
+    std::vector<uint64_t> data(kL2Entries);
+    for (uint64_t i = 0; i < kL2Entries; ++i) data[i] = (kData + i % kDataClusters) * kCluster;
+    put(kL2, data);
+  }
+  void write_header() {
+    auto bytes = serialise_header(header_);
+    ASSERT_TRUE(bytes);
+    file_.bytes.write(0, *bytes);
+  }
+  void check() {
+    counted_.clear();
+    write_header();
+    const auto told = [this](const CheckFinding& finding) {
+      if (finding.fault == FaultClass::kUncounted) {
+        counted_[finding.offset / kCluster] = finding.referred;
+      }
+    };
+    done_ = env_.run(check_image(file_, header_, report_, told));
+  }
+
+  sim::SimEnv env_{1};
+  MemoryStorage file_{env_.executor(), 1, 0};
+  Header header_;
+  CheckReport report_;
+  Result<void> done_;
+  // References by cluster.
+  std::map<uint64_t, uint64_t> counted_;
+};
+
+TEST_F(CheckRepeated, L1TableNamesOneTable) {
+  fill_tables();
+  header_.l1_size = kL1Entries;
+  check();
+  ASSERT_TRUE(done_);
+  EXPECT_EQ(counted_[kL2], kL1Entries);
+  EXPECT_EQ(counted_[kData], kL1Entries * (kL2Entries / kDataClusters));
+  EXPECT_EQ(counted_[kEnd - 1], counted_[kData]);
+  EXPECT_EQ(report_.allocated_clusters, kL1Entries * kL2Entries);
+}
+
+// Each begins a cluster behind the one before it, and most reach over the next ones.
+TEST_F(CheckRepeated, SnapshotsShareStretchesOfTheirL1Tables) {
+  constexpr uint32_t kEntries = 32768;
+  fill_tables();
+  put(kL1, {0});
+  std::vector<std::byte> table;
+  for (uint32_t i = 0; i < kEntries; ++i) {
+    const std::size_t at = table.size();
+    table.resize(at + 64);
+    const uint64_t skipped = i % 4;
+    store_be64(table.data() + at, (kL1 + skipped) * kCluster);
+    store_be<uint32_t>(table.data() + at + 8,
+                       static_cast<uint32_t>(kL1Entries - skipped * kL2Entries));
+    store_be<uint32_t>(table.data() + at + 36, 24u);
+  }
+  file_.bytes.write(kSnapshots * kCluster, table);
+  header_.snapshot_count = kEntries;
+  header_.snapshots_offset = kSnapshots * kCluster;
+  check();
+  ASSERT_TRUE(done_);
+  // The first entry is nothing, and the disk's own.
+  const uint64_t names = uint64_t{kEntries} * kL1Entries - kEntries / 4 * 6 * kL2Entries - kEntries / 4;
+  EXPECT_EQ(counted_[kL1], kEntries / 4 + 1);
+  EXPECT_EQ(counted_[kL1 + 3], kEntries);
+  EXPECT_EQ(counted_[kL2 - 1], kEntries);
+  EXPECT_EQ(counted_[kL2], std::min<uint64_t>(names, UINT32_MAX));
+  EXPECT_EQ(counted_[kData], UINT32_MAX);
+  EXPECT_GT(report_.corruptions, names);
+}
+
+TEST_F(CheckRepeated, BitmapsShareTheirTable) {
+  constexpr uint32_t kBitmaps = 65535;
+  std::vector<StoredBitmap> bitmaps(kBitmaps);
+  for (StoredBitmap& bitmap : bitmaps) {
+    bitmap.table_offset = kBitmapTable * kCluster;
+    bitmap.table_entries = static_cast<uint32_t>(kMaxBitmapBytes >> kClusterBits);
+    bitmap.type = 1;
+    bitmap.granularity_bits = 16;
+    bitmap.name = "b";
+  }
+  const std::vector<std::byte> directory = serialise_directory(bitmaps);
+  file_.bytes.write(kDirectory * kCluster, directory);
+  put(kBitmapTable, std::vector<uint64_t>(bitmaps[0].table_entries, kData * kCluster));
+  header_.bitmaps = BitmapsExtension{kBitmaps, directory.size(), kDirectory * kCluster};
+  header_.autoclear_features |= autoclear::kBitmaps;
+  check();
+  ASSERT_TRUE(done_);
+  EXPECT_EQ(counted_[kBitmapTable], kBitmaps);
+  EXPECT_EQ(counted_[kData], uint64_t{kBitmaps} * bitmaps[0].table_entries);
+}
+
+// Every sector of the file begins another table: no two are the same.
+TEST_F(CheckRepeated, TablesWithinEachOther) {
+  std::vector<uint64_t> tables(kL1Entries);
+  for (uint64_t i = 0; i < kL1Entries; ++i) tables[i] = kL2 * kCluster + i * 512 % (kCluster * 1024);
+  put(kL1, tables);
+  header_.l1_size = kL1Entries;
+  check();
+  EXPECT_EQ(done_, io_error(EFBIG));
+}
+
+}  // namespace
+}  // namespace blockbed::qcow2::test
