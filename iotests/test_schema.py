@@ -27,8 +27,8 @@ UNIMPLEMENTED = set("""
 
 # Values of enumerations that QEMU has, for what is Blockbed's own.
 EXTENSIONS = {"bitmap-populate"}
-# Members that QEMU has since a later version.
-LATER_MEMBERS = {"discard-no-unref"}
+# Members that QEMU has since a later version, or not at all.
+LATER_MEMBERS = {"discard-no-unref", "internal-snapshot"}
 
 
 def is_missing(kind, command):

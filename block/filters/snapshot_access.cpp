@@ -1,19 +1,61 @@
 #include "block/filters/snapshot_access.h"
 
+#include <fmt/format.h>
+
+#include "block/graph/chain.h"
+#include "block/graph/internal_snapshots.h"
 #include "block/graph/node.h"
 #include "schema/block_core.h"
 
 namespace blockbed {
 
-Task<Expected<std::unique_ptr<Driver>>> SnapshotAccess::open(OpenContext& context,
-                                                             const schema::BlockdevOptions&) {
+bool reads_internal_snapshot(const Edge& edge) {
+  const Node* const user = edge.parent().as_node();
+  if (user == nullptr || !user->is_open()) return false;
+  const auto* const access = dynamic_cast<const SnapshotAccess*>(&user->driver());
+  return access != nullptr && access->reads_internal_snapshot();
+}
+
+Task<Expected<std::unique_ptr<Driver>>> SnapshotAccess::open(
+    OpenContext& context, const schema::BlockdevOptions& options) {
+  const auto& own = std::get<schema::BlockdevOptionsSnapshotAccess>(options.u);
   auto file = co_await context.open_child("file", ChildRole::kData | ChildRole::kPrimary);
   if (!file) co_return fail(std::move(file).error());
-  co_return std::make_unique<SnapshotAccess>(context.node(), **file);
+  auto driver = std::make_unique<SnapshotAccess>(context.node(), **file);
+  if (own.internal_snapshot) BB_CO_TRY(co_await driver->choose(*own.internal_snapshot));
+  co_return driver;
+}
+
+Task<Expected<void>> SnapshotAccess::choose(const schema::InternalSnapshotChoice& choice) {
+  if (!choice.id && !choice.name) co_return fail("Name or id must be provided");
+  Node& below = *file_.node();
+  Node* const keeper = node_with_internal_snapshots(below);
+  const auto list = list_internal_snapshots(below);
+  if (keeper == nullptr || !list) {
+    co_return fail(
+        fmt::format("Block format '{}' used by device '{}' does not support internal snapshots",
+                    below.driver().name(), below.name()));
+  }
+  const InternalSnapshot* const found = find_internal_snapshot(*list, choice.id, choice.name);
+  if (found == nullptr) {
+    co_return fail(fmt::format("Snapshot with id '{}' and name '{}' does not exist on device '{}'",
+                               choice.id.value_or("null"), choice.name.value_or("null"),
+                               below.name()));
+  }
+  auto opened =
+      co_await keeper->driver().internal_snapshots()->read_snapshot(found->id, node().name());
+  if (!opened) co_return fail(std::move(opened).error());
+  keeper_ = NodeRef(*keeper);
+  snapshot_ = std::move(*opened);
+  chosen_ = std::move(to_json(choice).as_object());
+  co_return Expected<void>();
 }
 
 PointInTime* SnapshotAccess::instant() const {
-  return dynamic_cast<PointInTime*>(&file_.node()->driver());
+  if (snapshot_ == nullptr) return dynamic_cast<PointInTime*>(&file_.node()->driver());
+  // Below may now be a copy, which has no snapshots; and who is not above the image is not stopped
+  // when it is drained.
+  return reaches(*file_.node(), *keeper_) ? snapshot_.get() : nullptr;
 }
 
 Task<Result<void>> SnapshotAccess::read(uint64_t offset, IoVector buffers, RequestFlags) {
@@ -39,15 +81,27 @@ Task<Result<BlockStatus>> SnapshotAccess::block_status(uint64_t offset, uint64_t
   co_return co_await at->instant_status(offset, length, want_zero);
 }
 
-Task<Result<uint64_t>> SnapshotAccess::length() { co_return file_.node()->length(); }
+Task<Result<uint64_t>> SnapshotAccess::length() {
+  co_return snapshot_ != nullptr ? snapshot_->instant_length() : file_.node()->length();
+}
 
 PermissionPair SnapshotAccess::child_permissions(const Edge*, ChildRoles, PermissionPair,
                                                  bool) const {
   return {};
 }
 
-std::string SnapshotAccess::exact_filename() const { return file_.node()->filename(); }
+std::string SnapshotAccess::exact_filename() const {
+  return snapshot_ != nullptr ? "" : file_.node()->filename();
+}
 
-Task<void> SnapshotAccess::close() { co_return; }
+void SnapshotAccess::gather_filename_options(json::Object& options) const {
+  if (snapshot_ != nullptr) options.set("internal-snapshot", chosen_);
+}
+
+Task<void> SnapshotAccess::close() {
+  snapshot_.reset();
+  keeper_ = NodeRef();
+  co_return;
+}
 
 }  // namespace blockbed

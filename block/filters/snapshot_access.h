@@ -9,10 +9,11 @@
 //  writing.
 //  - A discard gives the space up in which the filter kept the range; it cannot be read again.
 //  - No permission is needed of `file`, and none is refused to others: the instant does not change.
-//  - With `snapshot` it is an internal snapshot of the image that `file` is, in that snapshot's
-//  size. An overlay or filter that comes between the two later does not matter.
-// Source of the rules: what QEMU 7.2 shows; `snapshot` is Blockbed's own. Threading: engine thread
-// only.
+//  - With `internal-snapshot` it is an internal snapshot of the image that `file` is, in that
+//  snapshot's size. An overlay or filter that comes between the two later does not matter; the
+//  snapshot cannot be deleted as long as this node is there.
+// Source of the rules: what QEMU 7.2 shows; `internal-snapshot` is Blockbed's own. Threading:
+// engine thread only.
 #pragma once
 
 #include <memory>
@@ -24,6 +25,14 @@
 
 namespace blockbed {
 
+namespace schema {
+struct InternalSnapshotChoice;
+}  // namespace schema
+
+// The user is a node that reads an internal snapshot: it does not stand on the disk, and who must
+// have the disk for itself passes it over.
+bool reads_internal_snapshot(const Edge& edge);
+
 class SnapshotAccess final : public Driver {
  public:
   static constexpr const char* kName = "snapshot-access";
@@ -34,6 +43,7 @@ class SnapshotAccess final : public Driver {
   SnapshotAccess(Node& node, Edge& file) : Driver(node), file_(file) {}
 
   std::string_view name() const override { return kName; }
+  bool reads_internal_snapshot() const { return snapshot_ != nullptr; }
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
@@ -44,13 +54,19 @@ class SnapshotAccess final : public Driver {
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
                                    bool writable) const override;
   std::string exact_filename() const override;
+  void gather_filename_options(json::Object& options) const override;
   Task<void> close() override;
 
  private:
+  Task<Expected<void>> choose(const schema::InternalSnapshotChoice& choice);
   // Null: there is none now.
   PointInTime* instant() const;
 
   Edge& file_;
+  // With `internal-snapshot`: the node that has it.
+  NodeRef keeper_;
+  std::unique_ptr<PointInTime> snapshot_;
+  json::Object chosen_;
 };
 
 }  // namespace blockbed

@@ -6,12 +6,12 @@
 
 namespace blockbed {
 
-InternalSnapshots* internal_snapshots_of(const Node& node) {
-  const Node* at = &node;
+Node* node_with_internal_snapshots(Node& node) {
+  Node* at = &node;
   while (at != nullptr) {
-    if (InternalSnapshots* snapshots = at->driver().internal_snapshots()) return snapshots;
+    if (at->driver().internal_snapshots() != nullptr) return at;
     // Through a node that has one child with data and nothing of its own: as QEMU falls back.
-    const Node* below = nullptr;
+    Node* below = nullptr;
     for (const auto& edge : at->children()) {
       const ChildRoles roles = edge->roles();
       if (!roles.has(ChildRole::kData) && !roles.has(ChildRole::kMetadata) &&
@@ -24,6 +24,11 @@ InternalSnapshots* internal_snapshots_of(const Node& node) {
     at = below;
   }
   return nullptr;
+}
+
+InternalSnapshots* internal_snapshots_of(const Node& node) {
+  const Node* const found = node_with_internal_snapshots(const_cast<Node&>(node));
+  return found == nullptr ? nullptr : found->driver().internal_snapshots();
 }
 
 Result<std::vector<InternalSnapshot>> list_internal_snapshots(const Node& node) {

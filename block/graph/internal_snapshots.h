@@ -10,11 +10,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "block/graph/point_in_time.h"
 #include "block/runtime/buffers.h"
 #include "block/runtime/result.h"
 #include "block/runtime/task.h"
@@ -45,7 +47,12 @@ class InternalSnapshots {
   virtual Result<std::vector<InternalSnapshot>> list() const = 0;
   virtual Task<Result<void>> create(InternalSnapshot& snapshot) = 0;
   virtual Task<Expected<void>> apply(std::string id) = 0;
+  // Refused while somebody reads it: "Snapshot 'x' is being read by node 'y'".
   virtual Task<Expected<void>> remove(std::string id) = 0;
+  // The disk as it was, in the size that it had, while the image goes on in every way; several at
+  // once. `reader` is the name of the node that reads. ENOENT's text when there is no such id.
+  virtual Task<Expected<std::unique_ptr<PointInTime>>> read_snapshot(std::string id,
+                                                                     std::string reader) = 0;
 
   // The state of the machine beside the disk: the next create() takes it into the snapshot, apply()
   // brings it back.
@@ -53,7 +60,8 @@ class InternalSnapshots {
   virtual Task<Result<void>> read_vm_state(uint64_t position, IoVector buffers) = 0;
 };
 
-// Of the node, or of the one that a filter or raw format shows; null when neither keeps snapshots.
+// The node, or the one that a filter or raw format shows; null when neither keeps snapshots.
+Node* node_with_internal_snapshots(Node& node);
 InternalSnapshots* internal_snapshots_of(const Node& node);
 // ENOTSUP as well where there is nothing that keeps snapshots.
 Result<std::vector<InternalSnapshot>> list_internal_snapshots(const Node& node);

@@ -1128,6 +1128,14 @@ STRUCTS: dict[str, tuple[Member, ...]] = {
     "BlockdevOptionsGenericFormat": (
         Member("file", "BlockdevRef", True),
     ),
+    "InternalSnapshotChoice": (
+        Member("id", "str", False),
+        Member("name", "str", False),
+    ),
+    "BlockdevOptionsSnapshotAccess": (
+        Member("file", "BlockdevRef", True),
+        Member("internal-snapshot", "InternalSnapshotChoice", False),
+    ),
     "BlockdevOptionsLUKS": (
         Member("file", "BlockdevRef", True),
         Member("key-secret", "str", False),
@@ -2122,7 +2130,7 @@ UNIONS: dict[str, Union] = {
         "raw": "BlockdevOptionsRaw",
         "rbd": "BlockdevOptionsRbd",
         "replication": "BlockdevOptionsReplication",
-        "snapshot-access": "BlockdevOptionsGenericFormat",
+        "snapshot-access": "BlockdevOptionsSnapshotAccess",
         "ssh": "BlockdevOptionsSsh",
         "throttle": "BlockdevOptionsThrottle",
         "vdi": "BlockdevOptionsGenericFormat",

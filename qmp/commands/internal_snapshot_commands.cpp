@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "block/filters/snapshot_access.h"
 #include "block/graph/drain.h"
 #include "block/graph/internal_snapshots.h"
 #include "block/runtime/env.h"
@@ -20,8 +21,9 @@ namespace c = schema::commands;
 Expected<Node*> find_root(const Graph& graph, const std::string& device) {
   auto found = graph.find_device_or_node(device, device);
   if (!found) return found;
-  const bool has_node_above = std::ranges::any_of(
-      (*found)->parents(), [](const Edge* edge) { return edge->parent().as_node() != nullptr; });
+  const bool has_node_above = std::ranges::any_of((*found)->parents(), [](const Edge* edge) {
+    return edge->parent().as_node() != nullptr && !reads_internal_snapshot(*edge);
+  });
   if (has_node_above) return fail("Need a root block node");
   return found;
 }

@@ -1,5 +1,7 @@
 #include "qmp/commands/job_arguments.h"
 
+#include "block/filters/snapshot_access.h"
+
 #include <algorithm>
 
 namespace blockbed {
@@ -24,7 +26,7 @@ Expected<Node*> find_root_node(Graph& graph, const std::string& device) {
   auto node = graph.find_device_or_node(device, device);
   if (!node) return node;
   const bool root = std::ranges::all_of((*node)->parents(), [](Edge* edge) {
-    return dynamic_cast<Backend*>(&edge->parent()) != nullptr;
+    return dynamic_cast<Backend*>(&edge->parent()) != nullptr || reads_internal_snapshot(*edge);
   });
   if (!root) return fail("Need a root block node");
   return node;

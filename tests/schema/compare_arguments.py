@@ -92,8 +92,8 @@ PICKED: list[tuple[str, dict]] = [
     ("chardev-add", {"id": "a", "backend": {"type": "null", "data": {"zz": 1}}}),
 ]
 
-# Members of later QEMUs, which 7.2 does not know.
-LATER_MEMBERS = {("blockdev-add", "discard-no-unref")}
+# Members of later QEMUs, and our own, which 7.2 does not know.
+LATER_MEMBERS = {("blockdev-add", "discard-no-unref"), ("blockdev-add", "internal-snapshot")}
 
 # What QEMU takes although it looks wrong, so Blockbed does too. (Nothing comes of these: the node does not exist.)
 TAKEN: list[tuple[str, dict]] = [

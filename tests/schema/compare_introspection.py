@@ -24,6 +24,7 @@ INTENDED = {
     "object-add/arg/variant": OBJECTS,
     "block-dirty-bitmap-populate": "an extension",
     "blockdev-add/arg/variant/qcow2": "`discard-no-unref` is of 8.1",
+    "blockdev-add/arg/variant/snapshot-access": "`internal-snapshot` is an extension",
     "daemon/order": "the storage daemon has `transaction` last; clients look entities up by name",
 }
 # Values of enumerations that QEMU has, for what is Blockbed's own.

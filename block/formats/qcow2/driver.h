@@ -24,6 +24,8 @@ class DirtyBitmap;
 
 namespace blockbed::qcow2 {
 
+class SnapshotReader;
+
 class Qcow2Driver final : public Driver, public InternalSnapshots, public PersistentBitmaps {
  public:
   static constexpr std::string_view kName = "qcow2";
@@ -71,6 +73,8 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
   Task<Result<void>> create(InternalSnapshot& snapshot) override;
   Task<Expected<void>> apply(std::string id) override;
   Task<Expected<void>> remove(std::string id) override;
+  Task<Expected<std::unique_ptr<PointInTime>>> read_snapshot(std::string id,
+                                                             std::string reader) override;
   Task<Result<void>> write_vm_state(uint64_t position, IoVector buffers) override;
   Task<Result<void>> read_vm_state(uint64_t position, IoVector buffers) override;
   // The disk reads as it was in the snapshot of this id and this name, where they are given. Only
@@ -94,6 +98,8 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
   const std::vector<StoredBitmap>& bitmaps() const { return directory_; }
 
  private:
+  friend class SnapshotReader;
+
   Task<Expected<void>> start(OpenContext& context, const schema::BlockdevOptions& options);
   Task<Expected<void>> open_data_file(OpenContext& context, const Header& header);
   Task<Expected<void>> repair_if_dirty(Header& header);
@@ -127,6 +133,7 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
   };
   Task<Expected<Loaded>> load(const MetadataOptions& options);
   std::optional<Loaded> other_;
+  std::vector<SnapshotReader*> readers_;
   // The file takes less space than it is long: asked when it first matters.
   std::optional<bool> holes_;
 };

@@ -2,6 +2,7 @@
 #include "block/formats/qcow2/driver.h"
 #include "block/formats/qcow2/open.h"
 #include "block/formats/qcow2/options.h"
+#include "block/formats/qcow2/snapshot_reader.h"
 #include "block/graph/reopen.h"
 #include "block/runtime/env.h"
 
@@ -21,6 +22,9 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
   if (!options) co_return fail(std::move(options).error());
   if (*options == image_->metadata().options() && state.other_file == nullptr) {
     co_return Expected<void>();
+  }
+  if (state.other_file != nullptr && !readers_.empty()) {
+    co_return fail(readers_.front()->describe());
   }
   // Those that cannot be stored would be lost.
   if (node().writable() && (!state.writable() || state.other_file != nullptr)) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "block/formats/qcow2/driver.h"
+#include "block/formats/qcow2/snapshot_reader.h"
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/drain.h"
 
@@ -71,8 +72,33 @@ Task<Expected<void>> Qcow2Driver::remove(std::string id) {
     // In the words of the first write that cannot be.
     co_return fail("Failed to remove snapshot from snapshot list: Operation not permitted");
   }
+  for (const SnapshotReader* reader : readers_) {
+    if (reader->id() == id) co_return fail(reader->describe());
+  }
   DrainedSection drained = co_await drain(node());
   co_return co_await image_->delete_snapshot(*at);
+}
+
+Task<Expected<std::unique_ptr<PointInTime>>> Qcow2Driver::read_snapshot(std::string id,
+                                                                        std::string reader) {
+  const auto at = position_of(image_->snapshots(), id);
+  if (!at) co_return fail(strerror_text(ENOENT));
+  const Snapshot& snapshot = image_->snapshots()[*at];
+  BB_CO_TRY(check_l1(image_->geometry(), snapshot));
+  Header header = image_->header();
+  header.size = snapshot.disk_size.value_or(header.size);
+  if (header.size > kMaxLength) co_return fail(strerror_text(EFBIG));
+  header.l1_offset = snapshot.l1_offset;
+  header.l1_size = snapshot.l1_size;
+  header.snapshot_count = 0;
+  MetadataOptions options = image_->metadata().options();
+  options.writable = false;
+  auto image = std::make_unique<Image>(node().env(), *file_, /*data=*/nullptr, backing_,
+                                       std::move(header), options);
+  image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
+  auto made = std::make_unique<SnapshotReader>(*this, snapshot, std::move(reader));
+  BB_CO_TRY(co_await made->open(std::move(image)));
+  co_return made;
 }
 
 Task<Expected<void>> Qcow2Driver::show_snapshot(std::optional<std::string> id,

@@ -12,12 +12,6 @@ namespace blockbed::qcow2 {
 
 namespace {
 
-Expected<void> check_l1(const Geometry& g, const Snapshot& snapshot) {
-  if (snapshot.l1_size > kMaxL1Bytes / 8) return fail("Snapshot L1 table too large");
-  if (g.in_cluster(snapshot.l1_offset) != 0) return fail("Snapshot L1 table offset invalid");
-  return {};
-}
-
 std::string failed(const char* what, const Result<void>& done) {
   return fmt::format("{}: {}", what, strerror_text(done.error()));
 }

@@ -111,6 +111,12 @@ std::vector<std::byte> serialise_snapshots(const std::vector<Snapshot>& snapshot
   return out;
 }
 
+Expected<void> check_l1(const Geometry& geometry, const Snapshot& snapshot) {
+  if (snapshot.l1_size > kMaxL1Bytes / 8) return fail("Snapshot L1 table too large");
+  if (geometry.in_cluster(snapshot.l1_offset) != 0) return fail("Snapshot L1 table offset invalid");
+  return {};
+}
+
 std::string next_snapshot_id(const std::vector<Snapshot>& snapshots) {
   unsigned long highest = 0;
   for (const Snapshot& s : snapshots) {

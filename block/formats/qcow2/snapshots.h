@@ -47,6 +47,8 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
 // `disk_size`: of the disks of snapshots that do not say.
 std::vector<std::byte> serialise_snapshots(const std::vector<Snapshot>& snapshots,
                                            uint64_t disk_size);
+// Where its L1 table is said to be can be one.
+Expected<void> check_l1(const Geometry& geometry, const Snapshot& snapshot);
 // One more than the largest number among the ids.
 std::string next_snapshot_id(const std::vector<Snapshot>& snapshots);
 
