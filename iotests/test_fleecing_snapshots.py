@@ -208,6 +208,21 @@ def test_what_is_refused(server, images, disk, guest):
 
 
 @pytest.mark.manners("system")
+def test_the_machine_keeps_its_state_on_the_disk_only(server, disk, guest):
+    snapshot(server, "s")
+    access(server, "access", name="s")
+    assert server.error("blockdev-snapshot-internal-sync", device="access", name="t") == (
+        "Block format 'snapshot-access' used by device 'access' does not support internal snapshots")
+    assert server.hmp("savevm t") == ""
+    guest.pwrite(b"\2" * SIZE, 0)
+    assert server.hmp("loadvm t") == ""
+    assert guest.read_all() == b"\1" * SIZE
+    assert [each["name"] for each in server.query_node("disk")["image"]["snapshots"]] == ["s", "t"]
+    assert "snapshots" not in server.query_node("access")["image"]
+    assert "Snapshot 's' is being read by node 'access'" in server.hmp("delvm s")
+
+
+@pytest.mark.manners("system")
 def test_from_the_command_line(start, images, disk):
     subprocess.run(["qemu-img", "snapshot", "-c", "s", str(disk)], check=True)
     disk.fill((0, SIZE, 2))

@@ -9,17 +9,24 @@
 
 namespace blockbed {
 
+bool reads_internal_snapshot(const Node& node) {
+  if (!node.is_open()) return false;
+  const auto* const access = dynamic_cast<const SnapshotAccess*>(&node.driver());
+  return access != nullptr && access->reads_internal_snapshot();
+}
+
 bool reads_internal_snapshot(const Edge& edge) {
   const Node* const user = edge.parent().as_node();
-  if (user == nullptr || !user->is_open()) return false;
-  const auto* const access = dynamic_cast<const SnapshotAccess*>(&user->driver());
-  return access != nullptr && access->reads_internal_snapshot();
+  return user != nullptr && reads_internal_snapshot(*user);
 }
 
 Task<Expected<std::unique_ptr<Driver>>> SnapshotAccess::open(
     OpenContext& context, const schema::BlockdevOptions& options) {
   const auto& own = std::get<schema::BlockdevOptionsSnapshotAccess>(options.u);
-  auto file = co_await context.open_child("file", ChildRole::kData | ChildRole::kPrimary);
+  // What holds the data of an internal snapshot is the image's own: no snapshot is made through it.
+  ChildRoles roles = ChildRole::kPrimary;
+  if (!own.internal_snapshot) roles = ChildRole::kData | ChildRole::kPrimary;
+  auto file = co_await context.open_child("file", roles);
   if (!file) co_return fail(std::move(file).error());
   auto driver = std::make_unique<SnapshotAccess>(context.node(), **file);
   if (own.internal_snapshot) BB_CO_TRY(co_await driver->choose(*own.internal_snapshot));

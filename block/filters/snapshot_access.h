@@ -29,8 +29,9 @@ namespace schema {
 struct InternalSnapshotChoice;
 }  // namespace schema
 
-// The user is a node that reads an internal snapshot: it does not stand on the disk, and who must
-// have the disk for itself passes it over.
+// Such a node does not stand on the disk: who must have the disk for itself, or looks for the disks
+// that there are, passes it over. Of an edge: the user is one.
+bool reads_internal_snapshot(const Node& node);
 bool reads_internal_snapshot(const Edge& edge);
 
 class SnapshotAccess final : public Driver {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <ctime>
 
+#include "block/filters/snapshot_access.h"
 #include "block/graph/backend.h"
 #include "block/graph/drain.h"
 #include "block/graph/internal_snapshots.h"
@@ -32,9 +33,10 @@ bool can_keep(const Node& node) {
 
 // A disk of the machine, or what the user has opened for one.
 bool is_disk(const Node& node) {
-  return node.writable() && std::ranges::none_of(node.parents(), [](const Edge* edge) {
-           return edge->parent().as_node() != nullptr;
-         });
+  if (!node.writable() || reads_internal_snapshot(node)) return false;
+  return std::ranges::none_of(node.parents(), [](const Edge* edge) {
+    return edge->parent().as_node() != nullptr && !reads_internal_snapshot(*edge);
+  });
 }
 
 std::vector<InternalSnapshot> snapshots_of(const Node& node) {

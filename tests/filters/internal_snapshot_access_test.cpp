@@ -1,5 +1,5 @@
-// Internal snapshots read through snapshot-access while the disk is written, and gets, loses and goes
-// back to others: any order of all that, judged by what the disk held when each was made.
+// Internal snapshots read through snapshot-access while the disk is written, and gets, loses and
+// goes back to others: any order of all that, judged by what the disk held when each was made.
 #include <gtest/gtest.h>
 
 #include "block/graph/internal_snapshots.h"
@@ -120,17 +120,16 @@ class Scenario {
   Task<void> read(std::size_t which, uint64_t first, uint64_t count) {
     Backend& reader = *instants_[which].reader;
     std::vector<std::byte> bytes(count * kSector);
-    const auto done =
-        co_await reader.read(first * kSector, IoVector(bytes.data(), bytes.size()));
+    const auto done = co_await reader.read(first * kSector, IoVector(bytes.data(), bytes.size()));
     EXPECT_TRUE(done.has_value());
-    const auto status =
-        co_await reader.node()->block_status(first * kSector, count * kSector);
+    const auto status = co_await reader.node()->block_status(first * kSector, count * kSector);
     EXPECT_TRUE(status.has_value());
     if (!done || !status) co_return;
     for (uint64_t i = 0; i < count; ++i) {
       const uint64_t was = instants_[which].sectors[first + i];
       EXPECT_EQ(GoldenDisk::shown(bytes.data() + i * kSector), was) << "sector " << first + i;
-      if (status->zero && i * kSector < status->length) EXPECT_EQ(was, 0u) << "data is called zeroes";
+      if (status->zero && i * kSector < status->length)
+        EXPECT_EQ(was, 0u) << "data is called zeroes";
       coverage_.hit_if(now_[first + i] != was, "the past was read");
     }
     coverage_.hit_if(writing_ > 0, "a read beside a write");
