@@ -15,7 +15,7 @@ SIZE = 16 * CLUSTER
 class Fleece:
     """A disk under a raw node `guest`, which an export writes to; the filter comes in below that one."""
 
-    def __init__(self, server, images, format="qcow2", **filter_options):
+    def __init__(self, server, images, format="qcow2"):
         self.server = server
         self.source = images.create(f"src.{format}", format, SIZE)
         self.source.fill((0, SIZE, 1))
@@ -45,6 +45,7 @@ class Fleece:
         self.put_under_guest("src")
         self.server.blockdev_del(node_name="cbw")
         self.server.blockdev_del(node_name="scratch")
+        assert self.server.node_names() & {"access", "cbw", "scratch"} == set()
 
 
 @pytest.fixture
@@ -91,7 +92,6 @@ def test_session_by_reopen(server, images, format):
             history.check(instant, {"guest": reader.read_all()})
         fleece.end()
         guest.wait_writes(5)
-    assert server.node_names() & {"access", "cbw", "scratch"} == set()
     server.stop()
     assert fleece.source.content() == history.now()["guest"]
 
@@ -202,6 +202,28 @@ def test_a_bitmap_limits_the_instant(fleece):
     assert [run["start"] for run in fleece.scratch.map() if run["data"] and run["start"]] == [2 * CLUSTER, 8 * CLUSTER]
 
 
+def test_a_pull_backup_by_bitmap(fleece):
+    """The client asks which ranges changed, reads those at their instant, and gives each up when it has it."""
+    server = fleece.server
+    server.block_dirty_bitmap_add(node="src", name="b")
+    fleece.guest.pwrite(b"\2" * CLUSTER, 3 * CLUSTER)
+    fleece.guest.pwrite(b"\3" * CLUSTER, 9 * CLUSTER)
+    server.block_dirty_bitmap_disable(node="src", name="b")
+    fleece.begin(bitmap={"node": "src", "name": "b"})
+    context = "qemu:dirty-bitmap:b"
+    with fleece.read(writable=True, contexts=(context,), bitmaps=[{"node": "src", "name": "b"}]) as reader:
+        increment = {}
+        for extent in reader.extents(context):
+            fleece.guest.pwrite(b"\7" * SIZE, 0)
+            if extent.flags & 1:
+                increment[extent.offset] = reader.pread(extent.length, extent.offset)
+                reader.trim(extent.length, extent.offset)
+        assert increment == {3 * CLUSTER: b"\2" * CLUSTER, 9 * CLUSTER: b"\3" * CLUSTER}
+        assert shown(reader) == "!" * 16
+    fleece.end()
+    assert all(not run["data"] for run in fleece.scratch.map() if run["start"])
+
+
 def test_what_is_read_is_given_up(fleece):
     """A discard frees scratch space; that range is neither kept nor read again."""
     fleece.begin()
@@ -285,6 +307,31 @@ def test_a_broken_guest_write_keeps_the_snapshot(fleece):
         fleece.guest.pwrite(b"\2" * (4 * CLUSTER), 0)
         assert shown(reader) == "1" * 16
         assert shown(fleece.guest) == "2222" + "1" * 12
+
+
+@pytest.mark.parametrize("policy", ["break-guest-write", "break-snapshot"])
+def test_scratch_space_that_is_too_slow(fleece, policy):
+    """After cbw-timeout a copy counts as failed; then either the guest or the reader is told."""
+    server = fleece.server
+    server.object_add(qom_type="throttle-group", id="slow", limits={"bps-write": 16384})
+    server.add_image("fast", fleece.scratch)
+    server.blockdev_add(driver="throttle", node_name="scratch", throttle_group="slow", file="fast")
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="src", target="scratch", on_cbw_error=policy, cbw_timeout=1)
+    fleece.put_under_guest("cbw")
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw")
+    with fleece.read() as reader:
+        fleece.guest.pwrite(b"\2" * CLUSTER, 0)
+        assert shown(reader) == "1" * 16
+        if policy == "break-guest-write":
+            # NBD has no number for a timeout.
+            assert os_error(fleece.guest.pwrite, b"\2" * CLUSTER, CLUSTER) == errno.EINVAL
+            assert shown(reader) == "1" * 16
+            assert shown(fleece.guest) == "2" + "1" * 15
+        else:
+            fleece.guest.pwrite(b"\2" * CLUSTER, CLUSTER)
+            assert shown(reader) == "!" * 16
+            assert shown(fleece.guest) == "22" + "1" * 14
+    fleece.end()
 
 
 def test_status_of_an_instant_is_that_of_the_whole_disk(server, images):

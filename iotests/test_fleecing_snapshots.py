@@ -1,5 +1,6 @@
 """Internal snapshots of qcow2 read through snapshot-access while the disk is written. Blockbed's own."""
 
+import struct
 import subprocess
 
 import pytest
@@ -220,6 +221,40 @@ def test_the_machine_keeps_its_state_on_the_disk_only(server, disk, guest):
     assert [each["name"] for each in server.query_node("disk")["image"]["snapshots"]] == ["s", "t"]
     assert "snapshots" not in server.query_node("access")["image"]
     assert "Snapshot 's' is being read by node 'access'" in server.hmp("delvm s")
+
+
+def patch(image: Image, offset: int, format: str, value: int) -> None:
+    with open(image.path, "r+b") as file:
+        file.seek(offset)
+        file.write(struct.pack(format, value))
+
+
+def field(image: Image, offset: int, format: str) -> int:
+    return struct.unpack_from(format, image.path.read_bytes(), offset)[0]
+
+
+def test_a_hostile_snapshot(server, disk):
+    """Its tables are where no table can be: reading fails, and nothing else does."""
+    for name in ("one", "two", "three"):
+        subprocess.run(["qemu-img", "snapshot", "-c", name, str(disk)], check=True)
+    disk.fill((0, SIZE, 2))
+    # Entries of the table, in their order: L1 offset, L1 size, lengths of id and name, ..., extra data.
+    table = field(disk, 64, ">Q")
+    length = 40 + 24 + 1 + len("one") + 7 & ~7
+    patch(disk, table, ">Q", field(disk, table, ">Q") + 512)
+    patch(disk, table + length + 8, ">I", (32 << 20) // 8 + 1)
+    patch(disk, field(disk, table + 2 * length, ">Q"), ">Q", 1 << 63 | 512)
+    server.add_image("disk", disk)
+    assert access_refused(server, name="one") == "Snapshot L1 table offset invalid"
+    assert access_refused(server, name="two") == "Snapshot L1 table too large"
+    access(server, "access", name="three")
+    with server.export("access") as reader, server.export("disk", "guest", writable=True) as guest:
+        with pytest.raises(OSError, match="Input/output error"):
+            reader.pread(512, 0)
+        event = server.wait_event("BLOCK_IMAGE_CORRUPTED")
+        assert event["data"]["node-name"] == "disk" and event["data"]["fatal"] is False
+        guest.pwrite(b"\3" * SIZE, 0)
+        assert guest.read_all() == b"\3" * SIZE
 
 
 @pytest.mark.manners("system")

@@ -116,7 +116,8 @@ TEST_F(CheckRepeated, SnapshotsShareStretchesOfTheirL1Tables) {
   check();
   ASSERT_TRUE(done_);
   // The first entry is nothing, and the disk's own.
-  const uint64_t names = uint64_t{kEntries} * kL1Entries - kEntries / 4 * 6 * kL2Entries - kEntries / 4;
+  const uint64_t names =
+      uint64_t{kEntries} * kL1Entries - kEntries / 4 * 6 * kL2Entries - kEntries / 4;
   EXPECT_EQ(counted_[kL1], kEntries / 4 + 1);
   EXPECT_EQ(counted_[kL1 + 3], kEntries);
   EXPECT_EQ(counted_[kL2 - 1], kEntries);
@@ -149,7 +150,8 @@ TEST_F(CheckRepeated, BitmapsShareTheirTable) {
 // Every sector of the file begins another table: no two are the same.
 TEST_F(CheckRepeated, TablesWithinEachOther) {
   std::vector<uint64_t> tables(kL1Entries);
-  for (uint64_t i = 0; i < kL1Entries; ++i) tables[i] = kL2 * kCluster + i * 512 % (kCluster * 1024);
+  for (uint64_t i = 0; i < kL1Entries; ++i)
+    tables[i] = kL2 * kCluster + i * 512 % (kCluster * 1024);
   put(kL1, tables);
   header_.l1_size = kL1Entries;
   check();
