@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from blockbed_iotests import Nbd
+
 pytestmark = pytest.mark.manners("system")
 
 SIZE = 1 << 20
@@ -355,6 +357,36 @@ def test_quit(server):
 )
 def test_bad_arguments(server, arguments, error):
     assert server.error("human-monitor-command", arguments) == error
+
+
+# ---------------------------------------------------------------------- the NBD server
+
+
+def test_nbd_server(start, images, workdir):
+    disk = images.create("disk.raw", "raw", SIZE).fill((0, SIZE, 1))
+    server = start("-drive", f"if=none,id=d,format=raw,file={disk.path}", "-drive", "if=none,id=empty")
+    address = f"unix:{workdir / 'nbd.sock'}"
+    for line, error in [
+        ("nbd_server_stop", "NBD server not running"), ("nbd_server_add d", "NBD server not running"),
+        (f"nbd_server_start -w {address}", "-w only valid together with -a"),
+        ("nbd_server_start foo", "error parsing address 'foo'"), (f"nbd_server_start -a {address}", None),
+        (f"nbd_server_start {address}", "NBD server already running"),
+        ("nbd_server_add d", "Block export id 'd' is already in use"), ("nbd_server_add -w d e", None),
+        ("nbd_server_add nosuch", "Cannot find device='nosuch' nor node-name='nosuch'"),
+        ("nbd_server_remove x", "Export 'x' is not found"),
+    ]:  # fmt: skip
+        assert server.hmp(line) == (f"Error: {error}\n" if error else ""), line
+    assert {export["id"] for export in server.query_block_exports()} == {"d", "e"}
+    with Nbd(workdir / "nbd.sock", "e") as nbd:
+        assert nbd.pread(512, 0) == b"\1" * 512
+        nbd.pwrite(b"\2" * 512, 0)
+    with Nbd(workdir / "nbd.sock", "d") as nbd:
+        assert nbd.pread(512, 0) == b"\2" * 512
+        assert server.hmp("nbd_server_remove d").startswith("Error: export 'd' still in use\n")
+        assert server.hmp("nbd_server_remove -f d") == ""
+    assert server.hmp("nbd_server_stop") == ""
+    assert server.hmp(f"nbd_server_start -a -w {address}") == server.hmp("nbd_server_stop") == ""
+    assert "block device name expected" in server.hmp("nbd_server_add")
 
 
 # ---------------------------------------------------------------------- a monitor of its own

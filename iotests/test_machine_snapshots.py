@@ -133,3 +133,17 @@ def test_a_job_stops_the_machine_and_lets_it_go_on(server, disks):
 @pytest.mark.parametrize("job", ["", "0"])
 def test_bad_job_id(server, disks, job):
     assert server.error("snapshot-delete", {"job-id": job, "tag": "x", "devices": ["a"]}) == f"Invalid job ID '{job}'"
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_backing_file_that_clients_write_to(server, images, exported):
+    base = images.create("base.qcow2", size=SIZE)
+    top = images.create("top.qcow2", size=SIZE, backing=base)
+    server.add_image("base", base)
+    server.add_image("top", top, backing="base")
+    if exported:
+        server.nbd_start()
+        server.nbd_server_add(device="base", writable=True)
+    assert server.hmp("savevm one") == ""
+    server.stop()
+    assert [image.info().get("snapshots", [{}])[0].get("name") for image in (top, base)] == ["one", "one" if exported else None]

@@ -31,12 +31,17 @@ bool can_keep(const Node& node) {
   return node.writable() && list_internal_snapshots(node).has_value();
 }
 
-// A disk of the machine, or what the user has opened for one.
+// A disk of the machine, what else guests or clients write to (an export of a backing file), or
+// what the user has opened for one.
 bool is_disk(const Node& node) {
   if (!node.writable() || reads_internal_snapshot(node)) return false;
-  return std::ranges::none_of(node.parents(), [](const Edge* edge) {
-    return edge->parent().as_node() != nullptr && !reads_internal_snapshot(*edge);
-  });
+  const auto is_root = [](const Edge* edge) {
+    return dynamic_cast<const Backend*>(&edge->parent()) != nullptr;
+  };
+  const auto& parents = node.parents();
+  return std::ranges::any_of(parents, is_root) ||
+         std::ranges::all_of(parents,
+                             [](const Edge* edge) { return reads_internal_snapshot(*edge); });
 }
 
 std::vector<InternalSnapshot> snapshots_of(const Node& node) {

@@ -12,6 +12,7 @@
 #include "block/runtime/production_env.h"
 #include "qmp/commands/block_nodes.h"
 #include "qmp/commands/block_query.h"
+#include "qmp/commands/human_exports.h"
 #include "qmp/commands/introspection.h"
 #include "qmp/commands/machine_snapshot_commands.h"
 #include "qmp/commands/reopen_commands.h"
@@ -101,6 +102,7 @@ void Engine::register_commands() {
   register_export_commands(commands_, export_services());
   register_throttle_commands(commands_, human_, graph_, devices);
   register_human_block_commands(human_, graph_, jobs_, devices, *qemu_io_);
+  register_human_export_commands(human_);
   register_job_families(commands_, graph_, jobs_);
   if (machine_) {
     register_machine_snapshot_commands(commands_, human_, jobs_, snapshots_);
