@@ -127,6 +127,16 @@ Expected<void> CopyBeforeWrite::make_bitmaps(const DirtyBitmap* wanted) {
   return {};
 }
 
+void CopyBeforeWrite::select_only(const DirtyBitmap& marked) {
+  engine_.select_only(marked);
+  (void)access_->replace(engine_.bitmap());
+}
+
+void CopyBeforeWrite::skip_unallocated() {
+  engine_.set_skip_unallocated(true);
+  (void)access_->clear();
+}
+
 CopyBeforeWrite& CopyBeforeWrite::of(Node& node) {
   BB_ASSERT(node.driver().name() == kName);
   return static_cast<CopyBeforeWrite&>(node.driver());

@@ -49,6 +49,11 @@ class CopyBeforeWrite final : public Driver, public PointInTime {
   static CopyBeforeWrite& of(Node& node);
 
   BlockCopy& engine() { return engine_; }
+  // Only what is marked is saved, and can be read of the instant.
+  void select_only(const DirtyBitmap& marked);
+  // What no layer above the backing file has is not saved; then nothing can be read of the instant,
+  // as nobody knows what of it the target has.
+  void skip_unallocated();
   std::optional<Errno> snapshot_error() const { return snapshot_error_; }
 
   std::string_view name() const override { return kName; }
