@@ -171,6 +171,32 @@ def test_cancel_leaves_the_chain(server, chain, content):
     assert chain[3].content() == content
 
 
+@pytest.mark.parametrize("command", ["block-commit", "block-stream"])
+@pytest.mark.parametrize("stored", ["base.qcow2", "./base.qcow2", "x/../base.qcow2", "DIR/base.qcow2", "file:DIR/base.qcow2"])
+def test_a_base_by_its_name(server, images, command, stored):
+    """Seen from the image that names it, however a path is spelled; a name with a protocol is that name only."""
+    directory = str(images.dir)
+    stored = stored.replace("DIR", directory)
+    (images.dir / "x").mkdir()
+    images.create("base.qcow2", size="1M")
+    mid = images.create("mid.qcow2", size="1M", backing_file=stored, backing_fmt="qcow2")
+    top = images.create("top.qcow2", size=None, backing=mid)
+    server.add_image("top", top)
+    paths = {"base.qcow2", "./base.qcow2", f"{directory}/base.qcow2", f"{directory}/./base.qcow2", f"{directory}/x/../base.qcow2"}
+    expected = {stored} if stored.startswith("file:") else paths
+    names = paths | {f"file:{directory}/base.qcow2", "x/base.qcow2", "base"}
+    # The speed makes no sense: whoever finds the base complains of that, and nothing begins.
+    found = set()
+    for name in names:
+        arguments = {"job-id": "job", "device": "top", "base": name, "speed": -1} | ({"top": str(mid)} if command == "block-commit" else {})
+        text = server.error(command, arguments)
+        if text == f"Can't find '{name}' in the backing chain":
+            continue
+        assert text == "Parameter 'speed' expects a non-negative value"
+        found.add(name)
+    assert found == expected
+
+
 REFUSED = {
     "device": ({"device": "none"}, "Device 'none' not found"),
     "not the root": ({"device": "layer2"}, "Need a root block node"),

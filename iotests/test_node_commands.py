@@ -120,6 +120,21 @@ def test_names_follow_the_header(server, chain):
     assert server.query_node("top")["image"]["full-backing-filename"] == str(chain["top"].path.parent / "other.qcow2")
     change(server, "top", chain["mid"].path)
     assert server.query_node("top")["file"] == str(chain["top"].path)
+    change(server, "top", chain["mid"].path.name)
+    assert server.query_node("top")["file"].startswith("json:"), "nobody has opened it by that name"
+
+
+@pytest.mark.parametrize("stored, given, plain", [
+    ("base.qcow2", False, True), ("base.qcow2", True, False), ("DIR/base.qcow2", True, True)])
+def test_a_backing_file_that_was_given_must_be_called_the_same(server, images, stored, given, plain):
+    """What a relative name means is seen only when the file is opened by it."""
+    base = images.create("base.qcow2", size="1M")
+    top = images.create("top.qcow2", size="1M", backing_file=stored.replace("DIR", str(images.dir)), backing_fmt="qcow2")
+    if given:
+        server.add_image("base", base)
+    server.blockdev_add({"driver": "qcow2", "node-name": "top", "file": {"driver": "file", "filename": str(top)}} | ({"backing": "base"} if given else {}))
+    assert (server.query_node("top")["file"] == str(top)) is plain
+    assert server.query_node("top")["image"]["full-backing-filename"] == str(base)
 
 
 def test_the_full_name_is_as_the_header_has_it(server, images):

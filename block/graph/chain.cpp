@@ -63,9 +63,7 @@ bool backing_is_called(const Node& image, const Node& below, std::string_view na
   const std::string stored = image.driver().backing_file_name();
   // Not the file that the image names: only its own name counts.
   if (stored.empty() || image.backing_overridden()) return below.filename() == name;
-  if (!is_path(name) || !is_path(stored)) {
-    return stored == name || image.header_backing_file() == name;
-  }
+  if (!is_path(name) || !is_path(stored)) return stored == name;
   const std::optional<std::string> wanted = full_path(image, name);
   return wanted && wanted == full_path(image, stored);
 }

@@ -346,7 +346,8 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
       co_return fail(std::move(full).error());
     }
   }
-  node.header_backing_file_ = resolved;
+  // As it stands there: only a file that is opened by that name shows what it means.
+  node.header_backing_file_ = stored;
   if (request.no_backing) co_return Expected<void>();
 
   const json::Value* option = context.child_option("backing");

@@ -257,9 +257,7 @@ Task<JobResult> CommitJob::prepare() {
   } else if (!take_out()) {
     result = job_failure(Errno(EPERM));
   } else {
-    for (const NodeRef& image : images) {
-      image->set_header_backing_file(options_.base->filename());
-    }
+    for (const NodeRef& image : images) image->set_header_backing_file(name);
     co_return result;
   }
   for (std::size_t i = 0; i < before.size(); ++i) {

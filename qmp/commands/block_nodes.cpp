@@ -86,11 +86,7 @@ Task<Expected<void>> change_backing_file(Graph& graph, c::ChangeBackingFile::Arg
   if (!opened) co_return fail(std::move(opened).error());
   auto changed =
       co_await image.driver().change_backing_file(name, backing_format_of(image, name), false);
-  if (changed) {
-    // A name that leads nowhere is as good as none until somebody opens the image by it.
-    image.set_header_backing_file(name.empty() ? ""
-                                               : resolve_backing_name(image, name).value_or(name));
-  }
+  if (changed) image.set_header_backing_file(name);
   co_await leave_for_reading(graph, std::move(*opened));
   if (!changed) {
     co_return fail(fmt::format("Could not change backing file to '{}': {}", name,

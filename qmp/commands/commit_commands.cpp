@@ -4,7 +4,6 @@
 
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
-#include "block/graph/filename.h"
 #include "block/graph/graph_change.h"
 #include "block/jobs/commit.h"
 #include "block/jobs/mirror.h"
@@ -22,21 +21,6 @@ namespace c = schema::commands;
 Node* next_layer(Node& node) {
   Node* below = node.skip_filters()->backing_node();
   return below == nullptr ? nullptr : below->skip_filters();
-}
-
-// The layer below `top` that a file name means: as it was opened, as the image above names it, or
-// as that name is found from there.
-Node* find_layer(Node& top, const std::string& name) {
-  for (Node* above = top.skip_filters(); Node* below = next_layer(*above); above = below) {
-    if (below->filename() == name) return below;
-    // The image above may name another one than that which it stands on.
-    if (above->backing_overridden()) continue;
-    if (above->driver().backing_file_name() == name) return below;
-    if (auto full = resolve_backing_name(*above, name); full && below->filename() == *full) {
-      return below;
-    }
-  }
-  return nullptr;
 }
 
 Expected<Node*> find_in_chain(Graph& graph, Node& top, const std::string& name) {
@@ -60,7 +44,7 @@ Expected<Node*> find_top(Graph& graph, Node& disk, const c::BlockCommit::Args& a
   }
   if (arguments.top_node) return find_in_chain(graph, disk, *arguments.top_node);
   if (!arguments.top || disk.filename() == *arguments.top) return &disk;
-  if (Node* found = find_layer(disk, *arguments.top)) return found;
+  if (Node* found = find_backing_image(disk, *arguments.top)) return found;
   return fail(fmt::format("Top image file {} not found", *arguments.top));
 }
 
@@ -70,7 +54,7 @@ Expected<Node*> find_base(Graph& graph, Node& top, const c::BlockCommit::Args& a
   }
   if (arguments.base_node) return find_in_chain(graph, top, *arguments.base_node);
   if (arguments.base) {
-    if (Node* found = find_layer(top, *arguments.base)) return found;
+    if (Node* found = find_backing_image(top, *arguments.base)) return found;
     return fail(fmt::format("Can't find '{}' in the backing chain", *arguments.base));
   }
   Node* base = top.skip_filters();
