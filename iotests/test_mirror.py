@@ -410,6 +410,58 @@ def test_refused(server, images, chain):
     assert server.query_jobs() == []
 
 
+@pytest.mark.parametrize("below_a_filter", [False, True])
+def test_a_member_of_a_quorum_is_replaced(server, images, below_a_filter):
+    """It may show something else: the others outvote it."""
+    members = [images.create(f"m{number}.raw", "raw", "1M").fill((0, "1M", 1 if number < 2 else 7)) for number in range(3)]
+    for number, image in enumerate(members):
+        server.add_image(f"m{number}", image)
+    server.execute("blockdev-add", {"driver": "quorum", "node-name": "q", "vote-threshold": 2, "children": ["m0", "m1", "m2"]})
+    source = "q"
+    if below_a_filter:
+        server.execute("blockdev-add", {"driver": "copy-on-read", "node-name": "c", "file": "q"})
+        source = "c"
+    target = images.create("new.raw", "raw", "1M")
+    server.add_image("new", target)
+    server.blockdev_mirror(job_id="job", device=source, target="new", sync="full", replaces="m2")
+    ready(server)
+    server.block_job_complete(device="job")
+    ended_well(server)
+    graph = server.x_debug_query_block_graph()
+    names = {node["id"]: node["name"] for node in graph["nodes"]}
+    assert [names[edge["child"]] for edge in graph["edges"] if names[edge["parent"]] == "q"] == ["m0", "m1", "new"]
+    server.blockdev_del(node_name="m2")
+    server.stop()
+    target.read(0, "1M", 1)
+
+
+def test_a_member_that_others_read_is_not_replaced(server, images):
+    for number in range(2):
+        server.add_image(f"m{number}", images.create(f"m{number}.raw", "raw", "1M"))
+    server.execute("blockdev-add", {"driver": "quorum", "node-name": "q", "vote-threshold": 1, "children": ["m0", "m1"]})
+    server.execute("blockdev-add", {"driver": "raw", "node-name": "reader", "read-only": True, "file": "m1"})
+    server.add_image("new", images.create("new.raw", "raw", "1M"))
+    arguments = {"job-id": "job", "device": "q", "target": "new", "sync": "full", "replaces": "m1"}
+    server.nbd_start()
+    server.execute("nbd-server-add", {"device": "reader"})
+    assert server.error("blockdev-mirror", arguments).startswith("Cannot replace 'm1' by a node mirrored from 'q', because it cannot be guaranteed")
+
+
+def test_a_member_that_others_came_to_read_is_not_replaced(server, images):
+    for number in range(2):
+        server.add_image(f"m{number}", images.create(f"m{number}.raw", "raw", "1M"))
+    server.execute("blockdev-add", {"driver": "quorum", "node-name": "q", "vote-threshold": 1, "children": ["m0", "m1"]})
+    server.add_image("new", images.create("new.raw", "raw", "1M"))
+    server.blockdev_mirror(job_id="job", device="q", target="new", sync="full", replaces="m1")
+    ready(server)
+    server.nbd_start()
+    server.execute("nbd-server-add", {"device": "m1"})
+    server.block_job_complete(device="job")
+    assert server.finish_job("job")["data"]["error"] == "Operation not permitted"
+    server.nbd_server_stop()
+    server.blockdev_del(node_name="q")
+
+
 def test_what_a_mirror_forbids(server, images, mirrored):
     busy = "busy: block device is in use by block job: mirror"
     assert server.error("blockdev-del", {"node-name": "src"}) == f"Node 'src' is {busy}"

@@ -45,9 +45,9 @@ class BlockJob : public Job, public EdgeParent {
   // Its uses of nodes, in the order in which they began.
   const std::vector<std::unique_ptr<Edge>>& edges() const { return edges_; }
 
-  // `busy` of query-block-jobs: the job's own code, not what it waits for, has to go on. A walk of
-  // workers is a wait.
-  virtual bool shows_busy() const { return false; }
+  // `busy` of query-block-jobs. Who waits for a pause waits until this is false; otherwise a walk
+  // of workers is a wait, and none of the job's own code.
+  bool shows_busy() const { return pause_requested() && busy(); }
 
   // The client's verb. The number is as it came: negative ones are refused.
   Expected<void> user_set_speed(int64_t bytes_per_second);

@@ -9,6 +9,7 @@
 #include "block/graph/graph_change.h"
 #include "block/jobs/job_registry.h"
 #include "block/jobs/mirror.h"
+#include "block/jobs/replacement.h"
 
 namespace blockbed {
 
@@ -47,6 +48,7 @@ Task<JobResult> MirrorJob::prepare() {
     co_await copy_->copy_pass(pass);
   }
   std::vector<Node*> nodes{&*filter_, &source(), &target()};
+  if (const auto replaced = node_to_replace()) nodes.push_back(*replaced);
   drained_ = co_await drain(std::move(nodes));
   BB_CO_TRY(co_await copy_the_rest());
   if (!pivots_) co_return JobResult();
@@ -116,6 +118,13 @@ Task<JobResult> MirrorJob::pivot() {
   frozen_.release();
   const auto replaced = node_to_replace();
   if (!replaced) co_return job_failure(replaced.error());
+  if (options_.replaces && !may_be_replaced(source(), **replaced)) {
+    events().tell(fmt::format(
+        "Can no longer replace '{}' by '{}', because it can no longer be guaranteed that "
+        "doing so would not lead to an abrupt change of visible data",
+        (*replaced)->name(), target().name()));
+    co_return job_failure(Errno(EPERM));
+  }
   GraphChange change(registry().graph());
   detach_nodes(change);
   change.detach_root(target_.edge());

@@ -8,6 +8,7 @@
 #include "block/formats/image_create.h"
 #include "block/graph/drain.h"
 #include "block/jobs/mirror.h"
+#include "block/jobs/replacement.h"
 #include "block/protocols/file_create.h"
 #include "qmp/commands/job_arguments.h"
 #include "qmp/monitor/command_context.h"
@@ -23,21 +24,11 @@ namespace c = schema::commands;
 constexpr uint64_t kMinGranularity = 512;
 constexpr uint64_t kMaxGranularity = uint64_t{64} << 20;
 
-// True when whatever `to_replace` shows is what `top` shows: only filters lie between them.
-bool shows_the_same(Node& top, const Node& to_replace) {
-  for (Node* node = &top; node != nullptr;) {
-    if (node == &to_replace) return true;
-    const Edge* below = node->filtered_edge();
-    node = below == nullptr ? nullptr : below->node();
-  }
-  return false;
-}
-
 Expected<void> check_replaced(Graph& graph, Node& source, const std::string& name) {
   Node* node = graph.find_node(name);
   if (node == nullptr) return fail(fmt::format("Failed to find node with node-name='{}'", name));
   BB_TRY(node->operations().check(Operation::kReplace));
-  if (!shows_the_same(source, *node)) {
+  if (!may_be_replaced(source, *node)) {
     return fail(
         fmt::format("Cannot replace '{}' by a node mirrored from '{}', because it cannot be "
                     "guaranteed that doing so would not lead to an abrupt change of visible data",
