@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -190,3 +192,19 @@ def qemu() -> Program:
 def differential(target, qemu) -> Differential:
     """Compares the server under test with the real QEMU (QEMU with itself shows that a script is deterministic)."""
     return Differential((qemu, target.program), target.manner)
+
+
+@pytest.fixture
+def run(target, workdir):
+    """Runs the program to its end: (status, standard output, standard error without the program's name)."""
+
+    def run_program(*args, base=("-machine", "none", "-nodefaults", "-display", "none"), timeout=20):
+        command = target.program.command(target.manner)
+        if target.manner == "system":
+            command += base
+        result = subprocess.run(
+            [*command, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, cwd=workdir
+        )
+        return result.returncode, result.stdout, re.sub(r"^[\w./-]+: ", "", result.stderr)
+
+    return run_program

@@ -16,22 +16,6 @@ system = pytest.mark.manners("system")
 daemon = pytest.mark.manners("daemon")
 
 
-@pytest.fixture
-def run(target, workdir):
-    """Runs the program to its end: (status, standard output, standard error without the program's name)."""
-
-    def run_program(*args, base=("-machine", "none", "-nodefaults", "-display", "none"), timeout=20):
-        command = target.program.command(target.manner)
-        if target.manner == "system":
-            command += base
-        result = subprocess.run(
-            [*command, *map(str, args)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, cwd=workdir
-        )
-        return result.returncode, result.stdout, re.sub(r"^[\w./-]+: ", "", result.stderr)
-
-    return run_program
-
-
 def blockdev(manner):
     return "-blockdev" if manner == "system" else "--blockdev"
 
@@ -140,6 +124,16 @@ REFUSED_DAEMON = [
     (["--pidfile", "/no/x"], "cannot create PID file: Could not create '/no/x': No such file or directory"),
     (["--chardev", "null,id=c", "--monitor", "c", "--monitor", "c"], "--monitor c: Device 'c' is in use"),
     (["--chardev", "null,id=c", "--monitor", "c,mode=readline"], "--monitor c,mode=readline: Only QMP is supported"),
+    (["--object", "iothread,id=1"], "--object iothread,id=1: Parameter 'id' expects an identifier\n"
+     "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."),
+    (["--object", "iothread,id=a", "--object", "iothread,id=a"],
+     "--object iothread,id=a: attempt to add duplicate property 'a' to object (type 'container')"),
+    (["--object", "iothread,id=a,poll-max-ns=-1"],
+     "--object iothread,id=a,poll-max-ns=-1: poll-max-ns value must be in range [0, 9223372036854775807]"),
+    (["--object", "secret,id=s"], "--object secret,id=s: Either 'file' or 'data' must be provided"),
+    (["--export", "fuse,id=e,node-name=n,mountpoint=/x"],
+     "--export fuse,id=e,node-name=n,mountpoint=/x: Cannot find device='' nor node-name='n'"),
+    (["--daemonize", "--chardev", "stdio,id=c"], "--chardev stdio,id=c: cannot use stdio with -daemonize"),
     (["--export", "help"], "--export help: Help is not available for this option"),
     (["--export", "nbd,id=e"], "--export nbd,id=e: Parameter 'node-name' is missing"),
     (["--export", "nope,id=e,node-name=n"], "--export nope,id=e,node-name=n: Parameter 'type' does not accept value 'nope'"),
@@ -423,6 +417,40 @@ def test_device_refused(run, args, error):
         "-blockdev", "driver=null-co,node-name=n", *args, base=("-machine", "pc", "-nodefaults", "-display", "none", "-S")
     )
     assert status == 1 and error in err
+
+
+@system
+def test_a_drive_that_a_job_uses(start):
+    server = start("-drive", "if=none,id=fl,driver=null-co", "-blockdev", "null-co,node-name=t", machine="pc")
+    server.blockdev_backup(job_id="j", device="fl", target="t", sync="full", speed=1)
+    answer = server.execute("human-monitor-command", command_line="drive_del fl")
+    assert answer == "Node 'fl' is busy: block device is in use by block job: backup\r\n"
+    server.block_job_cancel(device="j", force=True)
+    server.wait_event("BLOCK_JOB_CANCELLED")
+
+
+@system
+@pytest.mark.parametrize("model, bus", [("ide-hd", "ide.0"), ("ide-cd", "ide.0"), ("floppy", "floppy-bus.0")])
+def test_buses_without_hotplugging(start, model, bus):
+    controller = ["-device", "isa-fdc"] if model == "floppy" else []
+    drive = [] if model != "ide-hd" else ["drive=n"]
+    server = start("-blockdev", "null-co,node-name=n", *controller, "-device", ",".join([model, "id=d", *drive]), machine="pc")
+    answer = server.error("device_del", id="d")
+    assert answer.startswith("Bus '") and answer.endswith("' does not support hotplugging")
+    assert answer[5:].startswith(bus.split(".")[0])
+
+
+def test_types_that_implement(start):
+    server = start()
+    assert server.execute("qom-list-types", implements="nope") == []
+    assert {entry["name"] for entry in server.execute("qom-list-types", implements="iothread")} == {"iothread"}
+
+
+@system
+def test_a_drive_that_is_no_node(start):
+    server = start()
+    answer = server.execute("human-monitor-command", command_line="drive_add -n 0 node-name=mm,file=r.raw")
+    assert answer == "Cannot find device='r.raw' nor node-name='r.raw'\r\n"
 
 
 @system

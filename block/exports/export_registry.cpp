@@ -43,13 +43,13 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
   if (find(options.id) != nullptr)
     co_return fail(fmt::format("Block export id '{}' is already in use", options.id));
   ExportType* type = types_.at(static_cast<std::size_t>(options.type));
+  MutexGuard guard = co_await graph_.lock();
+  const Expected<Node*> node = graph_.find_device_or_node(std::nullopt, options.node_name);
+  if (!node) co_return fail(node.error());
   if (type == nullptr) {
     co_return fail(fmt::format("No driver found for the requested export type '{}'",
                                schema::name(options.type)));
   }
-  MutexGuard guard = co_await graph_.lock();
-  const Expected<Node*> node = graph_.find_device_or_node(std::nullopt, options.node_name);
-  if (!node) co_return fail(node.error());
   // An iothread is a name that must exist; the engine is one thread (docs/conformance.md).
   if (options.iothread && !(has_iothread_ && has_iothread_(*options.iothread))) {
     co_return fail(fmt::format("iothread \"{}\" not found", *options.iothread));

@@ -11,28 +11,35 @@
 #include "block/filters/snapshot_access.h"
 #include "block/filters/throttle.h"
 #include "block/graph/graph.h"
+#include "block/graph/option_text.h"
 
 namespace blockbed {
 
 namespace {
 
+using ReadText = decltype(DriverEntry::read_text);
+
 template <class Filter>
-void add_filter(DriverRegistry& registry) {
+void add_filter(DriverRegistry& registry, ReadText read_text = nullptr) {
   DriverEntry entry;
   entry.name = Filter::kName;
   entry.is_filter = true;
   entry.open = Filter::open;
+  entry.read_text = read_text;
   registry.add(std::move(entry));
 }
 
 }  // namespace
 
 void register_filters(DriverRegistry& registry) {
-  add_filter<Blklogwrites>(registry);
+  add_filter<Blklogwrites>(
+      registry, [](json::Object& options) { return read_size_text(options, {"log-sector-size"}); });
   add_filter<Compress>(registry);
   add_filter<CopyBeforeWrite>(registry);
   add_filter<CopyOnRead>(registry);
-  add_filter<Preallocate>(registry);
+  add_filter<Preallocate>(registry, [](json::Object& options) {
+    return read_size_text(options, {"prealloc-align", "prealloc-size"});
+  });
   add_filter<Quorum>(registry);
   add_filter<Throttle>(registry);
 
@@ -49,6 +56,10 @@ void register_filters(DriverRegistry& registry) {
   blkdebug.named_child = "image";
   blkdebug.parse_filename = Blkdebug::parse_filename;
   blkdebug.open = Blkdebug::open;
+  blkdebug.read_text = [](json::Object& options) {
+    return read_size_text(options, {"align", "max-transfer", "opt-write-zero", "max-write-zero",
+                                    "opt-discard", "max-discard"});
+  };
   registry.add(std::move(blkdebug));
 
   DriverEntry blkverify;

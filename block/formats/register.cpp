@@ -4,6 +4,7 @@
 #include "block/formats/qcow2/options.h"
 #include "block/formats/raw.h"
 #include "block/graph/graph.h"
+#include "block/graph/option_text.h"
 
 namespace blockbed {
 
@@ -12,6 +13,7 @@ void register_formats(DriverRegistry& registry) {
   raw.name = RawDriver::kName;
   raw.open = RawDriver::open;
   raw.probe = RawDriver::probe;
+  raw.read_text = [](json::Object& options) { return read_size_text(options, {"offset", "size"}); };
   registry.add(std::move(raw));
 
   DriverEntry qcow2;

@@ -32,7 +32,7 @@ Expected<NodeFlags> flags_from(const json::Object& options,
   }
   if (const json::Value* discard = options.find("discard");
       discard != nullptr && discard->is_string()) {
-    flags.unmap = discard->as_string() == "unmap" || discard->as_string() == "on";
+    flags.unmap = discard->as_string() == "unmap";
   }
   if (const json::Value* detect = options.find("detect-zeroes");
       detect != nullptr && detect->is_string()) {

@@ -10,6 +10,7 @@
 #include "block/graph/graph.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/node_options.h"
+#include "block/graph/option_text.h"
 #include "block/graph/probe.h"
 #include "block/runtime/env.h"
 #include "schema/block_core.h"
@@ -168,12 +169,7 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   json::Object given;
   if (request.keep_text) {
     given = request.options;
-    const json::Value* driver = request.options.find("driver");
-    const DriverEntry* entry =
-        driver != nullptr && driver->is_string() ? drivers_.find(driver->as_string()) : nullptr;
-    if (entry != nullptr && entry->read_text != nullptr) {
-      BB_CO_TRY(entry->read_text(request.options));
-    }
+    BB_CO_TRY(read_option_text(drivers_, request.options));
   }
   auto typed =
       request.keyval
@@ -406,8 +402,10 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
     for (const auto& [key, value] : storage_options->options) {
       if (!options.contains(key)) options.set(key, value);
     }
-    if (options.contains("driver")) co_return NodeRef();
-    co_return fail(fmt::format("The json: name '{}' does not say which driver opens it", filename));
+    if (!options.contains("driver")) co_return fail("Must specify either driver or file");
+    if (entry != nullptr && !entry->is_protocol && !options.contains("file"))
+      co_return fail("A block device must be specified for \"file\"");
+    co_return NodeRef();
   }
 
   if (request.protocol_only || (entry != nullptr && entry->is_protocol)) {

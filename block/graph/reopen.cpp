@@ -10,6 +10,7 @@
 #include "block/graph/flat_options.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/node_options.h"
+#include "block/graph/option_text.h"
 #include "qmp/schema/json_write.h"
 
 namespace blockbed {
@@ -59,8 +60,7 @@ void join(json::Object& options, const json::Object& others) {
 
 Expected<schema::BlockdevOptions> read_options(const Node& node, json::Object options, bool text) {
   if (!text) return schema::from_json<schema::BlockdevOptions>(json::Value(std::move(options)));
-  const DriverEntry* entry = node.graph().drivers().find(node.driver().name());
-  if (entry->read_text != nullptr) BB_TRY(entry->read_text(options));
+  BB_TRY(read_option_text(node.graph().drivers(), options));
   return schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(options)));
 }
 

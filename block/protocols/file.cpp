@@ -84,7 +84,7 @@ Task<Result<FileDriver::Opened>> FileDriver::open_as(Env& env, const std::string
   auto file = co_await env.open_file(filename, options);
   if (!file && options.write && auto_read_only) {
     const int number = file.error().number();
-    if (number == EACCES || number == EPERM || number == EROFS) {
+    if (number == EACCES || number == EPERM || number == EROFS || number == EISDIR) {
       opened.write_refused = file.error();
       options.write = false;
       file = co_await env.open_file(filename, options);

@@ -1,6 +1,7 @@
 #include "block/protocols/register.h"
 
 #include "block/graph/graph.h"
+#include "block/graph/option_text.h"
 #include "block/protocols/file.h"
 #include "block/protocols/null.h"
 
@@ -30,6 +31,7 @@ void register_protocols(DriverRegistry& registry) {
     null.name = name;
     null.is_protocol = true;
     null.protocol_names = {name};
+    null.read_text = [](json::Object& options) { return read_size_text(options, {"size"}); };
     null.parse_filename = [](std::string_view filename) -> Expected<json::Object> {
       if (filename == "null-co://" || filename == "null-aio://") return json::Object();
       return fail("The only allowed filename for this driver is 'null-co://'");

@@ -12,14 +12,22 @@ namespace {
 constexpr int kMaxSignal = 63;
 std::atomic<uint64_t> pending = 0;
 std::atomic<EventLoop*> target = nullptr;
+std::atomic<pid_t> senders[kMaxSignal + 1];
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
+static_assert(std::atomic<pid_t>::is_always_lock_free);
 
-void handle(int signal) {
+void handle(int signal, siginfo_t* info, void*) {
+  senders[signal].store(info->si_pid);
   pending.fetch_or(uint64_t{1} << signal);
   if (EventLoop* loop = target.load()) loop->wake();
 }
 
 }  // namespace
+
+pid_t sender_of_signal(int signal) {
+  BB_ASSERT(signal > 0 && signal <= kMaxSignal);
+  return senders[signal].load();
+}
 
 Signals::Signals(EventLoop& loop) : loop_(loop) {
   BB_ASSERT(target.load() == nullptr);
@@ -50,8 +58,8 @@ void Signals::set(int signal, std::function<void()> callback) {
   Entry& entry = entries_[signal];
   entry.callback = std::move(callback);
   struct sigaction action = {};
-  action.sa_handler = handle;
-  action.sa_flags = SA_RESTART;
+  action.sa_sigaction = handle;
+  action.sa_flags = SA_RESTART | SA_SIGINFO;
   sigemptyset(&action.sa_mask);
   BB_ASSERT(::sigaction(signal, &action, &entry.before) == 0);
 }

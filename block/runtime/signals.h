@@ -8,6 +8,8 @@
 // Threading: engine thread only; workers block all signals (worker_pool.h).
 #pragma once
 
+#include <sys/types.h>
+
 #include <csignal>
 #include <functional>
 #include <map>
@@ -15,6 +17,9 @@
 #include "block/runtime/event_loop.h"
 
 namespace blockbed {
+
+// Who sent the signal that was noted last of its kind; 0 when that was the kernel.
+pid_t sender_of_signal(int signal);
 
 class Signals final : private EventLoop::Hook {
  public:

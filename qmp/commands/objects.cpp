@@ -64,6 +64,10 @@ constexpr std::pair<std::string_view, int64_t> kIothreadDefaults[] = {
     {"aio-max-batch", 0},   {"thread-pool-min", 0}, {"thread-pool-max", 64},
 };
 
+std::string iothread_range(std::string_view name) {
+  return fmt::format("{} value must be in range [0, {}]", name, INT64_MAX);
+}
+
 int64_t iothread_value(const UserObject& object, std::string_view name) {
   if (const json::Value* given = object.properties().find(name)) return given->as_int64();
   return std::ranges::find(kIothreadDefaults, name, [](const auto& entry) { return entry.first; })
@@ -83,7 +87,7 @@ QomNode describe_iothread(UserObject& object) {
              co_return fail(fmt::format("Invalid parameter type for '{}', expected: integer", key));
            }
            if (value.as_int64() < 0) {
-             co_return fail(fmt::format("{} value must be in range [0, {}]", key, INT64_MAX));
+             co_return fail(iothread_range(key));
            }
            object.properties().set(key, value.as_int64());
            co_return Expected<void>();
@@ -106,11 +110,21 @@ std::optional<std::string> ObjectStore::type_of(std::string_view id) const {
 }
 
 Task<Expected<void>> ObjectStore::add(schema::ObjectOptions options) {
-  if (!is_well_formed_id(options.id)) co_return fail("Parameter 'id' expects an identifier");
+  if (!is_well_formed_id(options.id)) {
+    Error error("Parameter 'id' expects an identifier");
+    error.hint = kIdHint;
+    co_return fail(std::move(error));
+  }
   json::Object properties = std::move(to_json(options).as_object());
   UserObject object(options.id, std::string(name(options.qom_type)), std::move(properties));
   if (const auto* secret = std::get_if<schema::SecretProperties>(&options.u)) {
     BB_CO_TRY(co_await load_secret(object, *secret));
+  }
+  if (options.qom_type == schema::ObjectType::kIothread) {
+    for (const auto& [name, otherwise] : kIothreadDefaults) {
+      const json::Value* given = object.properties().find(name);
+      if (given != nullptr && given->as_int64() < 0) co_return fail(iothread_range(name));
+    }
   }
   std::optional<ThrottleLimits> limits;
   if (options.qom_type == schema::ObjectType::kThrottleGroup) {

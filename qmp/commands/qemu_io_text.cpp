@@ -129,12 +129,13 @@ std::optional<Arguments> parse_arguments(const std::vector<std::string>& line,
 }
 
 Number parse_number(const std::string& text) {
-  if (const auto size = schema::parse_size(text); size && *size <= INT64_MAX) return {*size, {}};
+  const auto size = schema::parse_size(text);
+  if (size && *size <= INT64_MAX) return {*size, {}};
   const bool too_large =
       !text.empty() && std::isdigit(static_cast<unsigned char>(text[0])) &&
       text.find_first_not_of("0123456789.kKmMgGtTpPeEbB") == std::string::npos &&
       std::isdigit(static_cast<unsigned char>(text[text.size() > 1 ? text.size() - 2 : 0]));
-  if (too_large && text.size() > 15)
+  if (size || (too_large && text.size() > 15))
     return {{}, fmt::format("Parsing error: argument too large -- {}\n", text)};
   return {
       {},

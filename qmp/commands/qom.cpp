@@ -76,9 +76,9 @@ QomNode& QomNode::child(std::string_view name, std::string_view type_when_new) {
   return children.back().second;
 }
 
-void QomTree::add_types(std::vector<std::string> names) {
-  types_.insert(types_.end(), std::make_move_iterator(names.begin()),
-                std::make_move_iterator(names.end()));
+void QomTree::add_types(std::vector<QomType> types) {
+  types_.insert(types_.end(), std::make_move_iterator(types.begin()),
+                std::make_move_iterator(types.end()));
 }
 
 QomNode QomTree::build() const {
@@ -133,11 +133,12 @@ void register_qom_commands(CommandTable& commands, const QomTree& tree) {
       });
   commands.implement<c::QomListTypes>(
       [&tree](CommandContext&,
-              c::QomListTypes::Args) -> Expected<std::vector<schema::ObjectTypeInfo>> {
+              c::QomListTypes::Args arguments) -> Expected<std::vector<schema::ObjectTypeInfo>> {
         std::vector<schema::ObjectTypeInfo> infos;
-        for (const std::string& name : tree.types()) {
+        for (const QomType& type : tree.types()) {
+          if (arguments.implements && !type.implements(*arguments.implements)) continue;
           schema::ObjectTypeInfo info;
-          info.name = name;
+          info.name = type.name;
           infos.push_back(std::move(info));
         }
         return infos;
@@ -145,7 +146,8 @@ void register_qom_commands(CommandTable& commands, const QomTree& tree) {
   commands.implement<c::QomListProperties>(
       [&tree](CommandContext&, c::QomListProperties::Args arguments)
           -> Expected<std::vector<schema::ObjectPropertyInfo>> {
-        if (std::ranges::find(tree.types(), arguments.typename_) == tree.types().end()) {
+        if (std::ranges::find(tree.types(), arguments.typename_, &QomType::name) ==
+            tree.types().end()) {
           return fail(ErrorClass::kDeviceNotFound,
                       fmt::format("Class '{}' not found", arguments.typename_));
         }

@@ -47,20 +47,30 @@ struct QomChild {
   QomNode second;
 };
 
+struct QomType {
+  std::string name;
+  // What it is a kind of, above all else an object.
+  std::string kind;
+
+  bool implements(std::string_view what) const {
+    return what == name || what == kind || what == "object";
+  }
+};
+
 class QomTree {
  public:
   // Adds its part below the root.
   using Provider = std::function<void(QomNode& root)>;
 
   void add_provider(Provider provider) { providers_.push_back(std::move(provider)); }
-  void add_types(std::vector<std::string> names);
-  const std::vector<std::string>& types() const { return types_; }
+  void add_types(std::vector<QomType> types);
+  const std::vector<QomType>& types() const { return types_; }
 
   QomNode build() const;
 
  private:
   std::vector<Provider> providers_;
-  std::vector<std::string> types_;
+  std::vector<QomType> types_;
 };
 
 // The tree outlives the table.

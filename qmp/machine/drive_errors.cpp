@@ -93,6 +93,8 @@ Error in_drive_words(Error error, const json::Object& options, const DriverRegis
     text = "NBD server address missing";
   } else if (rest.starts_with(" does not accept value '") && last == "driver") {
     text = fmt::format("Unknown driver {}", rest.substr(rest.find('\'')));
+  } else if (rest == " expects integer") {
+    text = fmt::format("Parameter '{}' expects a number", last);
   } else if (rest.starts_with(" expects ")) {
     // Groups of options keep their name, children do not.
     const bool grouped = path.starts_with("overlap-check.");

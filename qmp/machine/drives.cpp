@@ -45,9 +45,10 @@ const std::string* file_seen_through(const DriverRegistry& drivers, const json::
     if (driver == nullptr || !driver->is_string()) return nullptr;
     const DriverEntry* entry = drivers.find(driver->as_string());
     if (entry == nullptr) return nullptr;
-    if (!entry->is_filter) {
+    if (!entry->is_filter && entry->name != RawDriver::kName) {
       const json::Value* path = node->find("filename");
-      const bool is_file = entry->name == "file" && path != nullptr && path->is_string();
+      const bool is_file = (entry->name == "file" || entry->name == "host_device") &&
+                           path != nullptr && path->is_string();
       return is_file ? &path->as_string() : nullptr;
     }
     const json::Value* below = nullptr;
@@ -255,6 +256,16 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
 
   auto place = take_place(options, default_interface);
   if (!place) co_return fail(std::move(place).error());
+  // What a medium that is put in later would be opened with; it does not make one.
+  const auto aio = options.take("aio");
+  if (aio && *aio != "threads" && *aio != "native" && *aio != "io_uring") {
+    co_return fail("invalid aio option");
+  }
+  const auto detect_zeroes = options.take("detect-zeroes");
+  if (detect_zeroes && *detect_zeroes != "off" && *detect_zeroes != "on" &&
+      *detect_zeroes != "unmap") {
+    co_return fail(fmt::format("invalid parameter value: {}", *detect_zeroes));
+  }
   auto read_only = options.take_switch("read-only", false);
   if (!read_only) co_return fail(std::move(read_only).error());
   const bool is_read_only = *read_only || place->cdrom;
@@ -331,6 +342,8 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
   const bool is_empty = (!file || file->empty()) && options.empty();
   if (!is_empty) {
     if (file && file->empty()) file = std::nullopt;
+    if (aio) options.set("aio", *aio);
+    if (detect_zeroes) options.set("detect-zeroes", *detect_zeroes);
     options.set("read-only", is_read_only ? "on" : "off");
     // Whatever a json: name says of them.
     for (const auto& [option, value] :
@@ -342,6 +355,11 @@ Task<Expected<Drive*>> Drives::add(OptionText options, DriveInterface default_in
     if (!opened) {
       drive.backend.reset();
       co_await graph_.close_unreferenced();
+      // The node was there first: -drive names the one that came to its name.
+      if (opened.error().description ==
+          fmt::format("node-name={} is conflicting with a device id", *name)) {
+        co_return fail(fmt::format("Device name '{}' conflicts with an existing node name", *name));
+      }
       co_return fail(std::move(opened).error());
     }
     if (*copy_on_read) drive.backend->node()->keep_reads();
@@ -382,8 +400,11 @@ Task<void> Drives::complete_options(json::Object& node, bool is_storage) {
   }
   const json::Value* file = node.find("file");
   if (file == nullptr || !file->is_object()) co_return;
+  if (!file->as_object().contains("driver")) co_return;
   const std::string* path = file_seen_through(graph_.drivers(), file->as_object());
-  if (path != nullptr) node.set("driver", co_await probe_file(graph_, *path));
+  // Storage that is no file holds no header.
+  node.set("driver",
+           path == nullptr ? std::string(RawDriver::kName) : co_await probe_file(graph_, *path));
 }
 
 // Where a file name given beside the drivers goes: to the storage below all of them.
@@ -437,8 +458,6 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   std::optional<std::string> aio;
   if (request.options.contains("aio") && (entry == nullptr || !entry->is_protocol)) {
     aio = request.options.take("aio").as_string();
-    if (*aio != "threads" && *aio != "native" && *aio != "io_uring")
-      co_return fail("invalid aio option");
   }
   // Names with a protocol in front, and devices, are the graph's to understand.
   const bool is_plain_path = request.filename && protocol_of(*request.filename).empty() &&
@@ -465,7 +484,7 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
     }
   }
   driver = request.options.find("driver");
-  if (!request.filename && driver == nullptr && !request.options.contains("file")) {
+  if (!request.filename && driver == nullptr) {
     co_return fail("Must specify either driver or file");
   }
   const json::Object given = request.options;

@@ -412,10 +412,15 @@ Task<void> cancel_jobs(const Backend& backend) {
 
 }  // namespace
 
-Task<Expected<void>> Machine::remove_device(std::string id) {
+Task<Expected<void>> Machine::remove_device(std::string id, bool with_bus) {
   Device* device = find(id);
   if (device == nullptr)
     co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
+  const ModelKind kind = device->model->kind;
+  if (!with_bus &&
+      (kind == ModelKind::kIdeDisk || kind == ModelKind::kIdeCd || kind == ModelKind::kFloppy)) {
+    co_return fail(fmt::format("Bus '{}' does not support hotplugging", device->bus));
+  }
   // Disks go before their controller.
   if (!device->own_bus.empty()) {
     while (true) {
@@ -423,7 +428,7 @@ Task<Expected<void>> Machine::remove_device(std::string id) {
         return other->bus == device->own_bus && other.get() != device;
       });
       if (child == devices_.end()) break;
-      auto removed = co_await remove_device((*child)->path);
+      auto removed = co_await remove_device((*child)->path, /*with_bus=*/true);
       if (!removed) co_return removed;
     }
   }

@@ -78,7 +78,8 @@ class Machine final : public DeviceDirectory {
 
   // `driver`, `id`, `bus` and properties, values as text.
   Task<Expected<void>> add_device(OptionText properties);
-  Task<Expected<void>> remove_device(std::string id);
+  // Disks and drives on IDE and floppy buses go only `with_bus`, when their controller does.
+  Task<Expected<void>> remove_device(std::string id, bool with_bus = false);
   // The devices that come with the machine: for drives on its IDE and floppy interfaces, and
   // (`defaults`) the empty drives that QEMU adds by itself.
   Task<Expected<void>> add_board_devices(bool defaults);

@@ -28,6 +28,15 @@ Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArgu
     if (!options) co_return fail(std::move(options).error());
     auto tree = options->tree();
     if (!tree) co_return fail(std::move(tree).error());
+    // A file without a driver is a node that is there.
+    const json::Value* file = tree->find("file");
+    if (!tree->contains("driver") && file != nullptr && file->is_string()) {
+      const std::string& name = file->as_string();
+      if (auto found = graph.find_device_or_node(name, name); !found) {
+        print_error(context, found.error());
+        co_return Expected<void>();
+      }
+    }
     if (!tree->contains("node-name")) {
       context.print("'node-name' needs to be specified\n");
       co_return Expected<void>();
@@ -76,7 +85,7 @@ Human drive_del(HumanContext& context, Machine& machine, Graph& graph, ExportReg
       const auto* job = dynamic_cast<const BlockJob*>(&edge->parent());
       if (job == nullptr) continue;
       context.print(fmt::format("Node '{}' is busy: block device is in use by block job: {}\n",
-                                node->name(), job->type()));
+                                drive->name(), job->type()));
       co_return Expected<void>();
     }
     co_await exports.medium_removed(*drive->backend);

@@ -65,7 +65,7 @@ Task<void> Monitor::serve_stream(std::unique_ptr<Stream> stream, MonitorMode mod
     human_sessions_.erase(place);
   } else {
     const bool pretty = mode == MonitorMode::kControlPretty;
-    const auto session = std::make_shared<QmpSession>(*this, std::move(stream), pretty);
+    const auto session = std::make_shared<QmpSession>(*this, std::move(stream), pretty, is_stdio);
     const auto place = sessions_.insert(sessions_.end(), session);
     if (is_stdio) {
       stdio_session_ = [&session = *session](std::string_view text) { session.send_raw(text); };

@@ -17,10 +17,12 @@ constexpr std::size_t kReadSize = 16 << 10;
 
 }  // namespace
 
-QmpSession::QmpSession(Monitor& monitor, std::unique_ptr<Stream> stream, bool pretty)
+QmpSession::QmpSession(Monitor& monitor, std::unique_ptr<Stream> stream, bool pretty,
+                       bool outlives_input)
     : monitor_(monitor),
       stream_(std::move(stream)),
       pretty_(pretty),
+      outlives_input_(outlives_input),
       output_(monitor.env().executor()),
       room_(monitor.env().executor()) {}
 
@@ -62,7 +64,7 @@ Task<void> QmpSession::read_messages() {
   while (!ended_) {
     const Result<std::size_t> got = co_await stream_->read_some(portion);
     if (got && *got == 0) {
-      while (!ended_ && unanswered_ > 0) co_await room_.wait();
+      while (!ended_ && (unanswered_ > 0 || outlives_input_)) co_await room_.wait();
       co_return;
     }
     if (!got) co_return;

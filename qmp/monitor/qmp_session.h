@@ -39,7 +39,9 @@ class QmpSession : public std::enable_shared_from_this<QmpSession> {
   // The specification tells clients that eight in-band commands may be in flight.
   static constexpr std::size_t kQueueLength = 8;
 
-  QmpSession(Monitor& monitor, std::unique_ptr<Stream> stream, bool pretty);
+  // `outlives_input`: the end of what is read is not the end of what is written (standard input and
+  // output).
+  QmpSession(Monitor& monitor, std::unique_ptr<Stream> stream, bool pretty, bool outlives_input);
 
   Task<void> run();
   // Makes run() end after what is queued for the client was sent, or could not be sent for
@@ -73,6 +75,7 @@ class QmpSession : public std::enable_shared_from_this<QmpSession> {
   Monitor& monitor_;
   std::unique_ptr<Stream> stream_;
   const bool pretty_;
+  const bool outlives_input_;
   json::Framer framer_;
   OutputQueue output_;
   WaitQueue room_;

@@ -54,6 +54,14 @@ constexpr std::string_view kOptions[] = {
     "chardev",   "append",    "logfile", "logappend", "mouse",     "clipboard", "localport",
     "reconnect", "abstract",  "tight"};
 
+Expected<void> check_keys(const OptionText& options) {
+  for (const auto& [key, value] : options.items()) {
+    if (std::ranges::find(kOptions, key) == std::end(kOptions))
+      return fail(fmt::format("Invalid parameter '{}'", key));
+  }
+  return {};
+}
+
 Expected<ChardevSpec> parse_socket(OptionText options) {
   for (const char* protocol : {"telnet", "tn3270", "websocket"}) {
     auto wanted = options.take_switch(protocol, false);
@@ -125,10 +133,7 @@ Expected<ChardevSpec> parse_socket(OptionText options) {
 }  // namespace
 
 Expected<ChardevSpec> parse_chardev(OptionText options) {
-  for (const auto& [key, value] : options.items()) {
-    if (std::ranges::find(kOptions, key) == std::end(kOptions))
-      return fail(fmt::format("Invalid parameter '{}'", key));
-  }
+  if (auto known = check_keys(options); !known) return std::unexpected(std::move(known).error());
   const auto backend = options.take("backend");
   if (!backend) return fail(fmt::format("chardev: \"{}\" missing backend", options.text("id")));
   const auto id = options.take("id");
@@ -157,7 +162,7 @@ Expected<ChardevSpec> parse_chardev(OptionText options) {
   return spec;
 }
 
-std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view text) {
+std::expected<Expected<ChardevSpec>, std::string> parse_chardev_short_form(std::string_view text) {
   ChardevSpec spec;
   if (text.starts_with("mon:")) {
     text.remove_prefix(4);
@@ -201,7 +206,7 @@ std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view t
     const std::size_t begin = text.find(':') + 1;
     rest = text.substr(begin, comma == std::string_view::npos ? comma : comma - begin);
     const std::size_t colon = rest.rfind(':');
-    if (colon == std::string_view::npos) return fail(fmt::format("parse error: {}", text));
+    if (colon == std::string_view::npos) return std::unexpected(std::string());
     std::string_view host = rest.substr(0, colon);
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
     options = fmt::format("host={},port={}{}", host, rest.substr(colon + 1), tail);
@@ -209,10 +214,11 @@ std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view t
   } else if (text.starts_with("fd:")) {
     options = fmt::format("fd={}", text.substr(3));
   } else {
-    return std::nullopt;
+    return std::unexpected(fmt::format("'{}' is not a valid char driver", text));
   }
   auto parsed = OptionText::parse(options, text.starts_with("unix:") ? "path" : "");
-  if (!parsed) return std::unexpected(parsed.error());
+  if (!parsed) return std::unexpected(parsed.error().description);
+  if (auto known = check_keys(*parsed); !known) return std::unexpected(known.error().description);
   return parse_socket(*std::move(parsed));
 }
 
@@ -223,6 +229,7 @@ Task<Expected<void>> Chardevs::add(ChardevSpec spec, std::string location) {
     co_return fail(fmt::format("Duplicate ID '{}' for chardev", spec.id));
   Device device;
   if (spec.kind == ChardevKind::kStdio) {
+    if (stdio_forbidden_) co_return fail("cannot use stdio with -daemonize");
     if (stdio_used_) co_return fail("cannot use stdio by multiple character devices");
     stdio_used_ = true;
   }

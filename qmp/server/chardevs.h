@@ -46,9 +46,9 @@ struct ChardevSpec {
 
 // "socket,id=mon,path=/p,server=on,wait=off".
 Expected<ChardevSpec> parse_chardev(OptionText options);
-// "unix:/p,server=on", "tcp:host:1234,server,nowait", "stdio", "null", ...; no value: not a valid
-// char driver.
-std::optional<Expected<ChardevSpec>> parse_chardev_short_form(std::string_view text);
+// "unix:/p,server=on", "tcp:host:1234,server,nowait", "stdio", "null", ... Text that cannot be
+// understood is the outer failure, which says why; what it means may be wrong all the same.
+std::expected<Expected<ChardevSpec>, std::string> parse_chardev_short_form(std::string_view text);
 
 class Chardevs {
  public:
@@ -62,6 +62,8 @@ class Chardevs {
   Task<Expected<void>> add(ChardevSpec spec, std::string location);
   // "chardev "c" not found", "Device 'c' is in use".
   Expected<void> claim(std::string_view id);
+  // From now on nothing opens standard input and output.
+  void forbid_stdio() { stdio_forbidden_ = true; }
   // Null for a sink, and after the first time. The id must be there.
   std::unique_ptr<Endpoint> take(std::string_view id);
   // Closes what was not taken.
@@ -89,6 +91,7 @@ class Chardevs {
   Env& env_;
   std::map<std::string, Device, std::less<>> devices_;
   bool stdio_used_ = false;
+  bool stdio_forbidden_ = false;
 };
 
 }  // namespace blockbed::server

@@ -103,13 +103,12 @@ Task<Expected<void>> add_nbd_server(Engine& engine, const std::string& text) {
   co_return co_await start_nbd_server(engine.export_services(), std::move(*request), nullptr);
 }
 
-Task<Expected<void>> act(Engine& engine, const OptionUse& use) {
+Task<Expected<void>> act_on(Engine& engine, const OptionUse& use) {
   if (use.name == "blockdev") {
     if (use.value == "help") co_return fail("Help is not available for this option");
     co_return co_await add_blockdev_option(engine, use.value);
   }
   if (use.name == "chardev") co_return co_await add_chardev_option(engine, use.value, use.location);
-  if (use.name == "object") co_return co_await add_object_option(engine, use.value);
   if (use.name == "monitor") co_return co_await add_monitor(engine, use.value);
   if (use.name == "export") {
     if (use.value == "help") co_return fail("Help is not available for this option");
@@ -118,13 +117,21 @@ Task<Expected<void>> act(Engine& engine, const OptionUse& use) {
   co_return co_await add_nbd_server(engine, use.value);
 }
 
+Task<StartResult> act(Engine& engine, const OptionUse& use) {
+  if (use.name == "object") co_return co_await add_object_option(engine, use);
+  auto done = co_await act_on(engine, use);
+  if (done) co_return StartResult();
+  StartFailure failed{use.location, full_text(done.error())};
+  co_return std::unexpected(std::move(failed));
+}
+
 Task<int> serve(ProductionEnv& env, Engine& engine, const DaemonOptions& options,
                 std::unique_ptr<Daemon> daemon, std::unique_ptr<PidFile>& pidfile) {
   int status = 0;
   for (const OptionUse& use : options.actions) {
-    auto done = co_await act(engine, use);
+    const StartResult done = co_await act(engine, use);
     if (done) continue;
-    report_error(use.location, full_text(done.error()));
+    report_error(done.error().location, done.error().text);
     status = 1;
     break;
   }
@@ -154,7 +161,13 @@ Task<int> serve(ProductionEnv& env, Engine& engine, const DaemonOptions& options
 int run_daemon(const std::vector<std::string>& arguments) {
   auto options = parse_daemon_options(arguments);
   if (!options) {
-    report_error(options.error().location, options.error().text);
+    const auto& [location, text] = options.error();
+    if (location.empty()) {
+      // The C library's complaint, which has the whole of argv[0] in front.
+      write_stderr(fmt::format("{}: {}\n", invocation_name(), text));
+    } else {
+      report_error(location, text);
+    }
     return 1;
   }
   if (options->help) {
@@ -166,10 +179,11 @@ int run_daemon(const std::vector<std::string>& arguments) {
     return 0;
   }
   for (const OptionUse& use : options->actions) {
-    if (use.value != "help") continue;
-    if (use.name == "object") print_object_types();
-    if (use.name == "chardev") print_chardev_types();
-    if (use.name == "object" || use.name == "chardev") return 0;
+    if (use.name == "object" && print_object_help(use.value)) return 0;
+    if (use.name == "chardev" && use.value == "help") {
+      print_chardev_types();
+      return 0;
+    }
   }
   std::unique_ptr<Daemon> daemon;
   if (options->daemonize) {
@@ -184,6 +198,7 @@ int run_daemon(const std::vector<std::string>& arguments) {
   ProductionEnv env;
   Engine engine(env, Manner::kDaemon, nullptr, {});
   engine.graph().deny_files_named_by_images(options->deny_image_references);
+  if (options->daemonize) engine.chardevs().forbid_stdio();
   return env.run_until_complete(serve(env, engine, *options, std::move(daemon), pidfile));
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <csignal>
+#include <fstream>
 
 #include "block/filters/register.h"
 #include "block/formats/register.h"
@@ -10,6 +11,7 @@
 #include "block/graph/drain.h"
 #include "block/protocols/register.h"
 #include "block/runtime/production_env.h"
+#include "block/runtime/signals.h"
 #include "qmp/commands/block_nodes.h"
 #include "qmp/commands/block_query.h"
 #include "qmp/commands/human_exports.h"
@@ -35,6 +37,18 @@ MonitorOptions monitor_options() {
   return options;
 }
 
+// "terminating on signal 15 from pid 7 (kill)"
+std::string termination_text(int signal) {
+  std::string text = fmt::format("terminating on signal {}", signal);
+  const pid_t sender = sender_of_signal(signal);
+  if (sender == 0) return text;
+  std::string command;
+  std::ifstream file(fmt::format("/proc/{}/cmdline", sender));
+  std::getline(file, command, '\0');
+  return text +
+         fmt::format(" from pid {} ({})", sender, command.empty() ? "<unknown process>" : command);
+}
+
 RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
   RunStatus::Hooks hooks;
   hooks.wind_down = [&engine] { return engine.wind_down(); };
@@ -49,6 +63,7 @@ RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
 
 Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, MachineIdentity identity)
     : env_(env),
+      manner_(manner),
       identity_(std::move(identity)),
       commands_(manner),
       monitor_(env, commands_, human_, monitor_options()),
@@ -126,14 +141,16 @@ void Engine::register_commands() {
       });
 
   qom_.add_provider([this](QomNode& root) { objects_.describe(root); });
-  std::vector<std::string> types;
-  for (const std::string_view name : schema::names(schema::ObjectType{})) types.emplace_back(name);
+  std::vector<QomType> types;
+  for (const std::string_view name : schema::names(schema::ObjectType{}))
+    types.push_back({std::string(name), "user-creatable"});
   if (machine_) {
     for (const MachineType& type : machine_types())
-      types.push_back(fmt::format("{}-machine", type.name));
-    types.emplace_back(kProcessorType);
-    types.push_back("tcg-accel");
-    for (const DeviceModel& model : device_models()) types.emplace_back(model.name);
+      types.push_back({fmt::format("{}-machine", type.name), "machine"});
+    types.push_back({std::string(kProcessorType), "cpu"});
+    types.push_back({"tcg-accel", "accel"});
+    for (const DeviceModel& model : device_models())
+      types.push_back({std::string(model.name), "device"});
     qom_.add_provider([this](QomNode& root) { machine_->describe(root); });
   }
   qom_.add_types(std::move(types));
@@ -142,10 +159,12 @@ void Engine::register_commands() {
 Task<void> Engine::wait_for_end() { co_await ended_.wait(); }
 
 void Engine::handle_signals(ProductionEnv& env, bool tell) {
+  // QEMU's own uses of them are not ours, but who sends them means no end.
+  for (const int signal : {SIGUSR1, SIGALRM}) std::signal(signal, SIG_IGN);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     env.on_signal(signal, [this, signal, tell] {
       if (status_.quitting() || signals_.closed()) return;
-      if (tell) report_error("", fmt::format("terminating on signal {}", signal));
+      if (tell) report_error("", termination_text(signal));
       signals_.spawn(status_.quit(schema::ShutdownCause::kHostSignal));
     });
   }

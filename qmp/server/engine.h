@@ -49,6 +49,7 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   Env& env() { return env_; }
+  Manner manner() const { return manner_; }
   Graph& graph() { return graph_; }
   ObjectStore& objects() { return objects_; }
   Monitor& monitor() { return monitor_; }
@@ -73,6 +74,7 @@ class Engine {
   void register_commands();
 
   Env& env_;
+  const Manner manner_;
   MachineIdentity identity_;
   CommandTable commands_;
   HumanTable human_;

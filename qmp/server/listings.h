@@ -10,11 +10,12 @@
 
 namespace blockbed::server {
 
-int answer_system_question(const OptionUse& question);
+// `options.question` is there.
+int answer_system_question(const SystemOptions& options);
 
 void print_version(std::string_view what);
-// "List of user creatable objects:" ...
-void print_object_types();
+// "help", "TYPE,help", "TYPE,id=x,help"; false when that is no question about objects.
+bool print_object_help(std::string_view text);
 void print_chardev_types();
 
 }  // namespace blockbed::server

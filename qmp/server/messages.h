@@ -1,8 +1,8 @@
 // What the program says to people on standard error, in QEMU's form.
 //
 // "qemu-system-x86_64: -drive file=x: Could not open 'x': ...": the base name under which the
-// program was started, the option as it was typed, the text. Threading: engine thread;
-// set_program_name once at the start.
+// program was started, the option as it was typed, the text. `-msg` and `-name` can put more in
+// front. Threading: engine thread; set_program_name and set_message_style once at the start.
 #pragma once
 
 #include <string>
@@ -14,9 +14,19 @@ namespace blockbed::server {
 
 void set_program_name(std::string_view argv0);
 const std::string& program_name();
+// As typed, with its path.
+const std::string& invocation_name();
 
-// `location` is the option as typed, or empty. Lines after the first of `text` are hints and stand
-// alone.
+struct MessageStyle {
+  // "2026-01-31T12:00:00.123456Z "
+  bool timestamp = false;
+  // The name of the guest; empty: none.
+  std::string guest;
+};
+void set_message_style(MessageStyle style);
+
+// `location` is the option as typed, ":FILE:LINE" of -readconfig, or empty. Lines after the first
+// of `text` are hints and stand alone.
 void report_error(std::string_view location, std::string_view text);
 // An error with the hint that people get and programs do not.
 std::string full_text(const Error& error);

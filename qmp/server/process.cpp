@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +13,7 @@
 #include <cstdlib>
 
 #include "block/runtime/result.h"
+#include "qmp/schema/scalar_text.h"
 
 namespace blockbed::server {
 
@@ -55,19 +58,20 @@ Expected<std::unique_ptr<Daemon>> Daemon::daemonize() {
   if (grandchild < 0) ::_exit(1);
   if (grandchild > 0) ::_exit(0);
   ::umask(027);
-  return std::unique_ptr<Daemon>(new Daemon(ends[1]));
+  return std::unique_ptr<Daemon>(new Daemon(ends[1], ::open("/dev/null", O_RDWR | O_CLOEXEC)));
 }
 
 Daemon::~Daemon() {
   if (parent_ >= 0) ::close(parent_);
+  if (null_ >= 0) ::close(null_);
 }
 
 void Daemon::ready() {
   if (parent_ < 0) return;
-  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  if (null >= 0) {
-    for (int standard = 0; standard <= 2; ++standard) ::dup2(null, standard);
-    if (null > 2) ::close(null);
+  if (null_ >= 0) {
+    for (int standard = 0; standard <= 2; ++standard) {
+      ::dup2(standard == STDERR_FILENO && log_ >= 0 ? log_ : null_, standard);
+    }
   }
   if (::chdir("/") != 0) return;
   ssize_t done = 0;
@@ -76,6 +80,45 @@ void Daemon::ready() {
   } while (done < 0 && errno == EINTR);
   ::close(parent_);
   parent_ = -1;
+}
+
+Expected<Rights> Rights::of_user(const std::string& text) {
+  Rights rights;
+  if (const passwd* entry = ::getpwnam(text.c_str()); entry != nullptr) {
+    rights.user_ = text;
+    rights.ids_ = std::pair(entry->pw_uid, entry->pw_gid);
+    return rights;
+  }
+  const std::size_t colon = text.find(':');
+  const auto number = [](const std::string& digits) -> std::optional<uint32_t> {
+    const auto value = schema::parse_uint64(digits);
+    // The largest is "no change" to the kernel.
+    if (!value || *value >= UINT32_MAX) return std::nullopt;
+    return static_cast<uint32_t>(*value);
+  };
+  if (colon != std::string::npos) {
+    const auto user = number(text.substr(0, colon)), group = number(text.substr(colon + 1));
+    if (user && group) {
+      rights.ids_ = std::pair(*user, *group);
+      return rights;
+    }
+  }
+  return fail(fmt::format("User \"{}\" doesn't exist (and is not <uid>:<gid>)", text));
+}
+
+Expected<void> Rights::apply() const {
+  if (!root_.empty() && (::chroot(root_.c_str()) != 0 || ::chdir("/") != 0)) {
+    return fail("chroot failed");
+  }
+  if (!ids_) return {};
+  const auto& [user, group] = *ids_;
+  if (::setgid(group) != 0) return fail(fmt::format("Failed to setgid({})", group));
+  const bool grouped =
+      user_.empty() ? ::setgroups(1, &group) == 0 : ::initgroups(user_.c_str(), group) == 0;
+  if (!grouped) return fail(fmt::format("Failed to set the groups of user {}", user));
+  if (::setuid(user) != 0) return fail(fmt::format("Failed to setuid({})", user));
+  if (user != 0 && ::setuid(0) == 0) return fail("Dropping privileges failed");
+  return {};
 }
 
 Expected<std::unique_ptr<PidFile>> PidFile::create(std::string path) {

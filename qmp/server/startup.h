@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "qmp/server/engine.h"
+#include "qmp/server/system_options.h"
 
 namespace blockbed::server {
 
@@ -35,7 +36,9 @@ Expected<T> typed_option(ParsedOption option) {
   return option.is_json ? schema::from_json<T>(value) : schema::from_keyval<T>(value);
 }
 
-Task<Expected<void>> add_object_option(Engine& engine, const std::string& text);
+// What is wrong with the options has a location, what is wrong with the object has none in the
+// system's manner.
+Task<StartResult> add_object_option(Engine& engine, const OptionUse& use);
 Task<Expected<void>> add_blockdev_option(Engine& engine, const std::string& text);
 Task<Expected<void>> add_chardev_option(Engine& engine, const std::string& text,
                                         const std::string& location);

@@ -1,12 +1,17 @@
 #include "qmp/server/system_main.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
+#include <map>
 
 #include "block/runtime/production_env.h"
+#include "block/runtime/result.h"
+#include "qmp/monitor/descriptors.h"
 #include "qmp/server/engine.h"
 #include "qmp/server/listings.h"
 #include "qmp/server/messages.h"
@@ -169,6 +174,50 @@ Task<StartResult> add_devices(Engine& engine, const SystemOptions& options) {
   co_return StartResult();
 }
 
+// A character device in the older form. Text that is none is told, and then what it means for the
+// option.
+Task<StartResult> add_short_form(Engine& engine, const OptionUse& use, std::string id,
+                                 std::string if_no_device) {
+  auto spec = parse_chardev_short_form(use.value);
+  if (!spec) {
+    if (!spec.error().empty()) report_error(use.location, spec.error());
+    co_return failure(use.location, std::move(if_no_device));
+  }
+  if (!*spec) co_return failure(use.location, full_text(spec->error()));
+  (*spec)->id = std::move(id);
+  auto added = co_await engine.chardevs().add(std::move(**spec), use.location);
+  if (!added) co_return failure(use.location, full_text(added.error()));
+  co_return StartResult();
+}
+
+// -serial, -parallel, -debugcon: nobody speaks on them.
+Task<StartResult> add_ports(Engine& engine, const SystemOptions& options) {
+  std::map<std::string, int, std::less<>> count;
+  for (const OptionUse& use : options.ports) {
+    if (use.value == "none") continue;
+    std::string id;
+    if (use.value.starts_with("chardev:")) {
+      id = use.value.substr(8);
+    } else {
+      id = use.name == "debugcon" ? use.name : fmt::format("{}{}", use.name, count[use.name]++);
+      const std::string consequence =
+          use.name == "debugcon"
+              ? fmt::format("invalid character backend '{}'", use.value)
+              : fmt::format("could not connect {} device to character backend '{}'", use.name,
+                            use.value);
+      if (auto added = co_await add_short_form(engine, use, id, consequence); !added) {
+        if (added.error().text != consequence) {
+          report_error(added.error().location, added.error().text);
+        }
+        co_return failure(use.location, consequence);
+      }
+    }
+    if (auto claimed = engine.chardevs().claim(id); !claimed)
+      co_return failure(use.location, full_text(claimed.error()));
+  }
+  co_return StartResult();
+}
+
 // -qmp, -qmp-pretty, -monitor and -mon: a monitor each, in order.
 Task<std::expected<std::vector<MonitorPlan>, StartFailure>> plan_monitors(
     Engine& engine, const SystemOptions& options) {
@@ -208,15 +257,9 @@ Task<std::expected<std::vector<MonitorPlan>, StartFailure>> plan_monitors(
         plan.chardev = use.value.substr(8);
       } else {
         plan.chardev = fmt::format("compat_monitor{}", compatible++);
-        auto spec = parse_chardev_short_form(use.value);
-        if (!spec) {
-          report_error(use.location, fmt::format("'{}' is not a valid char driver", use.value));
-          co_return failure(use.location, fmt::format("parse error: {}", use.value));
-        }
-        if (!*spec) co_return failure(use.location, full_text(spec->error()));
-        (*spec)->id = plan.chardev;
-        auto added = co_await engine.chardevs().add(std::move(**spec), use.location);
-        if (!added) co_return failure(use.location, full_text(added.error()));
+        auto added = co_await add_short_form(engine, use, plan.chardev,
+                                             fmt::format("parse error: {}", use.value));
+        if (!added) co_return std::unexpected(std::move(added).error());
       }
     }
     if (auto claimed = engine.chardevs().claim(plan.chardev); !claimed)
@@ -236,7 +279,7 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
   } else {
     auto spec = parse_chardev_short_form(text);
     if (!spec) {
-      report_error("", fmt::format("'{}' is not a valid char driver", text));
+      if (!spec.error().empty()) report_error("", spec.error());
       co_return failure("", fmt::format("Failed to initialize device for qtest: \"{}\"", text));
     }
     if (!*spec) co_return failure(options.qtest->location, full_text(spec->error()));
@@ -252,9 +295,7 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
 
 Task<StartResult> open_backends(Engine& engine, const SystemOptions& options) {
   for (const OptionUse& use : options.objects) {
-    if (auto added = co_await add_object_option(engine, use.value); !added) {
-      co_return failure(use.location, full_text(added.error()));
-    }
+    if (auto added = co_await add_object_option(engine, use); !added) co_return added;
   }
   for (const OptionUse& use : options.chardevs) {
     if (auto added = co_await add_chardev_option(engine, use.value, use.location); !added) {
@@ -269,7 +310,8 @@ Task<StartResult> open_backends(Engine& engine, const SystemOptions& options) {
   co_return co_await add_drives(engine, options);
 }
 
-Task<int> serve(ProductionEnv& env, Engine& engine, const SystemOptions& options, Daemon* daemon) {
+Task<int> serve(ProductionEnv& env, Engine& engine, const SystemOptions& options,
+                const Rights& rights, Daemon* daemon) {
   std::unique_ptr<QtestServer> qtest;
   bool human_on_stdio = false;
   StartResult started = co_await open_backends(engine, options);
@@ -297,18 +339,21 @@ Task<int> serve(ProductionEnv& env, Engine& engine, const SystemOptions& options
         engine.monitor().serve(std::move(endpoint), plan.mode);
     }
   };
+  if (started) started = co_await add_ports(engine, options);
   if (started) {
     // Clients are greeted before devices are made; nothing is executed until all is there.
     serve_monitors(false);
     started = co_await add_devices(engine, options);
-    if (!started) {
-      for (const MonitorPlan& plan : monitors) {
-        if (plan.mode != MonitorMode::kHuman) continue;
-        const auto endpoint = engine.chardevs().take(plan.chardev);
-        human_on_stdio = human_on_stdio || (endpoint && endpoint->is_stdio());
-        if (endpoint) endpoint->close();
-      }
+  }
+  if (!started) {
+    for (const MonitorPlan& plan : monitors) {
+      if (plan.mode != MonitorMode::kHuman) continue;
+      const auto endpoint = engine.chardevs().take(plan.chardev);
+      human_on_stdio = human_on_stdio || (endpoint && endpoint->is_stdio());
+      if (endpoint) endpoint->close();
     }
+  } else if (auto applied = rights.apply(); !applied) {
+    started = failure("", full_text(applied.error()));
   }
 
   int status = 0;
@@ -337,49 +382,107 @@ Task<int> serve(ProductionEnv& env, Engine& engine, const SystemOptions& options
   co_return status;
 }
 
+// Nothing is booted; a kernel that cannot be is a mistake all the same.
+StartResult check_kernel(const SystemOptions& options, const MachineType& type) {
+  if (!options.kernel) {
+    if (options.initrd) return failure("", "-initrd only allowed with -kernel option");
+    if (options.append) return failure("", "-append only allowed with -kernel option");
+    return {};
+  }
+  if (type.name == "none") {
+    return failure("",
+                   "The -kernel parameter is not supported (use the generic 'loader' device "
+                   "instead).");
+  }
+  if (::access(options.kernel->value.c_str(), R_OK) == 0) return {};
+  return failure("", fmt::format("could not open kernel file '{}': {}", options.kernel->value,
+                                 strerror_text(errno)));
+}
+
+std::expected<Rights, StartFailure> plan_rights(const SystemOptions& options) {
+  Rights rights;
+  if (options.user) {
+    auto user = Rights::of_user(options.user->value);
+    if (!user) return failure(options.user->location, full_text(user.error()));
+    rights = std::move(*user);
+  }
+  if (options.root) rights.set_root(options.root->value);
+  return rights;
+}
+
+void apply_message_options(const SystemOptions& options) {
+  MessageStyle style;
+  if (options.messages) {
+    if (auto parsed = OptionText::parse(options.messages->value)) {
+      style.timestamp = parsed->take_switch("timestamp", false).value_or(false);
+      if (parsed->take_switch("guest-name", false).value_or(false)) style.guest = options.name;
+    }
+  }
+  set_message_style(std::move(style));
+}
+
+// Everything that has to be right before the process goes to the background.
+struct StartPlan {
+  MachinePlan machine;
+  Rights rights;
+};
+
+std::expected<StartPlan, StartFailure> plan_start(const SystemOptions& options) {
+  auto machine = plan_machine(options);
+  if (!machine) return std::unexpected(std::move(machine).error());
+  for (const auto& [use, what] : options.refused) {
+    return failure(use.location, fmt::format("{} is not implemented by Blockbed", what));
+  }
+  auto rights = plan_rights(options);
+  if (!rights) return std::unexpected(std::move(rights).error());
+  if (auto kernel = check_kernel(options, *machine->type); !kernel)
+    return std::unexpected(std::move(kernel).error());
+  return StartPlan{std::move(*machine), std::move(*rights)};
+}
+
 }  // namespace
 
 int run_system(const std::vector<std::string>& arguments) {
-  auto options = parse_system_options(arguments);
-  if (!options) {
-    report_error(options.error().location, options.error().text);
+  const auto give_up = [](std::string_view location, std::string_view text) {
+    report_error(location, text);
     return 1;
-  }
-  if (options->question) return answer_system_question(*options->question);
-  auto plan = plan_machine(*options);
-  if (!plan) {
-    report_error(plan.error().location, plan.error().text);
-    return 1;
-  }
-  for (const auto& [use, what] : {std::pair{&options->incoming, "Migration"},
-                                  std::pair{&options->loadvm, "Loading a snapshot"}}) {
-    if (!*use) continue;
-    report_error((*use)->location, fmt::format("{} is not implemented by Blockbed", what));
-    return 1;
+  };
+  SystemOptions options;
+  const auto parsed = parse_system_options(arguments, options);
+  apply_message_options(options);
+  for (const auto& [location, warning] : options.warnings) report_warning(location, warning);
+  if (!parsed) return give_up(parsed.error().location, parsed.error().text);
+  if (options.question) return answer_system_question(options);
+  auto plan = plan_start(options);
+  if (!plan) return give_up(plan.error().location, plan.error().text);
+
+  UniqueDescriptor log;
+  if (options.log_file) {
+    const std::string& path = options.log_file->value;
+    log = UniqueDescriptor(::open(path.c_str(), O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0666));
+    if (log.get() < 0)
+      return give_up("", fmt::format("Error opening logfile {}: {}", path, strerror_text(errno)));
   }
   std::unique_ptr<Daemon> daemon;
-  if (options->daemonize) {
+  if (options.daemonize) {
     auto forked = Daemon::daemonize();
-    if (!forked) {
-      report_error("", full_text(forked.error()));
-      return 1;
-    }
+    if (!forked) return give_up("", full_text(forked.error()));
     daemon = std::move(*forked);
+    daemon->set_log(log.get());
   }
   std::unique_ptr<PidFile> pidfile;
-  if (options->pidfile) {
-    auto made = PidFile::create(options->pidfile->value);
-    if (!made) {
-      report_error("", full_text(made.error()));
-      return 1;
-    }
+  if (options.pidfile) {
+    auto made = PidFile::create(options.pidfile->value);
+    if (!made) return give_up("", full_text(made.error()));
     pidfile = std::move(*made);
   }
   ProductionEnv env;
-  Engine engine(env, Manner::kSystem, plan->type, std::move(plan->identity));
-  engine.graph().deny_files_named_by_images(options->deny_image_references);
-  engine.machine().set_processors(plan->processors);
-  return env.run_until_complete(serve(env, engine, *options, daemon.get()));
+  MachinePlan& machine = plan->machine;
+  Engine engine(env, Manner::kSystem, machine.type, std::move(machine.identity));
+  engine.graph().deny_files_named_by_images(options.deny_image_references);
+  engine.machine().set_processors(machine.processors);
+  if (options.daemonize) engine.chardevs().forbid_stdio();
+  return env.run_until_complete(serve(env, engine, options, plan->rights, daemon.get()));
 }
 
 }  // namespace blockbed::server

@@ -1,8 +1,12 @@
 #include "qmp/server/system_options.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <array>
-#include <functional>
+
+#include "qmp/commands/option_text.h"
+#include "qmp/server/config_file.h"
+#include "qmp/server/option_groups.h"
 
 namespace blockbed::server {
 
@@ -22,8 +26,21 @@ enum class Act {
   kProcessors,
   kQtest,
   kDenyImageReferences,
-  kIncoming,
+  kMigration,
   kLoadvm,
+  kSandbox,
+  kVmstate,
+  kReadConfig,
+  kSet,
+  kDescriptor,
+  kLogFile,
+  kMessages,
+  kUser,
+  kRoot,
+  kKernel,
+  kInitrd,
+  kAppend,
+  kPort,
   kPidfile,
   kUuid,
   kName,
@@ -45,15 +62,15 @@ struct Known {
 };
 
 constexpr Known kKnown[] = {
-    {"D", true},
+    {"D", true, Act::kLogFile},
     {"L", true},
     {"M", true, Act::kMachine},
     {"S", false, Act::kPaused},
     {"accel", true, Act::kAccelerator},
     {"acpitable", true},
     {"action", true},
-    {"add-fd", true},
-    {"append", true},
+    {"add-fd", true, Act::kDescriptor},
+    {"append", true, Act::kAppend},
     {"async-teardown", false},
     {"audio", true},
     {"audio-help", false},
@@ -63,19 +80,19 @@ constexpr Known kKnown[] = {
     {"boot", true},
     {"cdrom", true, Act::kDrive},
     {"chardev", true, Act::kChardev},
-    {"chroot", true},
+    {"chroot", true, Act::kRoot},
     {"compat", true},
     {"cpu", true},
     {"d", true},
     {"daemonize", false, Act::kDaemonize},
-    {"debugcon", true},
+    {"debugcon", true, Act::kPort},
     {"deny-image-references", false, Act::kDenyImageReferences},
     {"device", true, Act::kDevice},
     {"dfilter", true},
     {"display", true},
     {"drive", true, Act::kDrive},
     {"dtb", true},
-    {"dump-vmstate", true},
+    {"dump-vmstate", true, Act::kVmstate},
     {"echr", true},
     {"enable-kvm", false, Act::kEnableKvm},
     {"enable-sync-profile", false},
@@ -93,11 +110,11 @@ constexpr Known kKnown[] = {
     {"hdd", true, Act::kDrive},
     {"help", false, Act::kQuestion},
     {"icount", true},
-    {"incoming", true, Act::kIncoming},
-    {"initrd", true},
+    {"incoming", true, Act::kMigration},
+    {"initrd", true, Act::kInitrd},
     {"iscsi", true},
     {"k", true},
-    {"kernel", true},
+    {"kernel", true, Act::kKernel},
     {"loadvm", true, Act::kLoadvm},
     {"m", true},
     {"machine", true, Act::kMachine},
@@ -105,7 +122,7 @@ constexpr Known kKnown[] = {
     {"mem-prealloc", false},
     {"mon", true, Act::kMonitor},
     {"monitor", true, Act::kMonitor},
-    {"msg", true},
+    {"msg", true, Act::kMessages},
     {"mtdblock", true, Act::kDrive},
     {"name", true, Act::kName},
     {"net", true},
@@ -124,7 +141,7 @@ constexpr Known kKnown[] = {
     {"only-migratable", false},
     {"option-rom", true},
     {"overcommit", true},
-    {"parallel", true},
+    {"parallel", true, Act::kPort},
     {"perfmap", false},
     {"pflash", true, Act::kDrive},
     {"pidfile", true, Act::kPidfile},
@@ -135,17 +152,16 @@ constexpr Known kKnown[] = {
     {"qmp-pretty", true, Act::kMonitor},
     {"qtest", true, Act::kQtest},
     {"qtest-log", true},
-    {"readconfig", true},
+    {"readconfig", true, Act::kReadConfig},
     {"rotate", true},
     {"rtc", true},
-    {"run-with", true},
-    {"runas", true},
+    {"runas", true, Act::kUser},
     {"s", false},
-    {"sandbox", true},
+    {"sandbox", true, Act::kSandbox},
     {"sd", true, Act::kDrive},
     {"seed", true},
-    {"serial", true},
-    {"set", true},
+    {"serial", true, Act::kPort},
+    {"set", true, Act::kSet},
     {"singlestep", false},
     {"smbios", true},
     {"smp", true, Act::kProcessors},
@@ -160,7 +176,6 @@ constexpr Known kKnown[] = {
     {"vga", true},
     {"virtfs", true},
     {"vnc", true},
-    {"watchdog", true},
     {"watchdog-action", true},
     {"win2k-hack", false},
     {"xen-attach", false},
@@ -174,11 +189,22 @@ const Known* find(std::string_view name) {
 }
 
 // Options that can be asked for their values: "-device help", "-machine help".
+// Options that can be asked for their values: "-device help", "-machine help"; of what has members
+// of its own, "-device MODEL,help" asks for those.
 bool is_question(std::string_view name, std::string_view value) {
-  static constexpr std::string_view kAskable[] = {
-      "machine", "M", "device", "cpu", "accel", "object", "chardev", "display", "audiodev"};
-  const bool help = value == "help" || value == "?";
-  return help && std::ranges::find(kAskable, name) != std::end(kAskable);
+  static constexpr std::string_view kAskable[] = {"machine", "M",      "device",   "cpu",
+                                                  "accel",   "object", "chardev",  "display",
+                                                  "netdev",  "trace",  "audiodev", "d"};
+  static constexpr std::string_view kOfMembers[] = {"device", "object"};
+  const auto asks = [](std::string_view word) { return word == "help" || word == "?"; };
+  const std::size_t comma = value.rfind(',');
+  const std::string_view last = value.substr(comma == std::string_view::npos ? 0 : comma + 1);
+  if (name == "drive") return last.starts_with("format=") && asks(last.substr(7));
+  const auto has = [name](const auto& names) {
+    return std::ranges::find(names, name) != std::end(names);
+  };
+  if (comma != std::string_view::npos && has(kOfMembers)) return asks(last);
+  return asks(value) && has(kAskable);
 }
 
 void apply(SystemOptions& options, Act act, OptionUse use) {
@@ -201,7 +227,6 @@ void apply(SystemOptions& options, Act act, OptionUse use) {
       options.chardevs.push_back(std::move(use));
       break;
     case Act::kMonitor:
-      options.monitor_given = true;
       options.monitors.push_back(std::move(use));
       break;
     case Act::kGlobal:
@@ -223,11 +248,52 @@ void apply(SystemOptions& options, Act act, OptionUse use) {
     case Act::kQtest:
       options.qtest = std::move(use);
       break;
-    case Act::kIncoming:
-      options.incoming = std::move(use);
+    case Act::kMigration:
+      options.refused.emplace_back(std::move(use), "Migration");
       break;
     case Act::kLoadvm:
-      options.loadvm = std::move(use);
+      options.refused.emplace_back(std::move(use), "Loading a snapshot");
+      break;
+    case Act::kVmstate:
+      options.refused.emplace_back(std::move(use), "A dump of the state of devices");
+      break;
+    case Act::kSandbox: {
+      // Its members are checked; "enable" is the first of them, or implied.
+      const std::string_view text = use.value;
+      if (!text.starts_with("off") && !text.contains("enable=off"))
+        options.refused.emplace_back(std::move(use), "A filter of system calls");
+      break;
+    }
+    case Act::kDescriptor:
+      options.refused.emplace_back(std::move(use), "A set of descriptors");
+      break;
+    case Act::kLogFile:
+      options.log_file = std::move(use);
+      break;
+    case Act::kMessages:
+      options.messages = std::move(use);
+      break;
+    case Act::kUser:
+      options.user = std::move(use);
+      break;
+    case Act::kRoot:
+      options.root = std::move(use);
+      break;
+    case Act::kKernel:
+      options.kernel = std::move(use);
+      break;
+    case Act::kInitrd:
+      options.initrd = std::move(use);
+      break;
+    case Act::kAppend:
+      options.append = std::move(use);
+      break;
+    case Act::kPort:
+      options.ports.push_back(std::move(use));
+      break;
+    case Act::kReadConfig:
+    case Act::kSet:
+      // Made of other options: see take().
       break;
     case Act::kPidfile:
       options.pidfile = std::move(use);
@@ -237,10 +303,8 @@ void apply(SystemOptions& options, Act act, OptionUse use) {
       break;
     case Act::kName: {
       // "guest=NAME,process=...", or the name alone.
-      std::string_view text = use.value;
-      text = text.substr(0, text.find(','));
-      if (text.starts_with("guest=")) text.remove_prefix(6);
-      options.name = text.contains('=') ? std::string() : std::string(text);
+      const auto parsed = OptionText::parse(use.value, "guest");
+      if (parsed) options.name = parsed->text("guest");
       break;
     }
     case Act::kPaused:
@@ -273,11 +337,63 @@ void apply(SystemOptions& options, Act act, OptionUse use) {
   }
 }
 
+// -set GROUP.ID.ARGUMENT=VALUE: one more item of an option that was given before.
+std::expected<void, OptionFailure> set_item(SystemOptions& options, const OptionUse& use) {
+  const auto wrong = [&](std::string text) {
+    return std::unexpected(OptionFailure{use.location, std::move(text)});
+  };
+  const std::string_view text = use.value;
+  const std::size_t first = text.find('.');
+  const std::size_t second = text.find('.', first == std::string_view::npos ? first : first + 1);
+  const std::size_t equals = text.find('=');
+  if (second == std::string_view::npos || equals == std::string_view::npos || equals < second) {
+    return wrong(fmt::format("can't parse: \"{}\"", text));
+  }
+  const std::string_view group = text.substr(0, first);
+  const std::string_view id = text.substr(first + 1, second - first - 1);
+  const std::pair<std::string_view, std::vector<OptionUse>*> groups[] = {
+      {"chardev", &options.chardevs},
+      {"device", &options.devices},
+      {"drive", &options.drives},
+      {"mon", &options.monitors}};
+  const auto found =
+      std::ranges::find(groups, group, [](const auto& entry) { return entry.first; });
+  if (found == std::end(groups)) return wrong(fmt::format("There is no option group '{}'", group));
+  for (OptionUse& given : *found->second) {
+    if (given.name != group) continue;
+    const auto parsed = OptionText::parse(given.value, "");
+    if (!parsed || parsed->text("id") != id) continue;
+    given.value.append(",").append(text.substr(second + 1, equals - second));
+    for (const char c : text.substr(equals + 1)) given.value.append(c == ',' ? 2 : 1, c);
+    return {};
+  }
+  return wrong(fmt::format("there is no {} \"{}\" defined", group, id));
+}
+
+std::expected<void, OptionFailure> take(SystemOptions& options, Act act, OptionUse use) {
+  if (act == Act::kSet) return set_item(options, use);
+  if (act == Act::kReadConfig) {
+    auto uses = read_config(use);
+    if (!uses) return std::unexpected(std::move(uses).error());
+    for (OptionUse& each : *uses) {
+      const Act what = find(each.name)->act;
+      if (auto taken = take(options, what, std::move(each)); !taken) return taken;
+    }
+    return {};
+  }
+  std::vector<std::string> warnings;
+  auto checked = check_option_group(use, warnings);
+  for (std::string& warning : warnings)
+    options.warnings.emplace_back(use.location, std::move(warning));
+  if (!checked) return checked;
+  apply(options, is_question(use.name, use.value) ? Act::kQuestion : act, std::move(use));
+  return {};
+}
+
 }  // namespace
 
-std::expected<SystemOptions, OptionFailure> parse_system_options(
-    const std::vector<std::string>& arguments) {
-  SystemOptions options;
+std::expected<void, OptionFailure> parse_system_options(const std::vector<std::string>& arguments,
+                                                        SystemOptions& options) {
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& typed = arguments[i];
     if (typed.size() < 2 || typed[0] != '-') {
@@ -294,12 +410,9 @@ std::expected<SystemOptions, OptionFailure> parse_system_options(
       use.value = arguments[++i];
       use.location += " " + use.value;
     }
-    const bool asks =
-        is_question(name, use.value) ||
-        (name == "drive" && (use.value == "format=help" || use.value.contains(",format=help")));
-    apply(options, asks ? Act::kQuestion : known->act, std::move(use));
+    if (auto taken = take(options, known->act, std::move(use)); !taken) return taken;
   }
-  return options;
+  return {};
 }
 
 }  // namespace blockbed::server

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "block/formats/qcow2/cache_cleaner.h"
+#include "block/graph/option_text.h"
 #include "qmp/schema/scalar_text.h"
 #include "schema/blockdev_options.h"
 
@@ -169,25 +170,6 @@ Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& opti
 
 namespace {
 
-Expected<void> read_sizes(json::Object& options) {
-  for (const char* name :
-       {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}) {
-    json::Value* value = options.find(name);
-    if (value == nullptr || !value->is_string()) continue;
-    const std::optional<uint64_t> size = schema::parse_size(value->as_string());
-    if (!size) {
-      Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-      error.hint =
-          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-          "and exabytes, respectively.";
-      return fail(std::move(error));
-    }
-    // No cache is as large as that; the checks of sizes say so.
-    *value = json::Value(std::to_string(std::min<uint64_t>(*size, INT64_MAX)));
-  }
-  return {};
-}
-
 Expected<void> check_mode(const json::Value* value) {
   if (value == nullptr || !value->is_string()) return {};
   const std::string& mode = value->as_string();
@@ -203,7 +185,8 @@ Expected<void> check_mode(const json::Value* value) {
 }  // namespace
 
 Expected<void> read_option_text(json::Object& options) {
-  BB_TRY(read_sizes(options));
+  BB_TRY(read_size_text(
+      options, {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}));
   if (const json::Value* interval = options.find("cache-clean-interval");
       interval != nullptr && interval->is_string() &&
       !schema::parse_uint64(interval->as_string())) {

@@ -1,0 +1,25 @@
+// What -drive takes in other words than blockdev-add: options as the text that was typed.
+//
+// Problem: -drive gives a node's options as text, in forms that the schema does not know
+// ("size=1G", "discard=on"); blockdev-add's own text (-blockdev) has none of them.
+//
+// Contract: each turns text into text that schema::from_keyval reads, in place; values that are no
+// text are left alone. Errors: QEMU's texts. Threading: pure functions.
+#pragma once
+
+#include <initializer_list>
+#include <string_view>
+
+#include "block/graph/graph.h"
+#include "qmp/schema/error.h"
+#include "qmp/schema/json.h"
+
+namespace blockbed {
+
+// Sizes with an optional unit, of the options in `names` that are there.
+Expected<void> read_size_text(json::Object& options, std::initializer_list<std::string_view> names);
+
+// All options of a node and of the nodes defined in it: the generic ones, and the drivers' own.
+Expected<void> read_option_text(const DriverRegistry& drivers, json::Object& options);
+
+}  // namespace blockbed
