@@ -115,6 +115,7 @@ def test_nothing_happens(server, disk, command):
         ("qemu-io n", 'qemu-io: string expected\nTry "help qemu-io" for more information\n'),
         ('qemu-io nope "read 0 1"', "Error: Cannot find device='' nor node-name='nope'\n"),
         ('qemu-io -d n "read 0 1"', "Error: Device 'n' not found\n"),
+        ('qemu-io n "reopen -o x=1"', "Cannot change the option 'x'\n"),
         ("qemu-io n read 0 512", 'qemu-io: extraneous characters at the end of line\nTry "help qemu-io" for more information\n'),
         ("nope", "unknown command: 'nope'\n"),
         ("info nope", "unknown command: 'info nope'\n"),

@@ -72,7 +72,17 @@ Task<Expected<void>> reopen_as_told(Graph& graph, Backend& backend, Arguments ar
       .text = true;
   auto done = co_await reopen(graph, std::move(requests));
   co_await graph.close_unreferenced();
-  co_return done;
+  if (done) co_return done;
+  Error error = std::move(done).error();
+  // An option that no driver knows is to qemu-io one that cannot be changed.
+  static constexpr std::string_view kParameter = "Parameter '";
+  static constexpr std::string_view kUnexpected = "' is unexpected";
+  std::string& text = error.description;
+  if (text.starts_with(kParameter) && text.ends_with(kUnexpected)) {
+    const std::size_t length = text.size() - kParameter.size() - kUnexpected.size();
+    text = fmt::format("Cannot change the option '{}'", text.substr(kParameter.size(), length));
+  }
+  co_return fail(std::move(error));
 }
 
 }  // namespace blockbed::qemu_io
