@@ -21,7 +21,7 @@ UNIMPLEMENTED = set("""
     migrate-set-parameters migrate-start-postcopy migrate_cancel query-chardev-backends query-fdsets
     query-memory-size-summary query-migrate-parameters query-pr-managers query-yank remove-fd ringbuf-read
     ringbuf-write send-key set-action system_wakeup
-    watchdog-set-action x-blockdev-set-iothread yank
+    watchdog-set-action yank
 """.split())
 
 

@@ -50,9 +50,15 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
     co_return fail(fmt::format("No driver found for the requested export type '{}'",
                                schema::name(options.type)));
   }
-  // An iothread is a name that must exist; the engine is one thread (docs/conformance.md).
-  if (options.iothread && !(has_iothread_ && has_iothread_(*options.iothread))) {
-    co_return fail(fmt::format("iothread \"{}\" not found", *options.iothread));
+  const bool fixed = options.fixed_iothread.value_or(false);
+  if (options.iothread) {
+    IoContext wanted = find_iothread_ ? find_iothread_(*options.iothread) : nullptr;
+    if (wanted == nullptr) {
+      co_return fail(fmt::format("iothread \"{}\" not found", *options.iothread));
+    }
+    // Without `fixed` it is a wish.
+    const Expected<void> moved = move_to_context(**node, std::move(wanted));
+    if (!moved && fixed) co_return fail(moved.error());
   }
   const bool writable = options.writable.value_or(false);
   if (writable && !(*node)->writable()) co_return fail("Cannot export read-only node as writable");
@@ -65,6 +71,7 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
   auto backend = std::make_unique<Backend>(graph_, "", permissions);
   backend->set_write_cache(!options.writethrough.value_or(false));
   BB_CO_TRY(backend->insert(**node));
+  if (fixed) BB_CO_TRY(backend->bind((*node)->context()));
 
   Expected<std::unique_ptr<Export>> made = co_await type->create(options, backend);
   if (!made) {

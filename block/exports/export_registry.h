@@ -42,9 +42,9 @@ class ExportRegistry {
   Graph& graph() const { return graph_; }
   // `type` lives longer than the registry's last export.
   void add_type(schema::BlockExportType name, ExportType& type);
-  // Knows the iothread objects; without it none exists.
-  void set_iothread_lookup(std::function<bool(std::string_view)> exists) {
-    has_iothread_ = std::move(exists);
+  // Finds an iothread object, or null; without it none exists.
+  void set_iothread_lookup(std::function<IoContext(std::string_view)> find) {
+    find_iothread_ = std::move(find);
   }
 
   Task<Expected<void>> add(const schema::BlockExportOptions& options);
@@ -82,7 +82,7 @@ class ExportRegistry {
 
   Graph& graph_;
   std::array<ExportType*, 4> types_ = {};
-  std::function<bool(std::string_view)> has_iothread_;
+  std::function<IoContext(std::string_view)> find_iothread_;
   std::list<Entry> entries_;
   uint64_t next_number_ = 1;
   Gate removals_;

@@ -328,6 +328,7 @@ Task<Expected<void>> Quorum::remove_child(Edge& edge) {
   const bool is_last = edge.name() == child_name(next_child_ - 1);
   const DrainedSection drained = co_await drain({&node(), edge.node()});
   GraphChange change(node().graph());
+  change.release_context(*edge.node());
   BB_CO_TRY(change.detach_child(edge));
   BB_CO_TRY(change.check());
   change.commit();

@@ -70,6 +70,19 @@ Expected<void> Backend::set_permissions(PermissionPair permissions) {
   return {};
 }
 
+Expected<void> Backend::bind(IoContext context) {
+  const std::optional<IoContext> before = std::exchange(bound_, context);
+  if (node() == nullptr) return {};
+  Expected<void> moved = move_to_context(*node(), std::move(context));
+  if (!moved) bound_ = before;
+  return moved;
+}
+
+Expected<void> Backend::join(ContextMove& move) {
+  if (bound_ && *bound_ != move.to()) return fail("Cannot change iothread of active block backend");
+  return {};
+}
+
 uint64_t Backend::length() const { return node() == nullptr ? 0 : node()->length(); }
 
 Result<void> Backend::check(uint64_t offset, uint64_t length) const {

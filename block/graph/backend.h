@@ -15,6 +15,8 @@
 //  - In a throttle group, reads, writes and zeroes wait for their turn, but not while drained. A
 //  backend keeps its group when its node goes.
 //  - A named backend is a "device" to clients (-drive id=, drive_add). Others are anonymous.
+//  - A backend that is bound to a context (io_context.h) takes its nodes there and keeps them
+//  there; others go where their nodes go.
 //  - It dies without node and with no request in flight.
 // Source of the rule: what QEMU calls BlockBackend, as visible in query-block and query-blockstats.
 // Threading: engine thread only.
@@ -67,6 +69,11 @@ class Backend final : public EdgeParent {
   void set_description(std::string description) { description_ = std::move(description); }
   void set_user(BackendUser* user) { user_ = user; }
 
+  // The node moves there, now and whenever there is another one. Fails when it cannot; then the
+  // backend is bound as it was before.
+  Expected<void> bind(IoContext context);
+  void unbind() { bound_.reset(); }
+
   // The caller holds the graph lock; the node is drained inside.
   Expected<void> insert(Node& node);
   Task<void> remove();
@@ -111,6 +118,8 @@ class Backend final : public EdgeParent {
   void node_resized(Edge& edge) override;
   void node_replaced(Edge& edge) override;
   bool stays_with_node(const Edge& edge) const override;
+  std::optional<IoContext> child_context() const override { return bound_; }
+  Expected<void> join(ContextMove& move) override;
   void set_stays_with_node(bool stays) { stays_with_node_ = stays; }
 
  private:
@@ -127,6 +136,7 @@ class Backend final : public EdgeParent {
   BackendUser* user_ = nullptr;
   Accounting accounting_;
   std::unique_ptr<ThrottleMember> throttle_;
+  std::optional<IoContext> bound_;
   WaitQueue queued_;
   uint64_t in_flight_ = 0;
   int quiesce_count_ = 0;

@@ -15,9 +15,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "block/graph/debug_event.h"
+#include "block/graph/io_context.h"
 #include "block/graph/permissions.h"
 #include "block/graph/request.h"
 #include "block/runtime/buffers.h"
@@ -52,6 +54,11 @@ class EdgeParent {
   // Frozen links refuse replacement: "Cannot change frozen 'backing' link from 'a' to 'b'".
   // A root that must stay with its node refuses replacement (a job's own edges).
   virtual bool stays_with_node(const Edge& edge) const { return (void)edge, false; }
+
+  // Where nodes must run that it uses; nothing: it goes where they go.
+  virtual std::optional<IoContext> child_context() const { return std::nullopt; }
+  // The node behind an edge is to move: adds to the move what has to come along, or refuses.
+  virtual Expected<void> join(ContextMove& move) { return (void)move, Expected<void>(); }
 
  protected:
   ~EdgeParent() = default;

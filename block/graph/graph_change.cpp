@@ -60,6 +60,31 @@ void GraphChange::link(Edge& edge, Node* node) {
   };
   move(node);
   on_undo([move, old] { move(old); });
+  if (node != nullptr) linked_.push_back(&edge);
+}
+
+Expected<void> GraphChange::move_to_context(Node& node, IoContext to) {
+  ContextMove move(std::move(to));
+  BB_TRY(move.add(node));
+  on_undo(move.carry_out());
+  return {};
+}
+
+void GraphChange::release_context(Node& node) {
+  on_commit([&node] { (void)blockbed::move_to_context(node, nullptr); });
+}
+
+Expected<void> GraphChange::bring_together(Edge& edge) {
+  if (edge.node_ == nullptr) return {};
+  Node& node = *edge.node_;
+  const std::optional<IoContext> wanted = edge.parent().child_context();
+  if (!wanted || *wanted == node.context_) return {};
+  const Expected<void> follows = move_to_context(node, *wanted);
+  if (follows) return {};
+  ContextMove up(node.context_);
+  if (!edge.parent().join(up)) return follows;
+  on_undo(up.carry_out());
+  return {};
 }
 
 Edge* GraphChange::attach_child(Node& parent, std::string name, ChildRoles roles, Node& child) {
@@ -80,6 +105,7 @@ void GraphChange::attach_root(Edge& edge, Node& node, PermissionPair permissions
 }
 
 void GraphChange::detach_root(Edge& edge) {
+  if (edge.node_ != nullptr) release_context(*edge.node_);
   link(edge, nullptr);
   set_permissions(edge, {Permissions::none(), Permissions::all()});
 }
@@ -240,6 +266,8 @@ PermissionPair cumulative_permissions(const Node& node) {
 }
 
 Expected<void> GraphChange::check() {
+  for (Edge* edge : linked_) BB_TRY(bring_together(*edge));
+
   std::vector<Node*> order;
   std::set<Node*> seen;
   for (Node* node : touched_) add_below(*node, seen, order);

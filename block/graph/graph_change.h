@@ -56,6 +56,11 @@ class GraphChange {
   // order.
   void on_undo(std::function<void()> undo);
   void on_commit(std::function<void()> commit);
+  // The node, with all that hangs together with it, moves to another context (io_context.h).
+  Expected<void> move_to_context(Node& node, IoContext to);
+  // The node has lost a user and, when the change is final, goes back to the main loop, unless
+  // others bind it elsewhere. A root that is detached does so by itself.
+  void release_context(Node& node);
   // The permissions of this node are to be checked again although no edge of it was changed.
   void recheck(Node& node);
 
@@ -65,6 +70,8 @@ class GraphChange {
  private:
   struct Step;
   void link(Edge& edge, Node* node);
+  // Both ends of the edge in one context (io_context.h).
+  Expected<void> bring_together(Edge& edge);
   std::unexpected<Error> not_writable(const Node& node) const;
   // The child was the parent's own, and goes its own way now.
   void disinherit(const Node& parent, Node& child);
@@ -73,6 +80,7 @@ class GraphChange {
   std::vector<Step> steps_;
   std::vector<Node*> touched_;
   std::vector<Node*> prepared_;
+  std::vector<Edge*> linked_;
   // They were writable until now.
   std::vector<const Node*> made_read_only_;
   bool done_ = false;

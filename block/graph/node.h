@@ -87,6 +87,7 @@ class Node final : public EdgeParent {
   // The name of the device whose root this node is, or "".
   std::string device_name() const;
   bool is_open() const { return driver_ != nullptr; }
+  const IoContext& context() const { return context_; }
 
   const NodeFlags& flags() const { return flags_; }
   bool writable() const { return !flags_.read_only && !flags_.inactive; }
@@ -187,12 +188,15 @@ class Node final : public EdgeParent {
   // --- EdgeParent
   std::string describe_user() const override;
   Node* as_node() override { return this; }
+  std::optional<IoContext> child_context() const override { return context_; }
+  Expected<void> join(ContextMove& move) override { return move.add(*this); }
   void drained_begin(Edge& edge) override;
   void drained_end(Edge& edge) override;
   bool drained_poll(Edge& edge) override;
   void node_resized(Edge& edge) override;
 
  private:
+  friend class ContextMove;
   friend class Graph;
   friend class GraphChange;
   friend class NodeRef;
@@ -257,6 +261,7 @@ class Node final : public EdgeParent {
   WaitQueue request_ended_;
   Mutex flush_lock_;
   NodeOperations operations_{*this};
+  IoContext context_;
   std::unique_ptr<DirtyBitmapList> dirty_bitmaps_;
 
   uint64_t write_generation_ = 0;

@@ -70,6 +70,21 @@ void BlockJob::detach_nodes(GraphChange& change) {
 
 std::string BlockJob::describe_user() const { return fmt::format("{} job '{}'", type(), id()); }
 
+std::optional<IoContext> BlockJob::child_context() const {
+  // That of the node that it began with.
+  for (const std::unique_ptr<Edge>& edge : edges_) {
+    if (edge->node() != nullptr) return edge->node()->context();
+  }
+  return std::nullopt;
+}
+
+Expected<void> BlockJob::join(ContextMove& move) {
+  for (const std::unique_ptr<Edge>& edge : edges_) {
+    if (edge->node() != nullptr) BB_TRY(move.add(*edge->node()));
+  }
+  return {};
+}
+
 void BlockJob::drained_begin(Edge&) { pause(); }
 void BlockJob::drained_end(Edge&) { resume(); }
 bool BlockJob::drained_poll(Edge&) { return busy(); }

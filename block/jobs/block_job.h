@@ -60,6 +60,8 @@ class BlockJob : public Job, public EdgeParent {
   void drained_end(Edge& edge) override;
   bool drained_poll(Edge& edge) override;
   bool stays_with_node(const Edge&) const override { return true; }
+  std::optional<IoContext> child_context() const override;
+  Expected<void> join(ContextMove& move) override;
 
  protected:
   // `forbids`: what nobody may do to the node as a whole until detach_nodes().

@@ -133,6 +133,7 @@ class BackupAction : public Action {
   Task<Expected<void>> create(TransactionContext& context, const Arguments& arguments,
                               schema::MirrorSyncMode sync, NodeRef target) {
     BackupOptions options = options_of(arguments);
+    BB_CO_TRY(move_to_context(*target, source_->context()));
     options.source = source_;
     options.sync = sync_of(sync);
     BB_CO_TRY(choose_bitmap(arguments, sync, options));
@@ -233,8 +234,9 @@ class DriveBackupAction final : public BackupAction {
     Expected<void> attached;
     {
       GraphChange change(context.graph);
+      attached = change.move_to_context(**target, source_->context());
       change.attach_child(**target, "backing", kCowRole, *source_);
-      attached = change.check();
+      if (attached) attached = change.check();
       if (attached) change.commit();
     }
     if (attached) co_return target;

@@ -63,6 +63,7 @@ MirrorOptions options_of(const Arguments& arguments) {
 Task<Expected<std::shared_ptr<Job>>> start(Graph& graph, JobRegistry& jobs,
                                            schema::MirrorSyncMode sync, MirrorOptions options) {
   Node& source = *options.source;
+  BB_CO_TRY(move_to_context(*options.target, source.context()));
   if (options.granularity != 0) {
     if (options.granularity < kMinGranularity || options.granularity > kMaxGranularity) {
       co_return fail("Parameter 'granularity' expects a value in range [512B, 64MB]");

@@ -142,6 +142,9 @@ Task<Expected<void>> ObjectStore::add(schema::ObjectOptions options) {
     object.throttle_group = groups_.find_or_make(options.id);
     object.throttle_group->set_limits(*limits);
   }
+  if (options.qom_type == schema::ObjectType::kIothread) {
+    object.iothread = std::make_shared<Iothread>(options.id);
+  }
   objects_.push_back(std::move(object));
   co_return Expected<void>();
 }
@@ -201,6 +204,11 @@ Expected<void> ObjectStore::remove(std::string_view id) {
   if (found->held()) return fail(fmt::format("object '{}' is in use, can not be deleted", id));
   objects_.erase(found);
   return {};
+}
+
+IoContext ObjectStore::iothread(std::string_view id) const {
+  const auto found = std::ranges::find(objects_, id, &UserObject::id);
+  return found == objects_.end() ? nullptr : found->iothread;
 }
 
 void ObjectStore::describe(QomNode& root) {

@@ -6,7 +6,7 @@
 // Contract
 //  - add() checks what QEMU checks when the object is made (a secret reads its file) and keeps the
 //  properties.
-//  - An object in use (hold()) cannot be deleted: "object 'x' is in use, can not be deleted".
+//  - A throttle group in use cannot be deleted: "object 'x' is in use, can not be deleted".
 //  - Ids are unique among objects.
 // Errors: texts of QEMU 7.2. Threading: engine thread.
 #pragma once
@@ -18,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "block/graph/io_context.h"
 #include "block/graph/throttle_group.h"
 #include "block/runtime/env.h"
 #include "block/runtime/task.h"
@@ -44,17 +45,16 @@ class UserObject {
   void set_secret(std::string bytes) { secret_ = std::move(bytes); }
   // Of a throttle-group: known to the graph by the same name.
   std::shared_ptr<ThrottleGroup> throttle_group;
+  // Of an iothread: what nodes and devices know of it. They keep it when the object is deleted.
+  IoContext iothread;
 
-  void hold() { ++holders_; }
-  void release() { --holders_; }
-  bool held() const { return holders_ > 0 || (throttle_group && throttle_group->has_members()); }
+  bool held() const { return throttle_group && throttle_group->has_members(); }
 
  private:
   std::string id_;
   std::string type_;
   json::Object properties_;
   std::string secret_;
-  int holders_ = 0;
 };
 
 class ObjectStore {
@@ -64,6 +64,8 @@ class ObjectStore {
   Task<Expected<void>> add(schema::ObjectOptions options);
   Expected<void> remove(std::string_view id);
   UserObject* find(std::string_view id);
+  // Null when there is none of that name.
+  IoContext iothread(std::string_view id) const;
   std::optional<std::string> type_of(std::string_view id) const;
   const std::list<UserObject>& all() const { return objects_; }
 

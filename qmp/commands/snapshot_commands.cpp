@@ -34,6 +34,8 @@ class OverlayAction : public Action {
       GraphChange change(context.graph);
       Expected<void> undone = change.replace_in_parents(*overlay_, *old_);
       if (undone) undone = change.detach_child(*overlay_->cow_edge());
+      if (undone) undone = change.move_to_context(*overlay_, overlay_context_);
+      if (undone) undone = change.move_to_context(*old_, old_context_);
       if (undone) undone = change.check();
       BB_ASSERT(undone.has_value());  // it was so before
       change.commit();
@@ -72,6 +74,8 @@ class OverlayAction : public Action {
                               old_->name(), overlay->name()));
     }
     GraphChange change(graph);
+    overlay_context_ = overlay->context();
+    old_context_ = old_->context();
     change.attach_child(*overlay, "backing", kCowRole, *old_);
     BB_TRY(change.replace_in_parents(*old_, *overlay));
     BB_TRY(change.check());
@@ -82,6 +86,9 @@ class OverlayAction : public Action {
 
   NodeRef old_;
   NodeRef overlay_;
+  // Where they were.
+  IoContext old_context_;
+  IoContext overlay_context_;
   DrainedSection drained_;
 };
 

@@ -77,7 +77,7 @@ struct Machine::Device {
   std::string qdev;
   // The bus that it gives.
   std::string own_bus;
-  UserObject* iothread = nullptr;
+  IoContext iothread;
   // The root in use: the drive's, or its own.
   Backend* backend = nullptr;
   std::unique_ptr<Backend> own_backend;
@@ -239,13 +239,14 @@ Task<Expected<Machine::Device*>> Machine::create(const DeviceModel& model, Optio
     BB_CO_TRY(check_device_property(model, key, value));
   }
   device->properties = properties.items();
-  if (const std::string* iothread = properties.find("iothread")) {
-    device->iothread = objects_.find(*iothread);
-    if (device->iothread == nullptr) {
-      co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", *iothread));
+  // An empty name is none.
+  if (const std::string* name = properties.find("iothread"); name != nullptr && !name->empty()) {
+    if (objects_.find(*name) == nullptr) {
+      co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", *name));
     }
-    if (device->iothread->type() != "iothread") {
-      co_return fail(fmt::format("Invalid parameter type for 'iothread', expected: iothread"));
+    device->iothread = objects_.iothread(*name);
+    if (device->iothread == nullptr) {
+      co_return fail("Invalid parameter type for 'iothread', expected: iothread");
     }
   }
   if (model.kind == ModelKind::kVirtioScsi || model.kind == ModelKind::kScsiController) {
@@ -259,32 +260,26 @@ Task<Expected<Machine::Device*>> Machine::create(const DeviceModel& model, Optio
       co_return fail(std::move(attached).error());
     }
   }
-  if (device->iothread != nullptr) device->iothread->hold();
   devices_.push_back(std::move(device));
   co_return devices_.back().get();
 }
 
-Expected<void> Machine::check_iothread(const Device& device, const Node& node) const {
-  // Where a device does its I/O: virtio-scsi's disks in the controller's iothread. virtio-blk moves
-  // only when a guest's driver starts it, so here it stays in the main loop.
-  const auto context_of = [&](const Device& d) -> const UserObject* {
-    if (d.model->bus != "SCSI") return nullptr;
-    const Device* owner = bus_owner(d.bus);
-    return owner == nullptr ? nullptr : owner->iothread;
-  };
-  const UserObject* wanted = context_of(device);
-  for (const auto& other : devices_) {
-    if (other->backend == nullptr || other->backend->node() != &node) continue;
-    const UserObject* now = context_of(*other);
-    if (now == wanted) continue;
-    const Device* owner = bus_owner(device.bus);
-    if (device.model->bus == "SCSI" && now != nullptr && owner != nullptr &&
-        owner->model->kind == ModelKind::kScsiController) {
-      return fail("HBA does not support iothreads");
-    }
-    return fail("Cannot change iothread of active block backend");
+IoContext Machine::context_of(const Device& device) const {
+  // virtio-scsi's disks are in the controller's iothread. virtio-blk moves only when a guest's
+  // driver starts it, so here it stays in the main loop.
+  if (device.model->bus != "SCSI") return nullptr;
+  const Device* owner = bus_owner(device.bus);
+  return owner == nullptr ? nullptr : owner->iothread;
+}
+
+Expected<void> Machine::bind_root(const Device& device) {
+  const Node* node = device.backend->node();
+  const Device* owner = device.model->bus == "SCSI" ? bus_owner(device.bus) : nullptr;
+  if (owner != nullptr && owner->model->kind == ModelKind::kScsiController && node != nullptr &&
+      node->context() != nullptr) {
+    return fail("HBA does not support iothreads");
   }
-  return {};
+  return device.backend->bind(context_of(device));
 }
 
 Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
@@ -335,7 +330,6 @@ Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
     co_return fail("Physical and logical block size must be 512 for floppy");
   }
 
-  if (node != nullptr) BB_CO_TRY(check_iothread(device, *node));
   // A guest that cannot write gets a read-only disk, save where the interface knows no such thing.
   const bool read_only =
       model.is_cd() || (model.bus != "IDE" && node != nullptr && node->flags().read_only);
@@ -346,15 +340,21 @@ Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
   if (share != nullptr && schema::parse_switch(*share).value_or(false))
     permissions.shares |= Permission::kWrite;
 
-  if (device.backend == nullptr) {
+  const bool is_own = device.backend == nullptr;
+  if (is_own) {
     device.own_backend = std::make_unique<Backend>(graph_, "", permissions);
     device.own_backend->set_description(fmt::format("block device '{}'", device.qdev));
     device.backend = device.own_backend.get();
-    if (node != nullptr) BB_CO_TRY(device.own_backend->insert(*node));
-  } else {
+  }
+  // Which conflict is told when there are two: SCSI disks get to their controller's iothread last.
+  if (model.bus != "SCSI") BB_CO_TRY(bind_root(device));
+  if (!is_own) {
     BB_CO_TRY(device.backend->set_permissions(permissions));
     device.drive->claimed = true;
+  } else if (node != nullptr) {
+    BB_CO_TRY(device.own_backend->insert(*node));
   }
+  if (model.bus == "SCSI") BB_CO_TRY(bind_root(device));
 
   Backend& backend = *device.backend;
   if (const std::string* cache = properties.find("write-cache");
@@ -385,6 +385,7 @@ Task<void> Machine::detach(Device& device) {
   MutexGuard guard = co_await graph_.lock();
   if (device.drive != nullptr) {
     device.drive->claimed = false;
+    device.backend->unbind();
     const Expected<void> relaxed =
         device.backend->set_permissions({Permissions::none(), Permissions::all()});
     BB_ASSERT(relaxed.has_value());
@@ -441,7 +442,6 @@ Task<Expected<void>> Machine::remove_device(std::string id, bool with_bus) {
   }
   Drive* drive = device->drive;
   co_await detach(*device);
-  if (device->iothread != nullptr) device->iothread->release();
   EventSink& events = graph_.events();
   if (device->model->kind == ModelKind::kVirtioBlk ||
       device->model->kind == ModelKind::kVirtioScsi) {
@@ -531,7 +531,6 @@ Task<Expected<void>> Machine::add_virtio_drives(std::string& location) {
 Task<void> Machine::remove_all() {
   while (!devices_.empty()) {
     co_await detach(*devices_.back());
-    if (devices_.back()->iothread != nullptr) devices_.back()->iothread->release();
     devices_.pop_back();
   }
 }
@@ -606,7 +605,9 @@ Task<Expected<void>> Machine::change_drive(std::string path, json::Value name) {
   if (node == nullptr) {
     co_return fail(fmt::format("Cannot find device='' nor node-name='{}'", name.as_string()));
   }
-  BB_CO_TRY(check_iothread(*device, *node));
+  if (node->context() != context_of(*device)) {
+    co_return fail("Different aio context is not supported for new node");
+  }
   Backend& backend = *device->backend;
   if (backend.node() == nullptr) co_return backend.insert(*node);
   {

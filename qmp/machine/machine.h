@@ -123,7 +123,9 @@ class Machine final : public DeviceDirectory {
   // `drive` of a device that is there: its root moves to another node.
   Task<Expected<void>> change_drive(std::string path, json::Value name);
   static std::string drive_name(const Device& device);
-  Expected<void> check_iothread(const Device& device, const Node& node) const;
+  // Where the device does its I/O.
+  IoContext context_of(const Device& device) const;
+  Expected<void> bind_root(const Device& device);
   Task<void> detach(Device& device);
   MediumPlace medium_place(Device& device);
   Device* find(std::string_view id) const;

@@ -16,6 +16,7 @@
 #include "qmp/commands/block_query.h"
 #include "qmp/commands/human_exports.h"
 #include "qmp/commands/introspection.h"
+#include "qmp/commands/iothread_commands.h"
 #include "qmp/commands/machine_snapshot_commands.h"
 #include "qmp/commands/reopen_commands.h"
 #include "qmp/commands/throttle_commands.h"
@@ -100,8 +101,7 @@ ExportServices Engine::export_services() {
 void Engine::register_commands() {
   const DeviceDirectory& devices =
       machine_ ? static_cast<const DeviceDirectory&>(*machine_) : no_devices_;
-  exports_.set_iothread_lookup(
-      [this](std::string_view id) { return objects_.type_of(id) == "iothread"; });
+  exports_.set_iothread_lookup([this](std::string_view id) { return objects_.iothread(id); });
   qemu_io_ = std::make_unique<QemuIoRequests>(graph_, devices, monitor_,
                                               [](std::string_view text) { write_stderr(text); });
   if (identity_.qtest) qemu_io_->silence_breakpoints();
@@ -112,6 +112,7 @@ void Engine::register_commands() {
   register_block_query_commands(commands_, graph_, devices);
   register_block_node_commands(commands_, graph_);
   register_reopen_commands(commands_, graph_);
+  register_iothread_commands(commands_, graph_, objects_);
   register_object_commands(commands_, human_, objects_);
   register_qom_commands(commands_, qom_);
   register_export_commands(commands_, export_services());

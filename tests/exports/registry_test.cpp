@@ -29,7 +29,9 @@ Task<void> errors_of_adding(World& world) {
   auto with_iothread = World::options("e", "n");
   with_iothread.iothread = "io";
   EXPECT_EQ(co_await world.add(with_iothread), "iothread \"io\" not found");
-  world.exports->set_iothread_lookup([](std::string_view id) { return id == "io"; });
+  const IoContext io = std::make_shared<Iothread>("io");
+  world.exports->set_iothread_lookup(
+      [io](std::string_view id) { return id == "io" ? io : nullptr; });
   EXPECT_EQ(co_await world.add(World::options("ew", "ro", true)),
             "Cannot export read-only node as writable");
 
