@@ -199,6 +199,19 @@ def test_a_file_in_use(server, file_node):
     )
 
 
+@pytest.mark.parametrize("preallocation", ["metadata", "falloc", "full"])
+def test_preallocated_subclusters_hold_nothing_yet(server, images, file_node, preallocation):
+    """Clusters have their place, and their subclusters show what they showed before."""
+    options = {"extended-l2": True, "cluster-size": 131072, "preallocation": preallocation}
+    assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE, **options}) is None
+    server.blockdev_del(node_name="f")
+    image = Image(file_node, "qcow2")
+    image.check()
+    theirs = images.create("theirs", size=SIZE, extended_l2="on", cluster_size=131072, preallocation=preallocation)
+    assert [(e["present"], e["zero"], e["length"]) for e in image.map()] == [
+        (e["present"], e["zero"], e["length"]) for e in theirs.map()]
+
+
 def test_an_image_is_not_its_own_data_file(server, file_node):
     error = create(server, {"driver": "qcow2", "file": "f", "data-file": "f", "size": SIZE})
     assert re.sub("#block[0-9]+", "#block", error) == (

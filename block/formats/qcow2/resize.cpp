@@ -211,10 +211,10 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
       L2Entry entry;
       entry.value = host | kEntryCopied;
       if (g.extended_l2) {
-        // The backing file shows through as before, as far as there is one.
+        // What showed through shows through; a backing file that grows must not show more.
         const L2Entry old = load_entry(g, (*piece)->data(), g.index_in_piece(at));
-        entry.bitmap = backing_.length() > at ? old.bitmap : kAllSubclustersZero;
-        if (backing_.length() <= at && fresh) entry.bitmap = kAllSubclustersAllocated;
+        const bool behind = backing_.attached() && backing_.length() <= at;
+        entry.bitmap = behind ? kAllSubclustersZero : old.bitmap;
       } else if (!fresh && g.version >= 3) {
         entry.value |= kEntryZero;
       }
