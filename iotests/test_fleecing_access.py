@@ -356,7 +356,7 @@ def test_status_of_an_instant_is_that_of_the_whole_disk(server, images):
 @pytest.mark.differs("QEMU reads what the job does not copy from the target, which has not got it", server="qemu")
 @pytest.mark.parametrize("sync", ["incremental", "top"])
 def test_the_instant_of_a_backup(server, images, sync):
-    """The filter of a running job has an instant as well: as far as it is known what the target has of it."""
+    """The filter of a job that leaves something out has none that could be read."""
     base = images.create("base.qcow2", size=SIZE).fill((0, SIZE, 1))
     source = images.create("src.qcow2", size=SIZE, backing=base)
     server.add_image("src", source)
@@ -371,7 +371,7 @@ def test_the_instant_of_a_backup(server, images, sync):
         with server.export("access") as reader:
             # Something is left for the job to do: its filter goes with it.
             guest.pwrite(b"\2" * (10 * CLUSTER), 0)
-            assert shown(reader) == {"incremental": "!!!1!!!!1!!!!!!1", "top": "!" * 16}[sync]
+            assert shown(reader) == "!" * 16
         server.block_export_del(id=reader.export_id, mode="hard")
         server.wait_event("BLOCK_EXPORT_DELETED", {"id": reader.export_id})
         server.blockdev_del(node_name="access")

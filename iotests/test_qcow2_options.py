@@ -406,6 +406,8 @@ AMEND = [
     ({"refcount_bits": 8}, "compat=0.10,refcount_bits=16"), ({}, "size=16M"), ({}, "size=4M"), ({}, "size=100"), ({}, "size=0"),
     ({}, "cluster_size=4k"), ({}, "foo=1"), ({}, "backing_file=x"), ({}, "backing_file="), ({}, "backing_fmt=qcow2"), ({}, "data_file=x"),
     ({}, "data_file_raw=on"), ({"extended_l2": "on"}, "compat=0.10"), ({}, "lazy_refcounts=x"),
+    ({}, "compat=0.10,refcount_bits=8"), ({"refcount_bits": 8}, "compat=0.10,refcount_bits=4"), ({}, "size=x"),
+    ({"compression_type": "zstd"}, "compat=0.10"), ({"compression_type": "zstd", "extended_l2": "on"}, "compat=0.10"),
 ]
 
 
@@ -429,6 +431,19 @@ def test_amend(target, images, create, options):
         results.append((done.returncode, done.stdout, done.stderr.replace(Path(command[0]).name, "qemu-img"), facts(image), image.content()))
         image.path.unlink()
     assert results[0] == results[1]
+
+
+@pytest.mark.manners("system")
+def test_amend_keeps_what_zstd_compressed(target, images):
+    tool = "qemu-img" if target.kind == "qemu" else target.program.system[0]
+    image = images.create("image.qcow2", size=MIB, compression_type="zstd")
+    image.io("write -c -P 1 0 64k")
+    refused = subprocess.run([tool, "amend", "-o", "compat=0.10", "image.qcow2"], cwd=images.dir, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(
+        "Cannot downgrade an image with zstd compression type and existing compressed clusters\n"
+    )
+    image.check()
 
 
 @pytest.mark.manners("system")

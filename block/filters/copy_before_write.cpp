@@ -127,16 +127,6 @@ Expected<void> CopyBeforeWrite::make_bitmaps(const DirtyBitmap* wanted) {
   return {};
 }
 
-void CopyBeforeWrite::select_only(const DirtyBitmap& marked) {
-  engine_.select_only(marked);
-  (void)access_->replace(engine_.bitmap());
-}
-
-void CopyBeforeWrite::skip_unallocated() {
-  engine_.set_skip_unallocated(true);
-  (void)access_->clear();
-}
-
 CopyBeforeWrite& CopyBeforeWrite::of(Node& node) {
   BB_ASSERT(node.driver().name() == kName);
   return static_cast<CopyBeforeWrite&>(node.driver());
@@ -228,7 +218,7 @@ bool CopyBeforeWrite::read_from_disk_in(uint64_t begin, uint64_t end) const {
 }
 
 bool CopyBeforeWrite::can_be_read(uint64_t offset, uint64_t length) const {
-  return !snapshot_error_ && access_->next_clean(offset) >= offset + length;
+  return !snapshot_error_ && !refuses_readers_ && access_->next_clean(offset) >= offset + length;
 }
 
 CopyBeforeWrite::InstantPart CopyBeforeWrite::instant_part(uint64_t offset, uint64_t length) {

@@ -49,11 +49,9 @@ class CopyBeforeWrite final : public Driver, public PointInTime {
   static CopyBeforeWrite& of(Node& node);
 
   BlockCopy& engine() { return engine_; }
-  // Only what is marked is saved, and can be read of the instant.
-  void select_only(const DirtyBitmap& marked);
-  // What no layer above the backing file has is not saved; then nothing can be read of the instant,
-  // as nobody knows what of it the target has.
-  void skip_unallocated();
+  // The engine is told to leave something out: nobody knows then what of the instant the target
+  // has, and nothing of it can be read.
+  void refuse_readers() { refuses_readers_ = true; }
   std::optional<Errno> snapshot_error() const { return snapshot_error_; }
 
   std::string_view name() const override { return kName; }
@@ -124,6 +122,7 @@ class CopyBeforeWrite final : public Driver, public PointInTime {
   OnCopyError on_copy_error_ = OnCopyError::kBreakGuestWrite;
   int64_t timeout_ns_ = 0;
   std::optional<Errno> snapshot_error_;
+  bool refuses_readers_ = false;
   DiskRead* disk_reads_ = nullptr;
   WaitQueue disk_read_ended_;
   // Copies whose request may have given up waiting.

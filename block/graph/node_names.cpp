@@ -7,6 +7,8 @@ namespace blockbed {
 
 namespace {
 
+constexpr std::string_view kMadeOfOptions = "json:";
+
 const Node& skip_hidden(const Node& node) {
   const Node* shown = &node;
   while (shown->hidden()) shown = shown->filtered_edge()->node();
@@ -15,7 +17,7 @@ const Node& skip_hidden(const Node& node) {
 
 }  // namespace
 
-NodeNames::Names& NodeNames::names_of(const Node& node) {
+const NodeNames::Names& NodeNames::names_of(const Node& node) {
   const Node& shown = skip_hidden(node);
   const auto found = known_.find(&shown);
   if (found != known_.end()) return found->second;
@@ -27,17 +29,23 @@ NodeNames::Names NodeNames::find_names(const Node& node) {
   if (node.driver().supports_backing()) {
     const Node* below = node.backing_node();
     const std::string& header = node.header_backing_file();
-    names.backing_overridden = below == nullptr ? !header.empty() : filename(*below) != header;
+    names.backing_overridden = below == nullptr ? !header.empty() : !is_called(*below, header);
   }
   names.exact = find_exact(node, names.backing_overridden);
-  if (!names.exact.empty()) {
-    names.filename = names.exact;
-    return names;
-  }
-  names.options = find_options(node, names.backing_overridden);
-  names.filename = "json:";
-  json::write(names.filename, *names.options);
   return names;
+}
+
+bool NodeNames::is_called(const Node& node, const std::string& name) {
+  const std::string& exact = names_of(node).exact;
+  // Names made of options are long: they are made only when one is asked for.
+  return exact.empty() ? name.starts_with(kMadeOfOptions) && filename(node) == name : exact == name;
+}
+
+std::string NodeNames::filename(const Node& node) {
+  if (const std::string& exact = names_of(node).exact; !exact.empty()) return exact;
+  std::string name(kMadeOfOptions);
+  json::write(name, full_options(node));
+  return name;
 }
 
 std::string NodeNames::find_exact(const Node& node, bool overridden) {
@@ -54,7 +62,9 @@ std::string NodeNames::find_exact(const Node& node, bool overridden) {
   return exact_filename(*storage->node());
 }
 
-json::Object NodeNames::find_options(const Node& node, bool overridden) {
+json::Object NodeNames::full_options(const Node& any) {
+  const Node& node = skip_hidden(any);
+  const bool overridden = names_of(node).backing_overridden;
   json::Object options;
   options.set("driver", node.driver().name());
   node.driver().gather_filename_options(options);
@@ -72,13 +82,6 @@ json::Object NodeNames::find_options(const Node& node, bool overridden) {
   }
   if (overridden && node.backing_node() == nullptr) options.set("backing", json::Null{});
   return options;
-}
-
-const json::Object& NodeNames::full_options(const Node& node) {
-  const bool overridden = names_of(node).backing_overridden;
-  if (names_of(node).options) return *names_of(node).options;
-  json::Object options = find_options(skip_hidden(node), overridden);
-  return names_of(node).options.emplace(std::move(options));
 }
 
 bool Node::backing_overridden() const { return NodeNames().backing_overridden(*this); }

@@ -10,7 +10,6 @@
 // Source of the rules: QEMU 7.2's names, tried out. Threading: engine thread only.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -23,22 +22,20 @@ class NodeNames {
  public:
   // See the functions of these names in Node.
   const std::string& exact_filename(const Node& node) { return names_of(node).exact; }
-  const std::string& filename(const Node& node) { return names_of(node).filename; }
-  const json::Object& full_options(const Node& node);
+  std::string filename(const Node& node);
+  json::Object full_options(const Node& node);
   bool backing_overridden(const Node& node) { return names_of(node).backing_overridden; }
 
  private:
   struct Names {
     bool backing_overridden = false;
     std::string exact;
-    std::string filename;
-    std::optional<json::Object> options;
   };
 
-  Names& names_of(const Node& node);
+  const Names& names_of(const Node& node);
   Names find_names(const Node& node);
   std::string find_exact(const Node& node, bool overridden);
-  json::Object find_options(const Node& node, bool overridden);
+  bool is_called(const Node& node, const std::string& name);
 
   std::unordered_map<const Node*, Names> known_;
 };

@@ -103,7 +103,10 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
 
   engine.set_compress(options.compress);
   engine.set_copy_range(options.use_copy_range);
-  if (options.sync == BackupSync::kTop) CopyBeforeWrite::of(**filter).skip_unallocated();
+  engine.set_skip_unallocated(options.sync == BackupSync::kTop);
+  if (options.sync == BackupSync::kTop || options.sync == BackupSync::kBitmap) {
+    CopyBeforeWrite::of(**filter).refuse_readers();
+  }
   auto job = std::make_shared<BackupJob>(registry, std::move(options), std::move(*filter));
   job->freeze_bitmap();
   engine.set_progress(&job->counted());
@@ -130,7 +133,7 @@ void BackupJob::freeze_bitmap() {
   DirtyBitmap& bitmap = *options_.bitmap;
   bitmap_ = DirtyBitmap::Use(bitmap);
   options_.source->dirty_bitmaps().freeze(bitmap);
-  if (options_.sync == BackupSync::kBitmap) CopyBeforeWrite::of(*filter_).select_only(bitmap);
+  if (options_.sync == BackupSync::kBitmap) engine_.select_only(bitmap);
 }
 
 // The source is drained: nothing is in flight that could still fail.

@@ -65,7 +65,11 @@ Expected<qcow2::AmendOptions> read_amend_options(const OptionText& text) {
     } else if (name == "size") {
       result.size = schema::parse_size(value);
       if (!result.size) {
-        return fail(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+        Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+        error.hint =
+            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+            "and exabytes, respectively.";
+        return fail(std::move(error));
       }
     } else if (name == "backing_file") {
       result.backing_file = value;

@@ -32,7 +32,8 @@ Expected<void> check_data_file(const Header& header, const AmendOptions& o) {
 Expected<void> check_downgrade(const Header& header, uint64_t refcount_bits) {
   if (header.external_data()) return fail("Cannot downgrade an image with a data file");
   if (refcount_bits != 16) return fail("compat=0.10 requires refcount_bits=16");
-  const uint64_t features = header.incompatible_features & ~incompatible::kDirty;
+  const uint64_t features =
+      header.incompatible_features & ~(incompatible::kDirty | incompatible::kCompression);
   if (features != 0) {
     return fail(
         fmt::format("Cannot downgrade an image with incompatible features {:#x} set", features));
@@ -57,7 +58,7 @@ Expected<void> check(const Header& header, const AmendOptions& o) {
     if (bits > 64 || !std::has_single_bit(bits)) {
       return fail("Refcount width must be a power of two and may not exceed 64 bits");
     }
-    if (bits != 16 && header.version < 3 && version < 3) {
+    if (bits != 16 && version < 3) {
       return fail(
           "Refcount widths other than 16 bits require compatibility level 1.1 or above (use "
           "compat=1.1 or greater)");
@@ -65,6 +66,21 @@ Expected<void> check(const Header& header, const AmendOptions& o) {
   }
   if (version < header.version) BB_TRY(check_downgrade(header, bits));
   return {};
+}
+
+// The older version knows no other compression than zlib.
+Task<Expected<void>> check_compressed(Image& image) {
+  if (image.header().compression == CompressionType::kZlib) co_return Expected<void>();
+  for (uint64_t at = 0; at < image.length();) {
+    auto status = co_await image.status(at, image.length() - at);
+    if (!status) co_return fail(strerror_text(status.error()));
+    if (status->kind == Kind::kCompressed) {
+      co_return fail(
+          "Cannot downgrade an image with zstd compression type and existing compressed clusters");
+    }
+    at += status->length;
+  }
+  co_return Expected<void>();
 }
 
 Task<Expected<void>> rewrite(Image& image, Header header) {
@@ -88,6 +104,7 @@ Task<Expected<void>> amend(Image& image, AmendOptions options) {
   }
   Header header = image.header();
   const bool downgrade = options.version && *options.version < header.version;
+  if (downgrade) BB_CO_TRY(co_await check_compressed(image));
   bool changed = false;
   if (options.version && *options.version > header.version) {
     header.version = *options.version;
@@ -129,6 +146,7 @@ Task<Expected<void>> amend(Image& image, AmendOptions options) {
   }
   header = image.header();
   header.version = *options.version;
+  header.compression = CompressionType::kZlib;
   header.incompatible_features = header.compatible_features = header.autoclear_features = 0;
   header.unknown_fields.clear();
   BB_CO_TRY(co_await rewrite(image, std::move(header)));
