@@ -30,8 +30,8 @@ def monitor(contestant: Contestant, directory: Path) -> dict[str, float]:
     return {"monitor round trip (us)": median_of(samples) * 1e6}
 
 
-@benchmark("nodes", 5)
-def nodes(contestant: Contestant, directory: Path) -> dict[str, float]:
+@benchmark("node", 5)
+def node(contestant: Contestant, directory: Path) -> dict[str, float]:
     image = directory / "node.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1G"], check=True)
     samples = []

@@ -93,6 +93,7 @@ BENCHMARKS: dict[str, tuple[int, Measure]] = {}
 
 def benchmark(name: str, rounds: int) -> Callable[[Measure], Measure]:
     def register(measure: Measure) -> Measure:
+        assert name not in BENCHMARKS, name
         BENCHMARKS[name] = (rounds, measure)
         return measure
 
