@@ -385,12 +385,8 @@ TEST(Increments, AreExactlyTheWritesBetweenTheirInstants) {
                      "a checkpoint's increment", "a checkpoint's failed",
                      "several checkpoints in one increment", "nothing had changed", "pause",
                      "cancel"});
-  const bool all = sim::for_each_seed(kSeeds, [&](uint64_t seed) {
-    coverage.begin(seed);
-    Scenario(seed, coverage).go();
-  });
-  coverage.print();
-  if (all) coverage.expect_all();
+  test::for_each_seed_covering(coverage, kSeeds,
+                               [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }
 
 }  // namespace

@@ -430,12 +430,8 @@ TEST(MirrorSimulation, TheTargetIsTheDisk) {
       "background",
       "ended well in spite of faults",
   });
-  const bool all = sim::for_each_seed(kSeeds, [&coverage](uint64_t seed) {
-    coverage.begin(seed);
-    Scenario(seed, coverage).go();
-  });
-  coverage.print();
-  if (all) coverage.expect_all();
+  test::for_each_seed_covering(coverage, kSeeds,
+                               [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }
 
 }  // namespace

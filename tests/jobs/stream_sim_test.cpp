@@ -415,12 +415,8 @@ class Scenario {
 TEST(StreamSimulation, TheDiskStaysAsTheGuestLeftIt) {
   Coverage coverage(
       {"streamed", "everything streamed", "failed", "cancelled", "crashed", "stopped and resumed"});
-  const bool all = sim::for_each_seed(600, [&](uint64_t seed) {
-    coverage.begin(seed);
-    Scenario(seed, coverage).go();
-  });
-  coverage.print();
-  if (all) coverage.expect_all();
+  test::for_each_seed_covering(coverage, 600,
+                               [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }
 
 }  // namespace

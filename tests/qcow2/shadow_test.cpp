@@ -33,12 +33,8 @@ TEST(Qcow2Shadow, HoldsWhatAnArrayHolds) {
       "counts too narrow for a snapshot",
       "counts too narrow to apply",
   });
-  const bool all = sim::for_each_seed(400, [&](uint64_t seed) {
-    coverage.begin(seed);
-    ShadowRun(seed, coverage).run();
-  });
-  coverage.print();
-  if (all) coverage.expect_all();
+  blockbed::test::for_each_seed_covering(coverage, 400,
+                                         [&](uint64_t seed) { ShadowRun(seed, coverage).run(); });
 }
 
 }  // namespace

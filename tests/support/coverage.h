@@ -2,12 +2,9 @@
 // something.
 //
 //   Coverage coverage({"crash", "cancel"});
-//   const bool all = sim::for_each_seed(2000, [&](uint64_t seed) {
-//     coverage.begin(seed);
+//   test::for_each_seed_covering(coverage, 2000, [&](uint64_t seed) {
 //     ... coverage.hit("crash") ...
 //   });
-//   coverage.print();
-//   if (all) coverage.expect_all();
 //
 // Contract: counts the seeds that hit a mark, once each. The marks are named once, at construction;
 // hitting another one is a mistake of the test. Threading: plain data.
@@ -22,6 +19,7 @@
 #include <vector>
 
 #include "block/runtime/assert.h"
+#include "tests/support/seed_runner.h"
 
 namespace blockbed::test {
 
@@ -70,5 +68,16 @@ class Coverage {
   uint64_t seed_ = 0;
   uint64_t seeds_ = 0;
 };
+
+// Runs the seeds and prints what they met. When all of them ran, each mark must have been met.
+template <class Function>
+void for_each_seed_covering(Coverage& coverage, uint64_t count, const Function& fn) {
+  const bool all = sim::for_each_seed(count, [&](uint64_t seed) {
+    coverage.begin(seed);
+    fn(seed);
+  });
+  coverage.print();
+  if (all) coverage.expect_all();
+}
 
 }  // namespace blockbed::test
