@@ -316,6 +316,42 @@ TEST_F(Qcow2BitmapsInterop, TheSameWords) {
   }
 }
 
+// What somebody else keeps under a name, and says not to be harmless, is neither replaced nor lost.
+TEST_F(Qcow2BitmapsInterop, UnknownExtraDataIsKept) {
+  tool("qemu-img create -q -f qcow2 e.qcow2 64M && qemu-img bitmap --add e.qcow2 aa");
+  std::string image = slurp(path("e.qcow2"));
+  const uint64_t extension = image.find(std::string("\x23\x85\x28\x75", 4));
+  ASSERT_NE(extension, std::string::npos);
+  const uint64_t d = load_be64(image.data() + extension + 24);
+  const std::string extra = "whatever";
+  for (const Edit& edit : {put<uint32_t>(d + 20, 8), put<uint64_t>(extension + 16, 40)}) {
+    image.replace(edit.offset, edit.bytes.size(), edit.bytes);
+  }
+  image.replace(d + 24, 16, extra + "aa" + std::string(6, '\0'));
+  std::ofstream(path("e.qcow2"), std::ios::binary) << image;
+
+  ProductionEnv env;
+  PlainBits bits(1024);
+  auto stored = [&](const char* name) {
+    BitmapToStore one;
+    one.name = name;
+    one.bits = &bits;
+    return env.run_until_complete(store_ours(env, path("e.qcow2"), {one}));
+  };
+  const auto refused = stored("aa");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().description,
+            "Bitmap already exists: aa: Bitmap extra data is not supported");
+  EXPECT_TRUE(stored("bb"));
+  const std::string after = slurp(path("e.qcow2"));
+  const uint64_t now = load_be64(after.data() + extension + 24);
+  EXPECT_NE(now, d);
+  EXPECT_EQ(after.substr(now, 40), image.substr(d, 40));
+  // The same words.
+  EXPECT_EQ(checked("e.qcow2"),
+            "qemu-img: Could not open 'e.qcow2': Bitmap extra data is not supported\n");
+}
+
 TEST_F(Qcow2BitmapsInterop, WhatCannotBeStored) {
   ProductionEnv env;
   PlainBits bits(1);

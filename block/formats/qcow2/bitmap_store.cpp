@@ -63,6 +63,13 @@ Expected<void> may_store(const Header& header, const BitmapToStore& bitmap) {
   return {};
 }
 
+// One that means more than is known here belongs to whoever wrote it.
+Expected<void> may_replace(const StoredBitmap& bitmap) {
+  if (!bitmap.unknown()) return {};
+  return fail(fmt::format("Bitmap already exists: {}: Bitmap extra data is not supported",
+                          bitmap.name));
+}
+
 // One change of the directory: what it is to be, what was made for it, what it leaves behind.
 class Change {
  public:
@@ -223,7 +230,10 @@ Task<Expected<void>> can_store_bitmap(Storage& file, const Header& header,
   if (!directory) co_return fail(std::move(directory).error());
   others.push_back(bitmap.name);
   std::set<std::string> known;
-  for (const StoredBitmap& b : *directory) known.insert(b.name);
+  for (const StoredBitmap& b : *directory) {
+    if (b.name == bitmap.name) BB_CO_TRY(may_replace(b));
+    known.insert(b.name);
+  }
   for (std::string& name : others) {
     if (!known.insert(name).second) continue;
     StoredBitmap one;
@@ -259,7 +269,9 @@ Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore
       fresh.name = bitmap.name;
       change.bitmaps.push_back(std::move(fresh));
       at = change.bitmaps.end() - 1;
-    } else if (bitmap.bits == nullptr && at->in_use() && !bitmap.in_use &&
+    }
+    BB_CO_TRY(may_replace(*at));
+    if (bitmap.bits == nullptr && at->in_use() && !bitmap.in_use &&
                !bitmap.stored_bits_hold) {
       // Bits that are not known to be right do not become right by this.
       co_return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", bitmap.name));

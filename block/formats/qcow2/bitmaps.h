@@ -53,10 +53,10 @@ struct StoredBitmap {
   uint64_t flags_position = 0;
 
   bool in_use() const { return (flags & bitmap_flag::kInUse) != 0; }
-  // Extra data that is not known to be harmless forbids to use the bitmap, not to keep it.
-  bool usable() const {
-    return !in_use() && (extra.empty() || (flags & bitmap_flag::kExtraCompatible) != 0);
-  }
+  // Extra data that is not known to be harmless: the bitmap is kept as it is, neither used nor
+  // replaced.
+  bool unknown() const { return !extra.empty() && (flags & bitmap_flag::kExtraCompatible) == 0; }
+  bool usable() const { return !in_use() && !unknown(); }
 };
 
 Task<Expected<std::vector<StoredBitmap>>> load_directory(Storage& file, const Header& header);
