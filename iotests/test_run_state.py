@@ -54,6 +54,33 @@ def test_quit(start):
     server.wait()
 
 
+def test_images_are_closed_before_the_reply_to_quit(server, images):
+    """Who has the reply can use the images: their bits are on the disk and nobody holds a lock."""
+    image = images.create("d.qcow2", size="64M")
+    server.add_image("d", image)
+    server.hmp('qemu-io d "write -P 7 0 64k"')
+    server.quit()
+    assert image.content()[:65536] == b"\7" * 65536
+    image.check()
+
+
+def test_quit_tells_what_cannot_be_written(start, images):
+    """On standard error, before the reply; the server ends in order nevertheless."""
+    image = images.create("d.qcow2", size="64M")
+    server = start()
+    rules = {"inject-error": [{"event": "read_aio", "state": 2}], "set-state": [{"event": "read_aio", "new_state": 2}]}
+    blkdebug = {"driver": "blkdebug", "image": {"driver": "file", "filename": str(image.path)}, **rules}
+    server.blockdev_add(driver="qcow2", node_name="d", file=blkdebug)
+    server.hmp('qemu-io d "write 0 512"')
+    for _ in range(2):
+        server.hmp('qemu-io d "read 0 512"')
+    server.quit()
+    told = [line.partition(": ")[2] for line in server.stderr.splitlines()]
+    assert told == ["Failed to flush the L2 table cache: Input/output error",
+                    "Failed to flush the refcount block cache: Input/output error"]
+    server.wait()
+
+
 def test_every_event_has_a_time(server):
     server.qmp.stop()
     (event,) = server.events("STOP")

@@ -183,9 +183,13 @@ Task<void> Graph::close(Node& node) {
   nodes_.erase(place);
 }
 
-Task<void> Graph::shutdown() {
+Task<void> Graph::close_all() {
   while (!monitor_nodes_.empty()) take_from_monitor(*monitor_nodes_.back());
   co_await close_unreferenced();
+}
+
+Task<void> Graph::shutdown() {
+  co_await close_all();
   co_await guest_clock_.close();
 }
 

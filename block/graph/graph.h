@@ -218,8 +218,10 @@ class Graph {
   auto lock() { return lock_.lock(); }
   // Closes what nobody refers to any more.
   Task<void> close_unreferenced();
-  // Ends everything: the monitor's nodes are dropped, all caches flushed, all files closed. Errors
-  // are reported by the texts returned.
+  // The monitor's nodes are dropped, all caches flushed, all files closed. What fails there is told
+  // to the events' sink.
+  Task<void> close_all();
+  // Ends everything, clocks too.
   Task<void> shutdown();
 
   // One decision, in one place, on files that an image names: returns an error when opening is

@@ -119,7 +119,7 @@ Task<JobResult> MirrorJob::pivot() {
   const auto replaced = node_to_replace();
   if (!replaced) co_return job_failure(replaced.error());
   if (options_.replaces && !may_be_replaced(source(), **replaced)) {
-    events().tell(fmt::format(
+    events().tell_error(fmt::format(
         "Can no longer replace '{}' by '{}', because it can no longer be guaranteed that "
         "doing so would not lead to an abrupt change of visible data",
         (*replaced)->name(), target().name()));

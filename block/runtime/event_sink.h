@@ -19,6 +19,8 @@ class EventSink {
   // A line for people who watch the server: what an operator should know whether a client listens
   // or not. It goes to standard error as it is.
   virtual void tell(std::string_view line) { (void)line; }
+  // The same of what went wrong: the program's name goes in front.
+  virtual void tell_error(std::string_view text) { (void)text; }
 
   // Typed form: `sink.emit(schema::events::BlockJobReady{...})`.
   template <class E>

@@ -7,10 +7,9 @@
 //  - Every change goes through here; the events come out synchronously, so they precede the reply
 //  of the command that
 //    caused them.
-//  - quit() emits SHUTDOWN once (the storage daemon emits none), waits until exports are closed and
-//  jobs are cancelled,
-//    then lets the main loop end; so all their events precede the reply to `quit`. Later calls do
-//    nothing.
+//  - quit() emits SHUTDOWN once (the storage daemon emits none), waits until exports are closed,
+//    jobs are cancelled and images are closed, then lets the main loop end; so all their events
+//    precede the reply to `quit`. Later calls do nothing.
 // Source of the rule: QEMU 7.2's query-status and events. Threading: engine thread.
 #pragma once
 
@@ -30,7 +29,7 @@ class HumanTable;
 class RunStatus {
  public:
   struct Hooks {
-    // Closes exports and cancels jobs.
+    // Closes exports, cancels jobs, closes all images.
     std::function<Task<void>()> wind_down;
     // The main loop may end.
     std::function<void()> end;

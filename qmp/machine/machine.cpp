@@ -530,8 +530,10 @@ Task<Expected<void>> Machine::add_virtio_drives(std::string& location) {
 
 Task<void> Machine::remove_all() {
   while (!devices_.empty()) {
-    co_await detach(*devices_.back());
+    // Other monitors may add and delete meanwhile.
+    const std::unique_ptr<Device> device = std::move(devices_.back());
     devices_.pop_back();
+    co_await detach(*device);
   }
 }
 

@@ -127,6 +127,10 @@ void Monitor::tell(std::string_view line) {
   if (options_.standard_error) options_.standard_error(std::string(line) + "\n");
 }
 
+void Monitor::tell_error(std::string_view text) {
+  if (options_.report_error) options_.report_error(text);
+}
+
 Task<CommandResult> Monitor::execute(CommandContext& context, std::string name,
                                      json::Value arguments, bool out_of_band) {
   Command* command = commands_.find(name);

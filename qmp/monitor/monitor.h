@@ -47,6 +47,8 @@ struct MonitorOptions {
   std::function<void(std::string_view)> standard_output;
   // Takes what people are told (EventSink::tell), with its line end.
   std::function<void(std::string_view)> standard_error;
+  // Takes what went wrong (EventSink::tell_error).
+  std::function<void(std::string_view)> report_error;
 };
 
 enum class MonitorMode { kControl, kControlPretty, kHuman };
@@ -77,6 +79,7 @@ class Monitor final : public EventSink {
   using EventSink::emit;
   void emit(std::string_view event, json::Value data) override;
   void tell(std::string_view line) override;
+  void tell_error(std::string_view text) override;
 
   // What commands say on the server's standard output. When a session is on standard output too,
   // the text takes its place between that session's own lines.

@@ -35,6 +35,7 @@ MonitorOptions monitor_options() {
   options.package = std::string(kPackage);
   options.standard_output = [](std::string_view text) { write_stdout(text); };
   options.standard_error = [](std::string_view text) { write_stderr(text); };
+  options.report_error = [](std::string_view text) { report_error("", text); };
   return options;
 }
 
@@ -52,7 +53,10 @@ std::string termination_text(int signal) {
 
 RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
   RunStatus::Hooks hooks;
-  hooks.wind_down = [&engine] { return engine.wind_down(); };
+  hooks.wind_down = [&engine]() -> Task<void> {
+    co_await engine.wind_down();
+    co_await engine.close_storage();
+  };
   hooks.end = [&ended] { ended.set(); };
   hooks.settle_storage = [&engine] { return engine.settle_storage(); };
   hooks.reset_devices = [&engine] { return engine.reset_devices(); };
@@ -198,15 +202,22 @@ Task<void> Engine::wind_down() {
   co_await jobs_.shutdown();
 }
 
-Task<void> Engine::shut_down() {
-  co_await signals_.close();
-  co_await monitor_.stop();
-  chardevs_.close();
+Task<void> Engine::close_storage() {
   co_await qemu_io_->finish();
   if (machine_) {
     co_await machine_->remove_all();
     co_await drives_->remove_all();
   }
+  MutexGuard lock = co_await graph_.lock();
+  co_await graph_.close_all();
+}
+
+Task<void> Engine::shut_down() {
+  co_await signals_.close();
+  co_await monitor_.stop();
+  chardevs_.close();
+  // What other monitors' commands made since the `quit`.
+  co_await close_storage();
   co_await graph_.shutdown();
 }
 

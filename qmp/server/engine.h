@@ -6,9 +6,9 @@
 // Contract
 //  - Construction opens nothing and starts no thread. The commands of a manner are registered by
 //  it.
-//  - wind_down() closes exports and cancels jobs; shut_down() ends all the rest: sessions, devices,
-//  drives, nodes. After
-//    it the engine may die.
+//  - `quit` runs wind_down(), which closes exports and cancels jobs, then close_storage(): devices,
+//    drives, nodes. So who has its reply knows that everything is on the disk. shut_down() ends
+//    all the rest; after it the engine may die.
 // Threading: engine thread.
 #pragma once
 
@@ -68,6 +68,7 @@ class Engine {
   Task<void> settle_storage();
   Task<void> reset_devices();
   Task<void> wind_down();
+  Task<void> close_storage();
   Task<void> shut_down();
 
  private:

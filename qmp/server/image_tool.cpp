@@ -26,6 +26,7 @@ constexpr uint64_t kProbeBytes = 512;
 struct NoEvents final : EventSink {
   void emit(std::string_view, json::Value) override {}
   void tell(std::string_view line) override { write_stderr(std::string(line) + "\n"); }
+  void tell_error(std::string_view text) override { report_error("", text); }
 };
 
 const ToolOption* find_long(std::span<const ToolOption> options, std::string_view name,

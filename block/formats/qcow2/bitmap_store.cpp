@@ -66,8 +66,8 @@ Expected<void> may_store(const Header& header, const BitmapToStore& bitmap) {
 // One that means more than is known here belongs to whoever wrote it.
 Expected<void> may_replace(const StoredBitmap& bitmap) {
   if (!bitmap.unknown()) return {};
-  return fail(fmt::format("Bitmap already exists: {}: Bitmap extra data is not supported",
-                          bitmap.name));
+  return fail(
+      fmt::format("Bitmap already exists: {}: Bitmap extra data is not supported", bitmap.name));
 }
 
 // One change of the directory: what it is to be, what was made for it, what it leaves behind.
@@ -271,8 +271,7 @@ Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore
       at = change.bitmaps.end() - 1;
     }
     BB_CO_TRY(may_replace(*at));
-    if (bitmap.bits == nullptr && at->in_use() && !bitmap.in_use &&
-               !bitmap.stored_bits_hold) {
+    if (bitmap.bits == nullptr && at->in_use() && !bitmap.in_use && !bitmap.stored_bits_hold) {
       // Bits that are not known to be right do not become right by this.
       co_return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", bitmap.name));
     }

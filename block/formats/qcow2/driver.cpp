@@ -257,8 +257,14 @@ Task<void> Qcow2Driver::close() {
   co_await cleaner_.stop();
   if (image_ == nullptr) co_return;
   co_await store_bitmaps_or_tell();
-  // A failure leaves the file as the order of writes left it: at worst leaks.
-  (void)co_await image_->close();
+  auto closed = co_await image_->close();
+  if (closed) co_return;
+  // The file is as the order of writes left it: at worst leaks. Which table is on the disk is not
+  // known of any; clients know these two lines.
+  for (const std::string_view what : {"L2 table cache", "refcount block cache"}) {
+    node().graph().events().tell_error(
+        fmt::format("Failed to flush the {}: {}", what, strerror_text(closed.error())));
+  }
 }
 
 }  // namespace blockbed::qcow2

@@ -147,7 +147,7 @@ Task<void> Qcow2Driver::store_bitmaps_or_tell() {
   if (!node().writable() || image_->metadata().failed()) co_return;
   auto stored = co_await store_bitmaps();
   if (stored) co_return;
-  node().graph().events().tell(
+  node().graph().events().tell_error(
       fmt::format("Lost persistent bitmaps during inactivation of node '{}': {}", node().name(),
                   stored.error().description));
 }
