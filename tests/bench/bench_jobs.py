@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Callable, Iterator
+from typing import Callable
 
 from bench_backup import filled
 from contest import MIB, Contestant, Qmp, Run, benchmark
-
-# What the guest writes: one request after the other, no more in a second than any disk takes.
-GUEST = ("--rw=randwrite", "--bs=4k", "--iodepth=1", "--rate_iops=2000", "--size=1G", "--time_based=1", "--runtime=600")
-PERCENTILES = (50.0, 99.0, 99.9)
-
+from traffic import writing_guest
 
 def file(path: Path, **options: bool) -> dict:
     return {"driver": "file", "filename": str(path), **options}
@@ -88,39 +81,6 @@ JOBS = (
 # --- the measurements
 
 
-@contextmanager
-def guest(qmp: Qmp, directory: Path) -> Iterator[Callable[[], dict[float, float]]]:
-    """fio writes to the disk; what is given back ends it, and tells its latencies in us by percentile."""
-    socket = directory / "nbd.sock"
-    qmp.execute("nbd-server-start", {"addr": {"type": "unix", "data": {"path": str(socket)}}})
-    qmp.execute("block-export-add", {"type": "nbd", "id": "e", "node-name": "disk", "name": "disk", "writable": True})
-    fio = subprocess.Popen(
-        ["fio", "--name=n", "--ioengine=nbd", f"--uri=nbd+unix:///disk?socket={socket}", *GUEST,
-         "--percentile_list=" + ":".join(map(str, PERCENTILES)), "--output-format=json"],
-        cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-
-    def latencies() -> dict[float, float]:
-        fio.send_signal(signal.SIGINT)
-        text, _ = fio.communicate(timeout=60)
-        found = json.loads(text[text.index("{"):])["jobs"][0]["write"]["clat_ns"]["percentile"]
-        return {p: found[f"{p:.6f}"] / 1000 for p in PERCENTILES}
-
-    try:
-        # It is under way when the first writes have come.
-        while not any(node["node-name"] == "disk" and node["wr_operations"] > 10 for node in written(qmp)):
-            pass
-        yield latencies
-    finally:
-        if fio.poll() is None:
-            fio.kill()
-            fio.communicate()
-
-
-def written(qmp: Qmp) -> list[dict]:
-    return [{"node-name": entry.get("node-name"), "wr_operations": entry["stats"]["wr_highest_offset"]}
-            for entry in qmp.execute("query-blockstats", {"query-nodes": True})]
-
-
 def measure(job: Job, contestant: Contestant, directory: Path) -> dict[str, float]:
     result = {}
     for busy in (False, True):
@@ -135,7 +95,7 @@ def measure(job: Job, contestant: Contestant, directory: Path) -> dict[str, floa
                 job.run(run.qmp)
                 result[f"{job.title} of 1 GiB (s)"] = perf_counter() - begin
                 continue
-            with guest(run.qmp, directory) as latencies:
+            with writing_guest(run.qmp, directory, "disk", "disk") as latencies:
                 begin = perf_counter()
                 job.run(run.qmp)
                 result[f"{job.title} of 1 GiB under a guest (s)"] = perf_counter() - begin

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import bench_backup  # noqa: F401  (each registers its benchmarks)
 import bench_bitmaps  # noqa: F401
+import bench_fleecing  # noqa: F401
 import bench_jobs  # noqa: F401
 import bench_monitor  # noqa: F401
 import bench_nbd  # noqa: F401
