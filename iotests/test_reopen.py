@@ -437,6 +437,38 @@ def test_what_is_said_twice(server, disks):
     assert server.query_node("q")["detect_zeroes"] == "on"
 
 
+@pytest.mark.parametrize("child_first", [True, False])
+def test_what_a_child_is_told_outlasts_its_parent(server, disks, child_first):
+    parent = qcow2(disks[0], "q")
+    child = parent["file"]
+    server.execute("blockdev-add", parent)
+    named = {"driver": "qcow2", "node-name": "q", "file": "q-file"}
+    told = [{**child, "detect-zeroes": "on", "cache": {"no-flush": True}}, named]
+    reopen(server, *(told if child_first else reversed(told)))
+    reopen(server, named)
+    node = server.query_node("q-file")
+    assert node["detect_zeroes"] == "on" and node["cache"]["no-flush"]
+
+
+def test_the_filter_of_a_job_is_not_named(server, images):
+    base = images.create("base.qcow2", size="4M")
+    middle = images.create("middle.qcow2", size=None, backing=base).fill((0, "4M", 1))
+    top = images.create("top.qcow2", size=None, backing=middle)
+    below = qcow2(middle, "middle", backing=qcow2(base, "base", backing=None))
+    server.execute("blockdev-add", qcow2(top, "top", backing=below))
+    server.block_commit(job_id="j", device="top", top_node="middle", base_node="base", speed=1)
+    before = edges(server)
+    named = {"driver": "qcow2", "node-name": "top", "file": "top-file"}
+    reopen(server, {**named, "backing": "middle", "detect-zeroes": "on"})
+    assert edges(server) == before
+    assert server.query_node("top")["detect_zeroes"] == "on"
+    for other in ("base", None):
+        error = refused(server, {**named, "backing": other})
+        assert error == "Cannot replace implicit backing child of top"
+    server.job_cancel(id="j")
+    server.wait_event("BLOCK_JOB_CANCELLED", {"device": "j"})
+
+
 # ---------------------------------------------------------------------- the human monitor's qemu-io
 
 

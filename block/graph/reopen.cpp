@@ -190,8 +190,12 @@ Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
   json::Object definitions = take_definitions(node, options);
   std::vector<std::string> asked;
   for (const auto& member : options) asked.push_back(member.first);
+  // A node that has spoken for itself does so for good, whatever its parent in the call says later.
+  bool keep = manner.keep;
   if (place != parts_.end()) {
     join(options, place->options);
+    std::ranges::copy(place->asked, std::back_inserter(asked));
+    keep = keep && place->keep;
   } else {
     parts_.emplace_back().node = NodeRef(node);
     if (manner.keep) {
@@ -213,7 +217,7 @@ Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
   flags->inactive = node.flags().inactive;
   {
     Part& part = parts_[index];
-    part.keep = manner.keep;
+    part.keep = keep;
     part.asked = std::move(asked);
     part.options = options;
     part.state.flags = *flags;
@@ -281,6 +285,8 @@ Expected<void> Reopening::find_link(Part& part, std::string_view name) {
     auto found = graph_.find_device_or_node(std::nullopt, option->as_string());
     if (!found) return fail(std::move(found).error());
     child = *found;
+    // A hidden filter in between is not for clients to name; it stays.
+    if (old != nullptr && old->skip_hidden() == child) child = old;
   }
   part.links.push_back({name, child});
   if (child == old) return {};

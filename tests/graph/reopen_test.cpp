@@ -10,7 +10,7 @@
 #include "block/graph/graph_change.h"
 #include "block/graph/writable.h"
 #include "block/runtime/production_env.h"
-#include "qmp/schema/json_write.h"
+#include "tests/support/graph_picture.h"
 #include "tests/support/memory_driver.h"
 
 namespace blockbed {
@@ -145,23 +145,10 @@ class ReopenTest : public testing::Test {
     return done ? "" : done.error().description;
   }
 
-  // Everything about the graph that somebody can see.
+  // Between two calls nothing stands still.
   std::string picture() {
-    std::string text;
-    for (const Node* each : graph->nodes()) {
-      text += each->name() + (each->flags().read_only ? " ro " : " rw ");
-      text += each->flags().cache_no_flush ? "no-flush " : "";
-      text += json::to_string(json::Value(each->given_options()));
-      text += each->inherits_from() == nullptr ? "" : " of " + each->inherits_from()->name();
-      text += each->quiesced() ? " quiet" : "";
-      for (const auto& edge : each->children()) {
-        text += " " + edge->name() + "=" + edge->node()->name() + "/" +
-                permission_words(edge->permissions().needs) + "/" +
-                permission_words(edge->permissions().shares);
-      }
-      text += "\n";
-    }
-    return text;
+    for (const Node* each : graph->nodes()) EXPECT_FALSE(each->quiesced()) << each->name();
+    return test::picture_of(*graph);
   }
 
   ProductionEnv env;
@@ -239,10 +226,10 @@ TEST_F(ReopenTest, AFrozenLinkStays) {
   json::Object over_b = a;
   over_b.set("backing", "b");
   ASSERT_EQ(reopen_as({over_b}), "");
-  const std::string before = picture();
   {
     auto frozen = FrozenChain::freeze(node("a"), node("b"));
     ASSERT_TRUE(frozen);
+    const std::string before = picture();
     json::Object alone = a;
     alone.set("backing", json::Null());
     EXPECT_EQ(reopen_as({alone}), "Cannot change frozen 'backing' link from 'a' to 'b'");
@@ -277,6 +264,22 @@ TEST_F(ReopenTest, AChildOfItsOwnFollowsAndOneOfOthersDoesNot) {
   ASSERT_EQ(reopen_as({format("a", "a-file"), format("b", "b-file")}), "");
   keep = NodeRef();
   EXPECT_EQ(reopen_as({a}), "Cannot change the option 'file.driver'");
+}
+
+TEST_F(ReopenTest, WhatAChildIsToldOutlastsItsParentInWhateverOrder) {
+  add("a");
+  const json::Object parent = format("a", "a-file");
+  json::Object child = storage("a-file");
+  for (const bool child_first : {true, false}) {
+    child.set("detect-zeroes", child_first ? "on" : "off");
+    child.set("cache", json::Object{{"no-flush", child_first}});
+    std::vector<json::Object> both{parent, child};
+    if (child_first) std::ranges::reverse(both);
+    ASSERT_EQ(reopen_as(both), "");
+    ASSERT_EQ(reopen_as({parent}), "");
+    EXPECT_EQ(node("a-file").flags().detect_zeroes == DetectZeroes::kOn, child_first);
+    EXPECT_EQ(node("a-file").flags().cache_no_flush, child_first);
+  }
 }
 
 TEST_F(ReopenTest, WhoInheritedFromANodeThatWentInheritsFromWhereItDid) {
