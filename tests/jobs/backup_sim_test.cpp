@@ -6,11 +6,14 @@
 #include "tests/jobs/golden_disk.h"
 #include "tests/jobs/jobs_fixture.h"
 #include "tests/jobs/layer_driver.h"
+#include "tests/jobs/reopenings_fixture.h"
+#include "tests/support/coverage.h"
 #include "tests/support/seed_runner.h"
 
 namespace blockbed {
 namespace {
 
+using test::Coverage;
 using test::GoldenDisk;
 using test::kKiB;
 
@@ -43,12 +46,13 @@ struct Plan {
 
 class Scenario {
  public:
-  explicit Scenario(uint64_t seed)
+  Scenario(uint64_t seed, Coverage& coverage)
       : world_(seed),
         chance_(world_.env.chance()),
         plan_(chance_),
         golden_(plan_.size),
         image_(plan_.size),
+        reopenings_(world_, coverage, {plan_.faults, plan_.crash}),
         gate_(world_.env.executor()) {}
 
   void go() {
@@ -214,7 +218,7 @@ class Scenario {
     const int64_t turns = chance_.between(0, 12);
     for (int64_t i = 0; i < turns && !over(); ++i) {
       co_await world_.env.delay(chance_.between(0, 500'000));
-      switch (chance_.below(6)) {
+      switch (chance_.below(8)) {
         case 0:
           (void)job_->user_pause();
           break;
@@ -234,6 +238,8 @@ class Scenario {
         case 5:
           co_await world_.jobs->settle(job_);
           break;
+        default:
+          co_await reopenings_.one(job_);
       }
     }
     if (plan_.cancels && !over()) {
@@ -271,7 +277,7 @@ class Scenario {
     for (const sim::SimStorage::RuleId fault : faults_) world_.env.storage().remove_fault(fault);
     check_source();
     if (!job_ || job_->failure()) return;
-    if (chance_.percent(50)) {
+    if (target_->flags().cache_no_flush || chance_.percent(50)) {
       check_target(world_.env.storage().content("t").bytes());
     } else {
       // A target that was closed is safe.
@@ -324,6 +330,7 @@ class Scenario {
   Node* target_ = nullptr;
   std::unique_ptr<Backend> guest_;
   std::shared_ptr<BackupJob> job_;
+  test::Reopenings reopenings_;
   Gate gate_;
   bool stop_ = false;
   bool started_ = false;
@@ -331,7 +338,10 @@ class Scenario {
 };
 
 TEST(BackupSimulation, TheCopyIsTheDiskOfItsInstant) {
-  sim::for_each_seed(1000, [](uint64_t seed) { Scenario(seed).go(); });
+  Coverage coverage({});
+  coverage.demand(test::Reopenings::kMarks);
+  test::for_each_seed_covering(coverage, 1000,
+                               [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }
 
 }  // namespace

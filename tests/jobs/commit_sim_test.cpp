@@ -12,6 +12,7 @@
 #include "block/jobs/mirror.h"
 #include "tests/jobs/golden_disk.h"
 #include "tests/jobs/jobs_fixture.h"
+#include "tests/jobs/reopenings_fixture.h"
 #include "tests/qcow2/image_fixture.h"
 #include "tests/support/coverage.h"
 #include "tests/support/seed_runner.h"
@@ -69,6 +70,7 @@ class Scenario {
         coverage_(coverage),
         plan_(chance_),
         golden_(plan_.size),
+        reopenings_(world_, coverage, {plan_.faults, plan_.crash}),
         gate_(world_.env.executor()) {}
 
   void go() {
@@ -253,7 +255,7 @@ class Scenario {
   Task<void> steer() {
     for (int64_t turns = chance_.between(0, 8); turns > 0 && !over(); --turns) {
       co_await world_.env.delay(chance_.between(0, 500'000));
-      switch (chance_.below(4)) {
+      switch (chance_.below(6)) {
         case 0:
           (void)job_->user_pause();
           break;
@@ -272,6 +274,8 @@ class Scenario {
           co_await world_.env.delay(chance_.between(0, 300'000));
           break;
         }
+        default:
+          co_await reopenings_.one(job_);
       }
     }
     if (plan_.cancels && !over()) {
@@ -354,6 +358,7 @@ class Scenario {
   std::vector<sim::SimStorage::RuleId> faults_;
   std::unique_ptr<Backend> guest_;
   std::shared_ptr<Job> job_;
+  test::Reopenings reopenings_;
   Gate gate_;
   bool stop_ = false;
 };
@@ -369,6 +374,9 @@ TEST(CommitSimulation, TheChainShowsTheDisk) {
       "power cut after the job",
       "the base grew",
   });
+  coverage.demand(test::Reopenings::kMarks);
+  coverage.demand(test::Reopenings::kChainMarks);
+  coverage.demand(test::Reopenings::kImageMarks);
   test::for_each_seed_covering(coverage, kSeeds,
                                [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }

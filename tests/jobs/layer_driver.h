@@ -9,6 +9,7 @@
 
 #include "block/graph/driver.h"
 #include "block/graph/graph.h"
+#include "block/graph/reopen.h"
 #include "block/sim/sim_env.h"
 #include "schema/blockdev_options.h"
 
@@ -105,6 +106,7 @@ class LayerDriver final : public Driver {
     return info;
   }
   Task<Result<uint64_t>> length() override { co_return image_.bytes.size(); }
+  Task<Expected<void>> reopen_prepare(const ReopenState&) override { co_return Expected<void>(); }
   Task<void> close() override { co_return; }
 
  private:

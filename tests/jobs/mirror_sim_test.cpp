@@ -12,6 +12,7 @@
 #include "tests/jobs/golden_disk.h"
 #include "tests/jobs/jobs_fixture.h"
 #include "tests/jobs/layer_driver.h"
+#include "tests/jobs/reopenings_fixture.h"
 #include "tests/support/coverage.h"
 #include "tests/support/seed_runner.h"
 
@@ -66,6 +67,7 @@ class Scenario {
         plan_(chance_),
         golden_(plan_.size),
         image_(plan_.size),
+        reopenings_(world_, coverage, {plan_.faults, plan_.crash}),
         gate_(world_.env.executor()) {}
 
   void go() {
@@ -289,7 +291,7 @@ class Scenario {
   }
 
   Task<void> one_verb() {
-    switch (chance_.below(6)) {
+    switch (chance_.below(8)) {
       case 0:
         if (job_->user_pause()) coverage_.hit("pause");
         break;
@@ -310,6 +312,8 @@ class Scenario {
       case 5:
         co_await world_.jobs->settle(job_);
         break;
+      default:
+        co_await reopenings_.one(job_);
     }
   }
 
@@ -405,6 +409,7 @@ class Scenario {
   Node* target_ = nullptr;
   std::unique_ptr<Backend> guest_;
   std::shared_ptr<MirrorJob> job_;
+  test::Reopenings reopenings_;
   Gate gate_;
   bool stop_ = false;
   // Guests hold still for a moment, or for ever.
@@ -430,6 +435,8 @@ TEST(MirrorSimulation, TheTargetIsTheDisk) {
       "background",
       "ended well in spite of faults",
   });
+  coverage.demand(test::Reopenings::kMarks);
+  coverage.demand(test::Reopenings::kChainMarks);
   test::for_each_seed_covering(coverage, kSeeds,
                                [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }

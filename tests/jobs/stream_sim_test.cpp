@@ -11,6 +11,7 @@
 #include "block/jobs/stream.h"
 #include "tests/jobs/golden_disk.h"
 #include "tests/jobs/jobs_fixture.h"
+#include "tests/jobs/reopenings_fixture.h"
 #include "tests/qcow2/image_fixture.h"
 #include "tests/support/coverage.h"
 #include "tests/support/seed_runner.h"
@@ -81,6 +82,7 @@ class Scenario {
         coverage_(coverage),
         plan_(chance_),
         golden_(plan_.size),
+        reopenings_(world_, coverage, {plan_.faults, plan_.crash}),
         gate_(world_.env.executor()) {}
 
   void go() {
@@ -272,7 +274,7 @@ class Scenario {
     const int64_t turns = chance_.between(0, 12);
     for (int64_t i = 0; i < turns && !over(); ++i) {
       co_await world_.env.delay(chance_.between(0, 500'000));
-      switch (chance_.below(6)) {
+      switch (chance_.below(8)) {
         case 0:
           (void)job_->user_pause();
           break;
@@ -299,6 +301,8 @@ class Scenario {
         case 5:
           co_await world_.jobs->settle(job_);
           break;
+        default:
+          co_await reopenings_.one(job_);
       }
     }
     if (plan_.cancels && !over()) {
@@ -407,6 +411,7 @@ class Scenario {
   Node* top_ = nullptr;
   std::unique_ptr<Backend> guest_;
   std::shared_ptr<StreamJob> job_;
+  test::Reopenings reopenings_;
   Gate gate_;
   bool stop_ = false;
   int requests_ = 0;
@@ -415,6 +420,9 @@ class Scenario {
 TEST(StreamSimulation, TheDiskStaysAsTheGuestLeftIt) {
   Coverage coverage(
       {"streamed", "everything streamed", "failed", "cancelled", "crashed", "stopped and resumed"});
+  coverage.demand(test::Reopenings::kMarks);
+  coverage.demand(test::Reopenings::kChainMarks);
+  coverage.demand(test::Reopenings::kImageMarks);
   test::for_each_seed_covering(coverage, 600,
                                [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }

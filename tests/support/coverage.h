@@ -6,8 +6,8 @@
 //     ... coverage.hit("crash") ...
 //   });
 //
-// Contract: counts the seeds that hit a mark, once each. The marks are named once, at construction;
-// hitting another one is a mistake of the test. Threading: plain data.
+// Contract: counts the seeds that hit a mark, once each. The marks are named once, before the first
+// seed; hitting another one is a mistake of the test. Threading: plain data.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -26,6 +27,11 @@ namespace blockbed::test {
 class Coverage {
  public:
   Coverage(std::initializer_list<std::string_view> marks) {
+    for (const std::string_view mark : marks) marks_.push_back({mark});
+  }
+
+  // Marks that several simulations have.
+  void demand(std::span<const std::string_view> marks) {
     for (const std::string_view mark : marks) marks_.push_back({mark});
   }
 
