@@ -17,7 +17,7 @@ for case in negative_cases():
 UNIMPLEMENTED = set("""
     add-fd block-latency-histogram-set
     chardev-add chardev-change chardev-remove
-    chardev-send-break inject-nmi migrate migrate-continue migrate-incoming migrate-pause migrate-recover
+    chardev-send-break inject-nmi migrate migrate-continue migrate-pause migrate-recover
     migrate-set-parameters migrate-start-postcopy migrate_cancel query-chardev-backends query-fdsets
     query-memory-size-summary query-migrate-parameters query-pr-managers query-yank remove-fd ringbuf-read
     ringbuf-write send-key set-action system_wakeup

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "block/graph/activation.h"
 #include "block/graph/graph_change.h"
 #include "block/runtime/event_sink.h"
 
@@ -60,6 +61,8 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
     const Expected<void> moved = move_to_context(**node, std::move(wanted));
     if (!moved && fixed) co_return fail(moved.error());
   }
+  // Who moves a guest writes its disks through exports before it arrives.
+  BB_CO_TRY(co_await activate(**node));
   const bool writable = options.writable.value_or(false);
   if (writable && !(*node)->writable()) co_return fail("Cannot export read-only node as writable");
 
@@ -104,7 +107,7 @@ Task<Expected<void>> ExportRegistry::add_nbd(const schema::NbdServerAddOptions& 
   options.type = schema::BlockExportType::kNbd;
   options.id = *nbd.name;
   options.node_name = (*node)->name();
-  options.writable = given.writable.value_or(false) && (*node)->writable();
+  options.writable = given.writable.value_or(false) && !(*node)->flags().read_only;
   options.u = std::move(nbd);
 
   Expected<Entry*> entry = co_await make(options);

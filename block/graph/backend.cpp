@@ -41,7 +41,7 @@ Backend::~Backend() {
 Expected<void> Backend::insert(Node& node) {
   BB_ASSERT(edge_.node() == nullptr);
   GraphChange change(graph_);
-  change.attach_root(edge_, node, wanted_);
+  change.attach_root(edge_, node, permissions_on(node));
   BB_TRY(change.check());
   change.commit();
   return {};
@@ -60,14 +60,21 @@ Task<void> Backend::remove() {
 }
 
 Expected<void> Backend::set_permissions(PermissionPair permissions) {
-  if (node() != nullptr) {
-    GraphChange change(graph_);
-    change.set_permissions(edge_, permissions);
-    BB_TRY(change.check());
-    change.commit();
+  const PermissionPair before = std::exchange(wanted_, permissions);
+  if (node() == nullptr) return {};
+  GraphChange change(graph_);
+  change.set_permissions(edge_, permissions_on(*node()));
+  if (auto possible = change.check(); !possible) {
+    wanted_ = before;
+    return possible;
   }
-  wanted_ = permissions;
+  change.commit();
   return {};
+}
+
+PermissionPair Backend::permissions_on(const Node& node) const {
+  if (!for_guest_ || !graph_.awaits_guest()) return wanted_;
+  return {node.flags().inactive ? Permissions::none() : wanted_.needs, Permissions::all()};
 }
 
 Expected<void> Backend::bind(IoContext context) {
@@ -95,6 +102,13 @@ Result<void> Backend::check(uint64_t offset, uint64_t length) const {
   return {};
 }
 
+Result<void> Backend::check_change(uint64_t offset, uint64_t length) const {
+  BB_TRY(check(offset, length));
+  // Whoever stands here has not got the permission to write, and need not have been refused.
+  if (node()->flags().inactive) return io_error(EPERM);
+  return {};
+}
+
 Task<void> Backend::wait_while_drained() {
   while (quiesce_count_ > 0 && !disable_request_queuing_) co_await queued_.wait();
 }
@@ -110,7 +124,7 @@ Task<Result<void>> Backend::read(uint64_t offset, IoVector buffers, RequestFlags
 Task<Result<void>> Backend::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
-  BB_CO_TRY(check(offset, buffers.size()));
+  BB_CO_TRY(check_change(offset, buffers.size()));
   if (throttle_) co_await throttle_->admit(ThrottleDirection::kWrite, buffers.size());
   if (!write_cache_) flags.fua = true;
   co_return co_await edge_.write(offset, std::move(buffers), flags);
@@ -119,7 +133,7 @@ Task<Result<void>> Backend::write(uint64_t offset, IoVector buffers, RequestFlag
 Task<Result<void>> Backend::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
-  BB_CO_TRY(check(offset, length));
+  BB_CO_TRY(check_change(offset, length));
   if (throttle_) co_await throttle_->admit(ThrottleDirection::kWrite, length);
   if (!write_cache_) flags.fua = true;
   co_return co_await edge_.zero(offset, length, flags);
@@ -128,7 +142,7 @@ Task<Result<void>> Backend::zero(uint64_t offset, uint64_t length, RequestFlags 
 Task<Result<void>> Backend::discard(uint64_t offset, uint64_t length) {
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
-  BB_CO_TRY(check(offset, length));
+  BB_CO_TRY(check_change(offset, length));
   co_return co_await edge_.discard(offset, length);
 }
 
@@ -143,6 +157,7 @@ Task<Expected<void>> Backend::truncate(uint64_t length, TruncateOptions options)
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
   if (node() == nullptr) co_return fail("No medium inserted");
+  if (node()->flags().inactive) co_return fail("Block node is read-only");
   co_return co_await edge_.truncate(length, options);
 }
 

@@ -17,6 +17,7 @@
 //  - A named backend is a "device" to clients (-drive id=, drive_add). Others are anonymous.
 //  - A backend that is bound to a context (io_context.h) takes its nodes there and keeps them
 //  there; others go where their nodes go.
+//  - While a guest is awaited, those for_guest take no permission before their node is active.
 //  - It dies without node and with no request in flight.
 // Source of the rule: what QEMU calls BlockBackend, as visible in query-block and query-blockstats.
 // Threading: engine thread only.
@@ -80,6 +81,11 @@ class Backend final : public EdgeParent {
   Expected<void> set_permissions(PermissionPair permissions);
   // What it wants of its node (kept while it has none).
   const PermissionPair& wanted_permissions() const { return wanted_; }
+  // What it takes of this one: a guest's device nothing before the node is active, and it keeps
+  // others from nothing while the guest may still be written to by who moves it (activation.h).
+  PermissionPair permissions_on(const Node& node) const;
+  bool for_guest() const { return for_guest_; }
+  void set_for_guest(bool for_guest) { for_guest_ = for_guest; }
 
   // --- requests
   uint64_t length() const;
@@ -127,6 +133,7 @@ class Backend final : public EdgeParent {
   bool must_wait() const { return quiesce_count_ > 0 && !disable_request_queuing_; }
   Task<void> wait_while_drained();
   Result<void> check(uint64_t offset, uint64_t length) const;
+  Result<void> check_change(uint64_t offset, uint64_t length) const;
 
   Graph& graph_;
   std::string name_;
@@ -144,6 +151,7 @@ class Backend final : public EdgeParent {
   bool allow_write_beyond_end_ = false;
   bool disable_request_queuing_ = false;
   bool stays_with_node_ = false;
+  bool for_guest_ = false;
 };
 
 }  // namespace blockbed

@@ -208,6 +208,11 @@ class Graph {
   // All backends in order of creation.
   const std::vector<Backend*>& backends() const { return backends_; }
 
+  // --- the guest. Started to take one in that runs elsewhere still: what users open for it is
+  // inactive, and devices hold nothing, until somebody activates it (activation.h).
+  bool awaits_guest() const { return awaits_guest_; }
+  void await_guest() { awaits_guest_ = true; }
+
   // --- the monitor's ownership of nodes (blockdev-add / blockdev-del)
   void give_to_monitor(Node& node);
   void take_from_monitor(Node& node);
@@ -285,6 +290,7 @@ class Graph {
   std::vector<Backend*> backends_;
   uint64_t auto_names_ = 0;
   bool deny_named_by_images_ = false;
+  bool awaits_guest_ = false;
 };
 
 }  // namespace blockbed

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "block/graph/backend.h"
 #include "block/graph/chain.h"
 #include "block/graph/graph.h"
 
@@ -148,7 +149,14 @@ Expected<void> GraphChange::replace_node(Edge& edge, Node& node) {
   }
   link(edge, &node);
   if (parent != nullptr) recheck(*parent);
+  renew_permissions(edge);
   return {};
+}
+
+void GraphChange::renew_permissions(Edge& edge) {
+  const auto* root = dynamic_cast<const Backend*>(&edge.parent());
+  if (root != nullptr && root->for_guest())
+    set_permissions(edge, root->permissions_on(*edge.node_));
 }
 
 void GraphChange::disinherit(const Node& parent, Node& child) {
@@ -203,6 +211,9 @@ void GraphChange::set_flags(Node& node, NodeFlags flags) {
   const NodeFlags old = std::exchange(node.flags_, flags);
   on_undo([&node, old] { node.flags_ = old; });
   if (!old.read_only && flags.read_only) made_read_only_.push_back(&node);
+  if (old.inactive != flags.inactive) {
+    for (Edge* edge : node.parents_) renew_permissions(*edge);
+  }
   recheck(node);
 }
 

@@ -70,6 +70,8 @@ class GraphChange {
  private:
   struct Step;
   void link(Edge& edge, Node* node);
+  // What a guest's device takes follows from its node (Backend::permissions_on).
+  void renew_permissions(Edge& edge);
   // Both ends of the edge in one context (io_context.h).
   Expected<void> bring_together(Edge& edge);
   std::unexpected<Error> not_writable(const Node& node) const;

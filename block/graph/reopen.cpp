@@ -418,6 +418,12 @@ Task<Expected<void>> Reopening::run() {
 
 }  // namespace
 
+Expected<schema::BlockdevOptions> options_in_force(const Node& node) {
+  auto present = present_options(node);
+  if (!present) return fail(std::move(present).error());
+  return schema::from_json<schema::BlockdevOptions>(json::Value(std::move(*present)));
+}
+
 Task<Expected<void>> reopen(Graph& graph, std::vector<ReopenRequest> requests) {
   Reopening reopening(graph);
   for (ReopenRequest& request : requests) {

@@ -41,6 +41,9 @@ Task<Expected<void>> reopen(Graph& graph, std::vector<ReopenRequest> requests);
 // The node, and what inherits from it, for reading only or for writing too. Nothing else changes.
 Task<Expected<void>> reopen_read_only(Graph& graph, Node& node, bool read_only);
 
+// What the node was opened with, and its children as they are now: whole, as a driver is told.
+Expected<schema::BlockdevOptions> options_in_force(const Node& node);
+
 // What a driver is told: how its node will be.
 struct ReopenState {
   NodeFlags flags;
@@ -48,6 +51,8 @@ struct ReopenState {
   schema::BlockdevOptions options;
   // What its `file` will be, when that is another node than now; null: it stays.
   Node* other_file = nullptr;
+  // What was read of the image may be out of date (activation.h).
+  bool others_wrote = false;
 
   bool writable() const { return !flags.read_only && !flags.inactive; }
 };

@@ -7,6 +7,7 @@ namespace blockbed {
 Task<Expected<WritableNodes>> make_writable(Graph& graph, Node& node) {
   WritableNodes nodes;
   if (node.writable()) co_return nodes;
+  if (node.flags().inactive) co_return fail("Block node is read-only");
   BB_CO_TRY(co_await reopen_read_only(graph, node, false));
   nodes.emplace_back(node);
   co_return nodes;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "block/graph/activation.h"
 #include "block/graph/backend.h"
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
@@ -105,6 +106,7 @@ Task<Expected<void>> add_blockdev(Graph& graph, json::Object options, bool keyva
   request.options = std::move(options);
   request.keyval = keyval;
   request.keep_text = keep_text;
+  request.inherited = inherited_by_roots(graph);
   auto node = co_await graph.open(std::move(request));
   if (!node) {
     co_await graph.close_unreferenced();

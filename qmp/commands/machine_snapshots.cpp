@@ -34,7 +34,7 @@ bool can_keep(const Node& node) {
 // A disk of the machine, what else guests or clients write to (an export of a backing file), or
 // what the user has opened for one.
 bool is_disk(const Node& node) {
-  if (!node.writable() || reads_internal_snapshot(node)) return false;
+  if (node.flags().read_only || reads_internal_snapshot(node)) return false;
   const auto is_root = [](const Edge* edge) {
     return dynamic_cast<const Backend*>(&edge->parent()) != nullptr;
   };

@@ -43,7 +43,7 @@ void RunStatus::stop(RunState why) {
 Expected<void> RunStatus::resume() {
   if (needs_reset(state_)) return fail("Resetting the Virtual Machine is required");
   if (on_resume_) on_resume_();
-  if (running()) return {};
+  if (running() || state_ == RunState::kInmigrate) return {};
   state_ = RunState::kRunning;
   events_.emit("RESUME", json::Object());
   return {};
@@ -52,6 +52,11 @@ Expected<void> RunStatus::resume() {
 Task<void> RunStatus::stop_and_settle() {
   stop();
   co_await hooks_.settle_storage();
+}
+
+Task<Expected<void>> RunStatus::take_over_and_resume() {
+  if (hooks_.activate_storage) BB_CO_TRY(co_await hooks_.activate_storage());
+  co_return resume();
 }
 
 Task<void> RunStatus::reset(ShutdownCause cause) {
@@ -95,7 +100,7 @@ void register_run_state_commands(CommandTable& commands, HumanTable& human, RunS
     co_return Expected<void>();
   });
   commands.implement<c::Cont>(
-      [&status](CommandContext&, c::Cont::Args) { return status.resume(); });
+      [&status](CommandContext&, c::Cont::Args) { return status.take_over_and_resume(); });
   commands.implement<c::SystemReset>(
       [&status](CommandContext&, c::SystemReset::Args) -> Task<Expected<void>> {
         co_await status.reset(ShutdownCause::kHostQmpSystemReset);
@@ -150,12 +155,13 @@ void register_run_state_commands(CommandTable& commands, HumanTable& human, RunS
                co_await status.stop_and_settle();
                co_return Expected<void>();
              }});
-  human.add(
-      {.name = "cont|c",
-       .arguments = {},
-       .parameters = "",
-       .help = "let the guest go on",
-       .run = [&status](HumanContext&, HumanArguments) -> Human { co_return status.resume(); }});
+  human.add({.name = "cont|c",
+             .arguments = {},
+             .parameters = "",
+             .help = "let the guest go on",
+             .run = [&status](HumanContext&, HumanArguments) -> Human {
+               return status.take_over_and_resume();
+             }});
   human.add({.name = "system_reset",
              .arguments = {},
              .parameters = "",

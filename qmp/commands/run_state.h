@@ -37,6 +37,8 @@ class RunStatus {
     std::function<Task<void>()> settle_storage;
     // The requests of devices have ended.
     std::function<Task<void>()> reset_devices;
+    // Images that were left to another machine are this one's.
+    std::function<Task<Expected<void>>()> activate_storage;
     // The storage daemon has no machine to shut down.
     bool tell_shutdown = true;
   };
@@ -49,12 +51,17 @@ class RunStatus {
 
   // At start-up: prelaunch becomes running unless the guest is to wait.
   void start();
+  // At start-up: the guest runs elsewhere still. Nothing here ends that state.
+  void await_guest() { state_ = schema::RunState::kInmigrate; }
   // A running guest stops, with STOP; any other state stays.
   void stop(schema::RunState why = schema::RunState::kPaused);
   // What the user asks for: stops, and settles the storage, also when it had stopped before.
   Task<void> stop_and_settle();
-  // RESUME; fails when the machine must be reset first.
+  // RESUME; fails when the machine must be reset first. A guest that is awaited will run when it is
+  // there, without an event now.
   Expected<void> resume();
+  // What the user asks for: takes the images into use first.
+  Task<Expected<void>> take_over_and_resume();
   Task<void> reset(schema::ShutdownCause cause);
   void power_down();
   Task<void> quit(schema::ShutdownCause cause);

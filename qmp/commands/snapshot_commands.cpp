@@ -141,6 +141,7 @@ class SnapshotSyncAction final : public OverlayAction {
     inherited.flags.unmap = old_->flags().unmap;
     inherited.flags.cache_direct = old_->flags().cache_direct;
     inherited.flags.cache_no_flush = old_->flags().cache_no_flush;
+    inherited.flags.inactive = old_->flags().inactive;
     request.inherited = inherited;
     request.no_backing = true;
     auto overlay = co_await context.graph.open(std::move(request));

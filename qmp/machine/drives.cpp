@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "block/formats/raw.h"
+#include "block/graph/activation.h"
 #include "block/graph/filename.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/probe.h"
@@ -450,6 +451,7 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
   request.options = std::move(*tree);
   request.keyval = true;
   request.keep_text = true;
+  request.inherited = inherited_by_roots(graph_);
   request.filename = std::move(file);
   // How requests reach the host is the file's affair, wherever the option was written.
   const json::Value* driver = request.options.find("driver");

@@ -346,6 +346,7 @@ Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
     device.own_backend->set_description(fmt::format("block device '{}'", device.qdev));
     device.backend = device.own_backend.get();
   }
+  device.backend->set_for_guest(true);
   // Which conflict is told when there are two: SCSI disks get to their controller's iothread last.
   if (model.bus != "SCSI") BB_CO_TRY(bind_root(device));
   if (!is_own) {
@@ -386,6 +387,7 @@ Task<void> Machine::detach(Device& device) {
   if (device.drive != nullptr) {
     device.drive->claimed = false;
     device.backend->unbind();
+    device.backend->set_for_guest(false);
     const Expected<void> relaxed =
         device.backend->set_permissions({Permissions::none(), Permissions::all()});
     BB_ASSERT(relaxed.has_value());

@@ -177,10 +177,6 @@ void register_machine_queries(CommandTable& commands, const Machine& machine) {
           (*capabilities)[static_cast<std::size_t>(wanted.capability)] = wanted.state;
         return {};
       });
-  commands.implement<c::QueryMigrate>(
-      [](CommandContext&, c::QueryMigrate::Args) -> Expected<schema::MigrationInfo> {
-        return schema::MigrationInfo();
-      });
 }
 
 }  // namespace blockbed

@@ -110,6 +110,8 @@ Task<Expected<NodeRef>> RemovableMedia::open(const Place& place, NewMedium mediu
   InheritedOptions inherited{old != nullptr ? old->flags() : *place.flags};
   if (medium.read_only) inherited.flags.read_only = *medium.read_only;
   inherited.flags.auto_read_only = false;
+  // Nobody hands this one over.
+  inherited.flags.inactive = false;
   Graph::OpenRequest request;
   request.filename = std::move(medium.filename);
   if (medium.format) request.options.set("driver", std::move(*medium.format));

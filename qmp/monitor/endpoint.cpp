@@ -110,6 +110,10 @@ void Endpoint::close() {
   if (listener_) listener_->close();
 }
 
+std::optional<SocketAddress> Endpoint::listens_at() const {
+  return listener_ ? std::optional(listener_->address()) : std::nullopt;
+}
+
 std::string Endpoint::description() const {
   if (!options_.address) return options_.description;
   const SocketAddress address = listener_ ? listener_->address() : *options_.address;

@@ -57,6 +57,8 @@ class Endpoint {
   // As query-chardev shows it: "unix:/p,server=on", "disconnected:tcp:127.0.0.1:5,server=on",
   // "stdio".
   std::string description() const;
+  // Of a server.
+  std::optional<SocketAddress> listens_at() const;
   // The client that is served, and none after it.
   void set_peer(std::optional<SocketAddress> peer) { peer_ = std::move(peer); }
   // With `reconnect`: why the first attempt failed, if it did.

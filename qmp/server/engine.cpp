@@ -7,6 +7,7 @@
 
 #include "block/filters/register.h"
 #include "block/formats/register.h"
+#include "block/graph/activation.h"
 #include "block/graph/backend.h"
 #include "block/graph/drain.h"
 #include "block/protocols/register.h"
@@ -60,6 +61,7 @@ RunStatus::Hooks hooks_of(Engine& engine, Event& ended, bool tell_shutdown) {
   hooks.end = [&ended] { ended.set(); };
   hooks.settle_storage = [&engine] { return engine.settle_storage(); };
   hooks.reset_devices = [&engine] { return engine.reset_devices(); };
+  hooks.activate_storage = [&engine] { return engine.activate_storage(); };
   hooks.tell_shutdown = tell_shutdown;
   return hooks;
 }
@@ -81,6 +83,7 @@ Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, Machine
       snapshots_(graph_, status_, identity_),
       chardevs_(env),
       ended_(env.executor()),
+      incoming_(env, monitor_, [this] { ended_.set(); }),
       signals_(env.executor()) {
   register_protocols(drivers_);
   register_formats(drivers_);
@@ -129,6 +132,7 @@ void Engine::register_commands() {
     register_machine_commands(commands_, human_, *machine_, graph_, exports_);
     register_media_commands(commands_, human_, *media_);
     register_machine_queries(commands_, *machine_);
+    register_incoming_commands(commands_, incoming_, status_);
   }
 
   namespace c = schema::commands;
@@ -159,6 +163,11 @@ void Engine::register_commands() {
     qom_.add_provider([this](QomNode& root) { machine_->describe(root); });
   }
   qom_.add_types(std::move(types));
+}
+
+void Engine::await_guest() {
+  graph_.await_guest();
+  status_.await_guest();
 }
 
 Task<void> Engine::wait_for_end() { co_await ended_.wait(); }
@@ -194,6 +203,12 @@ Task<void> Engine::reset_devices() {
   const DrainedSection drained = co_await drain(std::move(nodes));
 }
 
+Task<Expected<void>> Engine::activate_storage() {
+  if (!graph_.awaits_guest()) co_return Expected<void>();
+  MutexGuard lock = co_await graph_.lock();
+  co_return co_await activate_all(graph_);
+}
+
 Task<void> Engine::wind_down() {
   graph_.end_breakpoints();
   graph_.throttle_groups().end_limits();
@@ -214,6 +229,7 @@ Task<void> Engine::close_storage() {
 
 Task<void> Engine::shut_down() {
   co_await signals_.close();
+  co_await incoming_.stop();
   co_await monitor_.stop();
   chardevs_.close();
   // What other monitors' commands made since the `quit`.

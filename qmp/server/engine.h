@@ -33,6 +33,7 @@
 #include "qmp/monitor/human_command.h"
 #include "qmp/monitor/monitor.h"
 #include "qmp/server/chardevs.h"
+#include "qmp/server/incoming.h"
 
 namespace blockbed {
 class ProductionEnv;
@@ -59,6 +60,10 @@ class Engine {
   ExportServices export_services();
   Drives& drives() { return *drives_; }
   Machine& machine() { return *machine_; }
+  Incoming& incoming() { return incoming_; }
+
+  // Before anything is opened: a guest is to come from elsewhere.
+  void await_guest();
 
   // Waits until `quit` or a signal has ended the program's work.
   Task<void> wait_for_end();
@@ -67,6 +72,7 @@ class Engine {
 
   Task<void> settle_storage();
   Task<void> reset_devices();
+  Task<Expected<void>> activate_storage();
   Task<void> wind_down();
   Task<void> close_storage();
   Task<void> shut_down();
@@ -96,6 +102,7 @@ class Engine {
   std::unique_ptr<QemuIoRequests> qemu_io_;
   Chardevs chardevs_;
   Event ended_;
+  Incoming incoming_;
   // A quit that a signal asked for.
   Gate signals_;
 };

@@ -293,6 +293,14 @@ Task<std::expected<std::unique_ptr<QtestServer>, StartFailure>> open_qtest(
                                           engine.chardevs().take(id));
 }
 
+Task<StartResult> open_incoming(Engine& engine, const SystemOptions& options) {
+  // A command says later where the guest comes from.
+  if (!options.incoming || options.incoming->value == "defer") co_return StartResult();
+  auto begun = co_await engine.incoming().begin(options.incoming->value, nullptr);
+  if (!begun) co_return failure(options.incoming->location, full_text(begun.error()));
+  co_return StartResult();
+}
+
 Task<StartResult> open_backends(Engine& engine, const SystemOptions& options) {
   for (const OptionUse& use : options.objects) {
     if (auto added = co_await add_object_option(engine, use); !added) co_return added;
@@ -345,6 +353,7 @@ Task<int> serve(ProductionEnv& env, Engine& engine, const SystemOptions& options
     serve_monitors(false);
     started = co_await add_devices(engine, options);
   }
+  if (started) started = co_await open_incoming(engine, options);
   if (!started) {
     for (const MonitorPlan& plan : monitors) {
       if (plan.mode != MonitorMode::kHuman) continue;
@@ -365,7 +374,8 @@ Task<int> serve(ProductionEnv& env, Engine& engine, const SystemOptions& options
     serve_monitors(true);
     engine.monitor().start();
     co_await engine.wait_for_end();
-  } else {
+  }
+  if (!started || engine.incoming().refused()) {
     status = 1;
     co_await engine.wind_down();
   }
@@ -433,6 +443,8 @@ std::expected<StartPlan, StartFailure> plan_start(const SystemOptions& options) 
   for (const auto& [use, what] : options.refused) {
     return failure(use.location, fmt::format("{} is not implemented by Blockbed", what));
   }
+  if (options.preconfig && options.incoming && options.incoming->value != "defer")
+    return failure("", "'preconfig' supports '-incoming defer' only");
   auto rights = plan_rights(options);
   if (!rights) return std::unexpected(std::move(rights).error());
   if (auto kernel = check_kernel(options, *machine->type); !kernel)
@@ -481,6 +493,7 @@ int run_system(const std::vector<std::string>& arguments) {
   Engine engine(env, Manner::kSystem, machine.type, std::move(machine.identity));
   engine.graph().deny_files_named_by_images(options.deny_image_references);
   engine.machine().set_processors(machine.processors);
+  if (options.incoming) engine.await_guest();
   if (options.daemonize) engine.chardevs().forbid_stdio();
   return env.run_until_complete(serve(env, engine, options, plan->rights, daemon.get()));
 }

@@ -26,7 +26,7 @@ enum class Act {
   kProcessors,
   kQtest,
   kDenyImageReferences,
-  kMigration,
+  kIncoming,
   kLoadvm,
   kSandbox,
   kVmstate,
@@ -110,7 +110,7 @@ constexpr Known kKnown[] = {
     {"hdd", true, Act::kDrive},
     {"help", false, Act::kQuestion},
     {"icount", true},
-    {"incoming", true, Act::kMigration},
+    {"incoming", true, Act::kIncoming},
     {"initrd", true, Act::kInitrd},
     {"iscsi", true},
     {"k", true},
@@ -248,8 +248,8 @@ void apply(SystemOptions& options, Act act, OptionUse use) {
     case Act::kQtest:
       options.qtest = std::move(use);
       break;
-    case Act::kMigration:
-      options.refused.emplace_back(std::move(use), "Migration");
+    case Act::kIncoming:
+      options.incoming = std::move(use);
       break;
     case Act::kLoadvm:
       options.refused.emplace_back(std::move(use), "Loading a snapshot");

@@ -32,7 +32,7 @@ struct SystemOptions {
       accelerators;
   // Answered and done with, in order of appearance: -version, -machine help, ...
   std::optional<OptionUse> question;
-  std::optional<OptionUse> machine, processors, qtest, pidfile, uuid;
+  std::optional<OptionUse> machine, processors, qtest, pidfile, uuid, incoming;
   std::optional<OptionUse> kernel, initrd, append, log_file, user, root, messages;
   // -serial, -parallel, -debugcon: nobody speaks on them, but they are there.
   std::vector<OptionUse> ports;

@@ -46,7 +46,8 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
   BB_CO_TRY(co_await open_data_file(context, *header));
   BB_CO_TRY(co_await repair_if_dirty(*header));
   BB_CO_TRY(co_await read_directory(*header));
-  BB_CO_TRY(co_await load_bitmaps(*header));
+  // They are the other side's until the node is activated.
+  if (!node().flags().inactive) BB_CO_TRY(co_await load_bitmaps(*header, directory_));
   image_ = std::make_unique<Image>(context.env(), *file_, data_.get(), backing_, std::move(*header),
                                    *parsed);
   image_->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };

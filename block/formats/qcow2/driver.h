@@ -108,8 +108,11 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
 
   // --- persistent bitmaps (driver_bitmaps.cpp)
   Task<Expected<void>> read_directory(const Header& header);
-  // The bitmaps of the directory become dirty bitmaps of the node.
-  Task<Expected<void>> load_bitmaps(const Header& header);
+  // The bitmaps of the directory become dirty bitmaps of the node, all or none.
+  Task<Expected<void>> load_bitmaps(const Header& header,
+                                    const std::vector<StoredBitmap>& directory);
+  Task<Expected<void>> load_bitmap(const Header& header, const StoredBitmap& stored,
+                                   DirtyBitmap& bitmap);
   // As QEMU does as soon as the image is open for writing; where it cannot be written to just then,
   // the first write does.
   Task<Expected<void>> mark_bitmaps();
@@ -131,7 +134,7 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
     std::unique_ptr<Image> image;
     std::vector<StoredBitmap> directory;
   };
-  Task<Expected<Loaded>> load(const MetadataOptions& options);
+  Task<Expected<Loaded>> load(const MetadataOptions& options, const ReopenState& state);
   std::optional<Loaded> other_;
   std::vector<SnapshotReader*> readers_;
   // The file takes less space than it is long: asked when it first matters.

@@ -66,27 +66,39 @@ Task<Expected<void>> Qcow2Driver::read_directory(const Header& header) {
   co_return Expected<void>();
 }
 
-Task<Expected<void>> Qcow2Driver::load_bitmaps(const Header& header) {
-  if (node().flags().inactive) co_return Expected<void>();
+Task<Expected<void>> Qcow2Driver::load_bitmaps(const Header& header,
+                                               const std::vector<StoredBitmap>& directory) {
   DirtyBitmapList& list = node().dirty_bitmaps();
-  for (const StoredBitmap& stored : directory_) {
+  std::vector<DirtyBitmap*> made;
+  Expected<void> done;
+  for (const StoredBitmap& stored : directory) {
     // One with a meaning that is not known is left where it is; what it says is out of date with
     // the first write.
     if (!stored.in_use() && !stored.usable()) continue;
     auto created = list.create(stored.name, uint64_t{1} << stored.granularity_bits, header.size);
-    if (!created) co_return fail(std::move(created).error());
-    DirtyBitmap& bitmap = **created;
-    bitmap.set_persistent(true);
-    bitmap.set_enabled((stored.flags & bitmap_flag::kAuto) != 0);
-    if (stored.in_use()) {
-      bitmap.set_inconsistent();
-      continue;
-    }
-    BitsFromFile bits(bitmap.bits().size());
-    BB_CO_TRY(co_await load_bits(*file_, header, stored, bits));
-    (void)bitmap.replace(bits.take_bits());
-    bitmap.set_unsaved(false);
+    done = created ? co_await load_bitmap(header, stored, **created)
+                   : fail(std::move(created).error());
+    if (created) made.push_back(*created);
+    if (!done) break;
   }
+  if (!done) {
+    for (const DirtyBitmap* bitmap : made) list.remove(*bitmap);
+  }
+  co_return done;
+}
+
+Task<Expected<void>> Qcow2Driver::load_bitmap(const Header& header, const StoredBitmap& stored,
+                                              DirtyBitmap& bitmap) {
+  bitmap.set_persistent(true);
+  bitmap.set_enabled((stored.flags & bitmap_flag::kAuto) != 0);
+  if (stored.in_use()) {
+    bitmap.set_inconsistent();
+    co_return Expected<void>();
+  }
+  BitsFromFile bits(bitmap.bits().size());
+  BB_CO_TRY(co_await load_bits(*file_, header, stored, bits));
+  (void)bitmap.replace(bits.take_bits());
+  bitmap.set_unsaved(false);
   co_return Expected<void>();
 }
 

@@ -20,7 +20,8 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
   const auto& own = std::get<schema::BlockdevOptionsQcow2>(state.options.u);
   auto options = parse_options(own, image_->header(), state.writable(), state.flags.unmap);
   if (!options) co_return fail(std::move(options).error());
-  if (*options == image_->metadata().options() && state.other_file == nullptr) {
+  if (*options == image_->metadata().options() && state.other_file == nullptr &&
+      !state.others_wrote) {
     co_return Expected<void>();
   }
   if (state.other_file != nullptr && !readers_.empty()) {
@@ -35,19 +36,27 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
     co_return fail(strerror_text(closed.error()));
   }
   file_->look_ahead(state.other_file);
-  auto loaded = co_await load(*options);
+  auto loaded = co_await load(*options, state);
   file_->look_ahead(nullptr);
   if (!loaded) co_return fail(std::move(loaded).error());
+  // Only now is it known what they are.
+  if (state.others_wrote) {
+    BB_CO_TRY(co_await load_bitmaps(loaded->image->header(), loaded->directory));
+  }
   other_ = std::move(*loaded);
   co_return Expected<void>();
 }
 
-Task<Expected<Qcow2Driver::Loaded>> Qcow2Driver::load(const MetadataOptions& options) {
+Task<Expected<Qcow2Driver::Loaded>> Qcow2Driver::load(const MetadataOptions& options,
+                                                      const ReopenState& state) {
   auto header = co_await read_header(*file_, options.writable);
   if (!header) co_return fail(std::move(header).error());
   if (options.writable && header->has(incompatible::kDirty)) {
     // Its counts are not to be trusted, and cannot be put right before the file is there to write.
-    co_return fail("Could not repair dirty image: it is open for reading only");
+    if (!state.others_wrote) {
+      co_return fail("Could not repair dirty image: it is open for reading only");
+    }
+    BB_CO_TRY(co_await repair_if_dirty(*header));
   }
   if (header->external_data() != (data_ != nullptr)) {
     co_return fail("'data-file' cannot come or go with another file");
