@@ -2,11 +2,13 @@
 
 import os
 import re
+import select
+import signal
 import socket
 
 import pytest
 
-from blockbed_iotests import QmpError
+from blockbed_iotests import Qmp, QmpError
 from blockbed_iotests.image import qemu_img, qemu_io
 
 pytestmark = pytest.mark.manners("system")
@@ -134,6 +136,36 @@ def test_tcp(start, target):
     assert server.stderr == refusal(target, "Not a migration stream", "Invalid argument")
 
 
+def test_in_the_background(run, workdir):
+    options = ("-daemonize", "-pidfile", "pid", "-qmp", "unix:m,server=on,wait=off")
+    assert run("-incoming", "unix:in", *options) == (0, "", "")
+    pid = int((workdir / "pid").read_text())
+    try:
+        with Qmp.connect(workdir / "m") as qmp:
+            assert qmp.query_status()["status"] == "inmigrate"
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(workdir / "in"))
+            assert qmp.at_eof()
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+
+
+@pytest.mark.differs("the command is left alone", server="qemu")
+def test_the_command_ends_with_the_server(start, workdir):
+    server = start("-incoming", "exec:echo $$ >child; mv child named; exec sleep 100")
+    while not (workdir / "named").exists():
+        assert status(server) == "inmigrate"
+    child = int((workdir / "named").read_text())
+    handle = os.pidfd_open(child)
+    server.stop()
+    ended, _, _ = select.select([handle], [], [], 2)
+    os.close(handle)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    assert ended
+
+
 @pytest.mark.parametrize("command", ["cat /dev/null", "exit 3", ""])
 def test_a_silent_command(start, command):
     server = start("-incoming", f"exec:{command}")
@@ -252,6 +284,41 @@ def test_cont_takes_them_over(start, images):
     image.check()
     image.read(0, "1M", 7)
     image.read("1M", "64k", 9)
+
+
+def test_a_dirty_image_is_repaired(start, images):
+    """The other side has died while its reference counts were not written."""
+    image = images.create("d.qcow2", size=SIZE, lazy_refcounts="on")
+    server = start("-incoming", "defer", *blockdev(image))
+    qemu_io(image.path, "write -P 1 0 1M", "flush", "sigraise 9", format="qcow2", status=-9)
+    assert image.info()["dirty-flag"]
+    server.cont()
+    assert "Pattern verification failed" not in server.qemu_io("d", "read -P 1 0 1M")
+    server.stop()
+    image.check()
+
+
+def test_reopened_images_are_left_to_others_still(start, images):
+    image = images.create("d.qcow2", size=SIZE)
+    server = start("-incoming", "defer", *blockdev(image))
+    options = {"driver": "qcow2", "node-name": "d", "file": {"driver": "file", "filename": str(image.path)}}
+    for read_only in (True, False):
+        server.blockdev_reopen(options=[options | {"read-only": read_only}])
+        assert server.qemu_io("d", "write 0 512") == READ_ONLY
+        assert can_write(image)
+    server.cont()
+    assert "wrote 512/512" in server.qemu_io("d", "write 0 512")
+
+
+@pytest.mark.differs("snapshot-access has no option `internal-snapshot`", server="qemu")
+def test_images_of_which_a_snapshot_is_read(start, images):
+    image = images.create("d.qcow2", size=SIZE)
+    qemu_img("snapshot", "-c", "s", image.path)
+    server = start("-incoming", "defer", *blockdev(image))
+    server.blockdev_add({"driver": "snapshot-access", "node-name": "s", "file": "d", "internal-snapshot": {"name": "s"}})
+    assert server.error("cont") == "Could not reopen qcow2 layer: Snapshot 's' is being read by node 's'"
+    server.blockdev_del(node_name="s")
+    server.cont()
 
 
 def test_what_is_opened_later_is_left_to_others_again(start, images):

@@ -24,7 +24,8 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
       !state.others_wrote) {
     co_return Expected<void>();
   }
-  if (state.other_file != nullptr && !readers_.empty()) {
+  // Their tables may not be there any more.
+  if ((state.other_file != nullptr || state.others_wrote) && !readers_.empty()) {
     co_return fail(readers_.front()->describe());
   }
   // Those that cannot be stored would be lost.
