@@ -23,7 +23,7 @@ def content(chain):
     return chain[-1].content()
 
 
-def open_chain(server, chain):
+def open_chain(server, chain, below_layer0=None):
     """The nodes have the names of the layers."""
     options = None
     for number, layer in enumerate(chain):
@@ -32,6 +32,8 @@ def open_chain(server, chain):
             "file": {"driver": "file", "filename": str(layer.path)},
             "backing": options,
         }
+        if number == 0 and below_layer0 is not None:
+            options["file"] = below_layer0
     server.execute("blockdev-add", options)
 
 
@@ -65,6 +67,18 @@ def test_layers_in_the_middle(server, chain, content, top, base):
     assert chain[-1].content() == content
     for image in (chain[-1], chain[base]):
         image.check()
+
+
+@pytest.mark.manners("system")
+@pytest.mark.differs("the base is not flushed", server="qemu")
+def test_a_guest_goes_on_while_the_base_is_made_durable(server, chain):
+    open_chain(server, chain, below_layer0={"driver": "blkdebug", "image": {"driver": "file", "filename": str(chain[0].path)}})
+    server.qemu_io("layer0", "break flush_to_disk A")
+    server.block_commit(job_id="job", device="layer3", top_node="layer2", base_node="layer0")
+    server.qemu_io("layer0", "wait_break A")
+    assert server.qemu_io("layer3", "write -P 9 3M 64k").startswith("wrote 65536/65536")
+    server.qemu_io("layer0", "resume A")
+    ended_well(server)
 
 
 def test_the_name_in_the_image_above(server, chain, content):

@@ -206,7 +206,7 @@ Task<Result<void>> BlockCopy::copy_data(Extent claim, bool& error_is_read) {
 
   // Only a cluster that is larger than a chunk takes more than one turn.
   const uint64_t piece_size = compress_ ? claim.end - claim.begin : kDataChunk;
-  Buffer buffer = take_buffer(std::min(piece_size, claim.end - claim.begin));
+  Buffer buffer = spare_.take(std::min(piece_size, claim.end - claim.begin));
   for (uint64_t at = claim.begin; at < claim.end;) {
     const uint64_t piece = std::min(std::min(piece_size, claim.end - claim.begin), claim.end - at);
     Result<void> moved = co_await source_.read(at, buffer.io(0, piece));
@@ -222,18 +222,9 @@ Task<Result<void>> BlockCopy::copy_data(Extent claim, bool& error_is_read) {
   co_return Result<void>();
 }
 
-Buffer BlockCopy::take_buffer(std::size_t size) {
-  if (spare_.empty() || spare_.back().size() < size) return Buffer(size);
-  Buffer buffer = std::move(spare_.back());
-  spare_.pop_back();
-  return buffer;
-}
-
 void BlockCopy::give_back(Buffer buffer) {
-  // Only whole chunks are worth keeping, and only while a walk will want them again.
-  if (walking_ && buffer.size() == kDataChunk && spare_.size() < kMaxRunBytes / kDataChunk) {
-    spare_.push_back(std::move(buffer));
-  }
+  // Only a walk will want it again.
+  if (walking_) spare_.give_back(std::move(buffer));
 }
 
 Task<Result<void>> BlockCopy::copy_before(uint64_t offset, uint64_t length) {

@@ -36,6 +36,7 @@
 
 #include "block/filters/progress.h"
 #include "block/filters/rate_limit.h"
+#include "block/filters/spare_buffers.h"
 #include "block/graph/bitmap.h"
 #include "block/graph/dirty_bitmap.h"
 #include "block/graph/edge.h"
@@ -172,7 +173,6 @@ class BlockCopy {
   Task<void> copy_for_run(Extent claim, Run& run);
   InFlight* find_in_flight(uint64_t begin, uint64_t end) const;
   uint64_t data_chunk(uint64_t wish) const;
-  Buffer take_buffer(std::size_t size);
   void give_back(Buffer buffer);
   Task<void> wait_for_rate(Run& run, int64_t delay);
 
@@ -198,9 +198,7 @@ class BlockCopy {
   bool walking_ = false;
   InFlight* in_flight_head_ = nullptr;
   Extent known_;
-  // Chunks of memory between two copies of a walk: fresh ones would cost a page fault for every
-  // page.
-  std::vector<Buffer> spare_;
+  SpareBuffers spare_{kDataChunk, kMaxRunBytes / kDataChunk};
   Gate workers_;
 };
 

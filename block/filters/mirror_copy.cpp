@@ -276,10 +276,12 @@ Task<Result<void>> MirrorCopy::copy(const Extent& claim, bool& error_is_read) {
 }
 
 Task<Result<void>> MirrorCopy::copy_data(const Extent& claim, bool& error_is_read) {
-  Buffer buffer(claim.length());
-  Result<void> moved = co_await source_.read(claim.begin, buffer.io());
+  Buffer buffer = spare_.take(claim.length());
+  const IoVector data = buffer.io(0, claim.length());
+  Result<void> moved = co_await source_.read(claim.begin, data);
   error_is_read = !moved;
-  if (moved) moved = co_await target_.write(claim.begin, buffer.io());
+  if (moved) moved = co_await target_.write(claim.begin, data);
+  spare_.give_back(std::move(buffer));
   co_return moved;
 }
 
@@ -353,6 +355,7 @@ Task<void> MirrorCopy::copy_pass(Pass& pass) {
     if (++chunks % kChunksPerTurn == 0) co_await env_.executor().yield();
   }
   while (pass.active_ > 0) co_await pass.wake_.wait();
+  spare_.clear();
 }
 
 }  // namespace blockbed

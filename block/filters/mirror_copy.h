@@ -28,6 +28,7 @@
 
 #include "block/filters/progress.h"
 #include "block/filters/rate_limit.h"
+#include "block/filters/spare_buffers.h"
 #include "block/graph/bitmap.h"
 #include "block/graph/edge.h"
 #include "block/runtime/env.h"
@@ -193,6 +194,7 @@ class MirrorCopy {
   Extent known_;
   Extent asked_;
   bool answer_is_stale_ = false;
+  SpareBuffers spare_{kDataChunk, kMaxInFlight};
   Gate copies_;
 };
 

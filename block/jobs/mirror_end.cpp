@@ -46,6 +46,7 @@ Task<JobResult> MirrorJob::prepare() {
   if (copy_->dirty()) {
     MirrorCopy::Pass pass(env().executor());
     co_await copy_->copy_pass(pass);
+    if (auto flushed = co_await target_.flush(); !flushed) co_return job_failure(flushed.error());
   }
   std::vector<Node*> nodes{&*filter_, &source(), &target()};
   if (const auto replaced = node_to_replace()) nodes.push_back(*replaced);

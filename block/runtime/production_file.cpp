@@ -56,7 +56,11 @@ bool range_exists(uint64_t offset, uint64_t length) {
 
 ProductionFile::ProductionFile(IoServices& services, std::string path, FileOpenOptions options,
                                int descriptor)
-    : services_(services), path_(std::move(path)), options_(options), descriptor_(descriptor) {}
+    : services_(services),
+      path_(std::move(path)),
+      options_(options),
+      descriptor_(descriptor),
+      buffered_writers_(services.loop, kBufferedWriters) {}
 
 ProductionFile::~ProductionFile() {
   BB_ASSERT(away_ == 0);
@@ -173,8 +177,11 @@ Task<Result<void>> ProductionFile::write_away(uint64_t offset, IoVector buffers,
       if (count == -EINTR) continue;
     }
     if (count == -EAGAIN) {
+      const bool in_turn = kind_ == FileKind::kRegular && !options_.direct;
+      if (in_turn) co_await buffered_writers_.acquire();
       count = co_await services_.pool.run(
           [this, &rest, at] { return pwritev_all(descriptor_, rest, at); });
+      if (in_turn) buffered_writers_.release();
     }
     if (count < 0) co_return io_error(static_cast<int>(-count));
     if (count == 0) co_return io_error(ENOSPC);

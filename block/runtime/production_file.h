@@ -27,6 +27,7 @@
 
 #include "block/runtime/file.h"
 #include "block/runtime/io_services.h"
+#include "block/runtime/sync.h"
 
 namespace blockbed {
 
@@ -73,6 +74,9 @@ class InlineGuard {
 class ProductionFile final : public File {
  public:
   static constexpr std::size_t kInlineWriteLimit = std::size_t{64} << 10;
+  // The kernel lets one buffered writer at a time into a file. One more is ready to follow; the
+  // others would spin for their turn, on processors and threads that somebody else could use.
+  static constexpr std::size_t kBufferedWriters = 2;
 
   static Task<Result<std::unique_ptr<File>>> open(IoServices& services, std::string path,
                                                   FileOpenOptions options);
@@ -133,6 +137,7 @@ class ProductionFile final : public File {
   FileKind kind_ = FileKind::kOther;
   uint32_t alignment_ = 1;
   InlineGuard guard_;
+  Semaphore buffered_writers_;
   Refused refused_;
   std::vector<Lock> locks_;
   int away_ = 0;

@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <thread>
 #include <vector>
 
 #include "block/runtime/gate.h"
+#include "block/runtime/production_file.h"
 
 namespace blockbed {
 namespace {
@@ -88,6 +90,31 @@ TEST(ProductionEnv, StartsThreadsOnFirstUseAndNotTooMany) {
   env.run_until_complete(many_on_workers(env, 2000, done));
   EXPECT_EQ(done.load(), 2001);
   EXPECT_LE(env.worker_threads(), 16U);
+}
+
+// They would only wait for each other in the kernel.
+TEST(ProductionEnv, BufferedWritesOfAFileTakeTurns) {
+  char directory[] = "/tmp/bb-env-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory), nullptr);
+  ProductionEnv env;
+  const auto write_much = [](ProductionEnv& e, std::string path) -> Task<void> {
+    FileOpenOptions options;
+    options.write = options.create = true;
+    auto file = co_await e.open_file(std::move(path), options);
+    EXPECT_TRUE(file);
+    Gate gate(e.executor());
+    const auto one = [](File& f, uint64_t offset) -> Task<void> {
+      const Buffer buffer = Buffer::zeroed(std::size_t{1} << 20);
+      EXPECT_TRUE(co_await f.write(offset, buffer.io()));
+    };
+    for (uint64_t i = 0; i < 32; ++i) gate.spawn(one(**file, i << 20));
+    co_await gate.close();
+    co_await (*file)->close();
+  };
+  env.run_until_complete(write_much(env, std::string(directory) + "/f"));
+  // A thread that has written may not be idle yet when the next write begins.
+  EXPECT_LE(env.worker_threads(), 3 * ProductionFile::kBufferedWriters);
+  std::filesystem::remove_all(directory);
 }
 
 // As many at once as there are threads: each job waits until all of them run.

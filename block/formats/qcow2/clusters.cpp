@@ -248,7 +248,7 @@ Task<Result<void>> Metadata::add_refcount_block(uint64_t index, uint64_t cluster
   refcount_cache_.drop(host, g_.cluster_size);
   refcount_table_.set(index, host);
   overlap_map_.add(overlap::kRefcountBlock, host, g_.cluster_size);
-  unsynced_references_ = true;
+  ++unsynced_references_;
   co_return Result<void>();
 }
 

@@ -164,7 +164,7 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
   piece->placed = true;
   overlap_map_.add(overlap::kActiveL2, table, g_.cluster_size);
   l1_.set(g_.l1_index(guest), table | kEntryCopied);
-  unsynced_references_ = true;
+  ++unsynced_references_;
   co_return piece;
 }
 

@@ -132,7 +132,7 @@ class Metadata {
   // table does not refer to yet.
   void piece_changed(Piece& piece, bool new_reference) {
     l2_cache_.mark_dirty(piece);
-    unsynced_references_ |= new_reference;
+    if (new_reference) ++unsynced_references_;
   }
   // Removes a whole L2 table from the active map (shrinking).
   void drop_l2_table(uint64_t l1_index);
@@ -175,6 +175,9 @@ class Metadata {
 
   // --- [locked] to the file
   Task<Result<void>> write_back();
+  // Without the lock, before a write_back() that has much to make durable first: requests go on
+  // meanwhile, and what is left to do under the lock is short.
+  Task<Result<void>> sync_ahead();
   // Cheap test: write_back() would do nothing.
   bool clean() const {
     return l2_cache_.dirty_count() == 0 && refcount_cache_.dirty_count() == 0 && !l1_.dirty() &&
@@ -327,7 +330,7 @@ class Metadata {
   OverlapMap overlap_map_;
 
   // L2 or L1 in memory refer to what the disk may not have yet.
-  bool unsynced_references_ = false;
+  uint32_t unsynced_references_ = 0;
   std::vector<PendingFree> pending_;
   std::size_t pending_limit_;
   // Of pending_ what lies in the file itself.

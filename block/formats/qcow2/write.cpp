@@ -200,6 +200,7 @@ Task<Result<void>> Image::link(const WritePlan& plan) {
 Task<Result<void>> Image::flush() {
   if (metadata_.failed()) co_return io_error(ENOMEDIUM);
   if (metadata_.clean()) co_return Result<void>();
+  BB_CO_TRY(co_await metadata_.sync_ahead());
   MutexGuard guard = co_await metadata_.lock();
   co_return co_await metadata_.write_back();
 }
