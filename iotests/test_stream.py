@@ -362,6 +362,54 @@ def test_no_id_and_no_device(server, nodes):
     assert server.error("block-stream", {"device": "top"}) == "Invalid job ID ''"
 
 
+@pytest.mark.manners("system")
+def test_a_job_that_is_held_does_not_end(start, images):
+    """Also when all of its requests were under way, and have come back."""
+    base = images.create("base.raw", "raw", "1M").fill((0, "1M", 5))
+    top = images.create("top.qcow2", size=None, backing=base)
+    server = start("-drive", f"if=none,id=d,driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename={top.path}")
+    server.qemu_io("d", "break write_aio A")
+    server.block_stream(job_id="s", device="d")
+    server.qemu_io("d", "wait_break A")
+    server.job_pause(id="s")
+    server.qemu_io("d", "resume A")
+    server.wait_job("s", "paused")
+    (job,) = server.query_jobs()
+    assert job["status"] == "paused"
+    server.job_resume(id="s")
+    server.finish_job("s")
+    server.stop()
+    assert top.content() == b"\5" * (1 << 20)
+
+
+def test_a_stream_and_a_commit_that_overlap(server, images):
+    """Filters of jobs count as nodes of the chain: that of a stream keeps a commit away, that of a commit a stream."""
+    chain = [images.create("0.qcow2", size="4M")]
+    for number in range(1, 6):
+        chain.append(images.create(f"{number}.qcow2", size=None, backing=chain[-1]))
+    # Something to do for both jobs.
+    for number in (1, 2):
+        chain[number].fill((0, "4M", number))
+    options = {}
+    for number, image in enumerate(chain):
+        backing = {"backing": options} if options else {}
+        options = {"driver": "qcow2", "node-name": f"n{number}", "file": {"driver": "file", "filename": str(image.path)}} | backing
+    server.execute("blockdev-add", options)
+    server.block_stream(job_id="s", device="n3", base_node="n1", filter_node_name="filter", speed=1)
+    commit = {"job-id": "c", "device": "n5", "base-node": "n3"}
+    assert server.error("block-commit", commit) == "Node 'filter' is busy: block device is in use by block job: stream"
+    server.block_job_cancel(device="s")
+    server.finish_job("s")
+
+    server.block_commit(job_id="c", device="n5", top_node="n2", base_node="n0", filter_node_name="commit-filter", speed=1)
+    stream = {"job-id": "s", "device": "n4", "base-node": "n2"}
+    before = server.execute("x-debug-query-block-graph")
+    assert server.error("block-stream", stream) == "Cannot freeze 'backing' link to 'commit-filter'"
+    assert server.execute("x-debug-query-block-graph") == before
+    server.block_job_cancel(device="c")
+    server.finish_job("c")
+
+
 def test_everything_below_the_job_is_busy(server, nodes):
     server.block_stream(job_id="job", device="top", base_node="n0", auto_finalize=False)
     server.wait_job("job", "pending")

@@ -68,6 +68,8 @@ void JobRegistry::start(Job& job) {
 Task<void> JobRegistry::run_job(std::shared_ptr<Job> job) {
   co_await job->pause_point();
   JobResult result = co_await job->run();
+  // What a user holds stays, also when it has nothing left to do.
+  if (result && job->user_paused()) co_await job->pause_point();
   job->run_ended_ = true;
   if (!result) job->failure_ = std::move(result).error();
   job->came_to_rest();

@@ -90,6 +90,9 @@ Task<Expected<std::shared_ptr<StreamJob>>> StreamJob::create(JobRegistry& regist
   BB_CO_TRY(check(options));
   auto place = find_place(options);
   if (!place) co_return fail(std::move(place).error());
+  auto held = FrozenChain::freeze(*place->bottom, *place->above_base);
+  if (!held) co_return fail(std::move(held).error());
+  place->held = std::move(*held);
 
   auto made_writable = co_await make_writable(graph, *place->top);
   if (!made_writable) co_return fail(std::move(made_writable).error());
@@ -136,6 +139,7 @@ Task<void> StreamJob::leave_graph() {
   if (!place_.filter) co_return;
   Graph& graph = registry().graph();
   walk_.reset();
+  place_.held.release();
   {
     DrainedSection drained = co_await drain(*place_.filter);
     co_await reader_->remove();

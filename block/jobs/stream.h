@@ -24,6 +24,7 @@
 
 #include "block/filters/rate_limit.h"
 #include "block/graph/backend.h"
+#include "block/graph/frozen_chain.h"
 #include "block/graph/writable.h"
 #include "block/jobs/block_job.h"
 #include "block/jobs/stream_walk.h"
@@ -64,6 +65,8 @@ class StreamJob final : public BlockJob {
     // The node whose next is the base: the bottom, or a filter between it and the base.
     NodeRef above_base;
     NodeRef filter;
+    // From the bottom to the base; what lies above, the filter holds.
+    FrozenChain held;
     WritableNodes made_writable;
   };
   StreamJob(JobRegistry& registry, StreamOptions options, Place place);

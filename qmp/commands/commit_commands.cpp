@@ -76,9 +76,9 @@ Expected<Layers> find_layers(Graph& graph, const c::BlockCommit::Args& arguments
   if (!top) return fail(std::move(top).error());
   auto base = find_base(graph, **top, arguments);
   if (!base) return fail(std::move(base).error());
-  for (Node* node = *top; node != nullptr; node = next_layer(*node)) {
+  for (Node* node = *top; node != nullptr; node = node->filter_or_cow_node()) {
     BB_TRY(node->operations().check(Operation::kCommitTarget));
-    if (node == (*base)->skip_filters()) break;
+    if (node == *base) break;
   }
   if ((*top)->skip_filters() == (*base)->skip_filters()) {
     return fail("cannot commit an image into itself");
