@@ -23,6 +23,9 @@ constexpr uint64_t kGranularity = 65536;
 // The steps in which QEMU's commit goes on: clients see them in the progress of a slow one.
 constexpr uint64_t kLeastPiece = uint64_t{512} << 10;
 
+// In flight at most. One writer keeps a file busy; what is read ahead of it only makes guests wait.
+constexpr uint64_t kBuffer = 4 * MirrorCopy::kDataChunk;
+
 // So much is marked before it is copied: enough to keep all copies busy.
 constexpr uint64_t kMarkedAtOnce = uint64_t{64} << 20;
 
@@ -107,6 +110,7 @@ Task<Expected<void>> CommitJob::attach() {
   MirrorCopy::Settings settings;
   settings.granularity = kGranularity;
   settings.least_piece = kLeastPiece;
+  settings.buffer_size = kBuffer;
   copy_.emplace(env(), top_.edge(), base_.edge(), top.length(), settings);
   ahead_ = top.length();
   copy_->set_ahead(ahead_);
