@@ -60,16 +60,7 @@ class ActivationTest : public testing::Test {
   ActivationTest() {
     disk.bytes.resize(1 << 16);
     registry.add(test::memory_entry(disk));
-    DriverEntry format;
-    format.name = "qcow2";
-    format.open = [this](
-                      OpenContext& context,
-                      const schema::BlockdevOptions&) -> Task<Expected<std::unique_ptr<Driver>>> {
-      auto file = co_await context.open_child("file", kImageRoles);
-      if (!file) co_return fail(std::move(file).error());
-      co_return std::make_unique<WatchedFormat>(context.node(), **file, script);
-    };
-    registry.add(std::move(format));
+    registry.add(test::scripted_entry<WatchedFormat>("qcow2", script));
     graph.emplace(env, events, registry);
   }
   ~ActivationTest() override {

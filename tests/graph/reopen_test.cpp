@@ -87,16 +87,7 @@ class ReopenTest : public testing::Test {
   ReopenTest() {
     disk.bytes.resize(1 << 16);
     registry.add(test::memory_entry(disk));
-    DriverEntry format;
-    format.name = "qcow2";
-    format.open = [this](
-                      OpenContext& context,
-                      const schema::BlockdevOptions&) -> Task<Expected<std::unique_ptr<Driver>>> {
-      auto file = co_await context.open_child("file", kImageRoles);
-      if (!file) co_return fail(std::move(file).error());
-      co_return std::make_unique<ScriptedFormat>(context.node(), **file, script);
-    };
-    registry.add(std::move(format));
+    registry.add(test::scripted_entry<ScriptedFormat>("qcow2", script));
     graph.emplace(env, events, registry);
   }
   ~ReopenTest() override {

@@ -139,12 +139,7 @@ class Scenario final : public JobScenario {
 
 TEST(BackupSimulation, TheCopyIsTheDiskOfItsInstant) {
   Coverage coverage({});
-  JobScenario::demand_marks(coverage);
-  test::for_each_seed_covering(coverage, kSeeds, [&](uint64_t seed) {
-    World world(seed);
-    const Plan plan(world.env.chance());
-    Scenario(world, plan, coverage).go();
-  });
+  JobScenario::run_seeds<Plan, Scenario>(coverage, kSeeds);
 }
 
 }  // namespace

@@ -138,14 +138,9 @@ class Scenario final : public JobScenario {
 
 TEST(CommitSimulation, TheChainShowsTheDisk) {
   Coverage coverage({"active", "intermediate", "the base grew"});
-  JobScenario::demand_marks(coverage);
   coverage.demand(test::Reopenings::kChainMarks);
   coverage.demand(test::Reopenings::kImageMarks);
-  test::for_each_seed_covering(coverage, kSeeds, [&](uint64_t seed) {
-    World world(seed);
-    const Plan plan(world.env.chance());
-    Scenario(world, plan, coverage).go();
-  });
+  JobScenario::run_seeds<Plan, Scenario>(coverage, kSeeds);
 }
 
 }  // namespace

@@ -45,7 +45,17 @@ class JobScenario {
       "power cut after the job",
       "power cut when all was closed",
   };
-  static void demand_marks(Coverage& coverage);
+  // A world, a plan and a scenario for each seed. `coverage` demands what is particular to the kind
+  // of job; what all kinds must meet is added.
+  template <class Plan, class Scenario>
+  static void run_seeds(Coverage& coverage, uint64_t seeds) {
+    demand_marks(coverage);
+    for_each_seed_covering(coverage, seeds, [&](uint64_t seed) {
+      World world(seed);
+      const Plan plan(world.env.chance());
+      Scenario(world, plan, coverage).go();
+    });
+  }
 
   JobScenario(World& world, const JobPlan& plan, Coverage& coverage);
   virtual ~JobScenario();
@@ -87,6 +97,7 @@ class JobScenario {
   std::shared_ptr<BlockJob> job_;
 
  private:
+  static void demand_marks(Coverage& coverage);
   Task<void> run();
   Task<void> start();
   void add_faults();

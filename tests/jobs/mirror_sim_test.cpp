@@ -178,13 +178,8 @@ TEST(MirrorSimulation, TheTargetIsTheDisk) {
       "writes to both",
       "background",
   });
-  JobScenario::demand_marks(coverage);
   coverage.demand(test::Reopenings::kChainMarks);
-  test::for_each_seed_covering(coverage, kSeeds, [&](uint64_t seed) {
-    World world(seed);
-    const Plan plan(world.env.chance());
-    Scenario(world, plan, coverage).go();
-  });
+  JobScenario::run_seeds<Plan, Scenario>(coverage, kSeeds);
 }
 
 }  // namespace

@@ -109,6 +109,21 @@ inline DriverEntry memory_entry(MemoryDisk& disk, std::string name = "null-co") 
   return entry;
 }
 
+// A format over its file, which is told the script of the test.
+template <class Format, class Script>
+DriverEntry scripted_entry(std::string name, Script& script) {
+  DriverEntry entry;
+  entry.name = std::move(name);
+  entry.open = [&script](
+                   OpenContext& context,
+                   const schema::BlockdevOptions&) -> Task<Expected<std::unique_ptr<Driver>>> {
+    auto file = co_await context.open_child("file", kImageRoles);
+    if (!file) co_return fail(std::move(file).error());
+    co_return std::make_unique<Format>(context.node(), **file, script);
+  };
+  return entry;
+}
+
 struct RecordedEvents final : EventSink {
   using EventSink::emit;
   void emit(std::string_view event, json::Value data) override {
