@@ -153,7 +153,7 @@ Task<JobResult> CommitJob::copy_all() {
     if (copy_->dirty() && !std::exchange(answered, true)) co_await let_reply_go_first();
     BB_CO_TRY(co_await copy_marked());
     if (cancelled()) co_return JobResult();
-    if (answered && !std::exchange(flushing_, true)) flushes_.spawn(flush_behind());
+    if (answered && flushes_.inside() == 0) flushes_.spawn(flush_behind());
     // What needed no copy is done as well, now that the job has come behind it.
     counted().done += ahead_ - (length - *end);
     ahead_ = length - *end;
@@ -218,7 +218,6 @@ Task<void> CommitJob::flush_behind() {
   const NodeRef file(storage != nullptr ? *storage->node() : *options_.base);
   const Result<void> done = co_await file->flush();
   if (flushed_) flushed_ = done;
-  flushing_ = false;
 }
 
 Task<JobResult> CommitJob::meet_error(Errno error, bool is_read) {

@@ -90,7 +90,6 @@ class CommitJob final : public BlockJob {
   RateLimit rate_limit_;
   std::optional<MirrorCopy> copy_;
   Gate flushes_;
-  bool flushing_ = false;
   Result<void> flushed_;
   // The pass that is going on.
   MirrorCopy::Pass* pass_ = nullptr;
