@@ -455,6 +455,72 @@ def test_a_job_takes_what_nobody_binds_to_the_main_loop(server, command):
     end_copy(server)
 
 
+leaves_it = pytest.mark.differs("QEMU 7.2.22 leaves the target where it was to go, or in the main loop", server="qemu")
+
+REFUSED_COPIES = [
+    ("blockdev-backup", {"x-perf": {"max-workers": 0}}, "early"),
+    ("blockdev-backup", {"job-id": "no id"}, "late"),
+    ("blockdev-mirror", {"granularity": 1}, "early"),
+    ("blockdev-mirror", {"job-id": "no id"}, "early"),
+    ("blockdev-mirror", {"speed": -1}, "early"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "before"),
+    [
+        # A backup that is refused late had taken the target, and gives it back to the main loop.
+        pytest.param(command, wrong, before, marks=() if when == "late" and before is None else leaves_it)
+        for command, wrong, when in REFUSED_COPIES
+        for before in (None, "b")
+    ],
+)
+def test_a_copy_that_is_refused_moves_nothing(server, command, wrong, before):
+    server.nbd_start()
+    add_null(server, "n", "m")
+    bind(server, "n", "a")
+    moved(server, "m", before)
+    server.error(command, {"job-id": "job", "device": "n", "target": "m", "sync": "full", **wrong})
+    stays_in(server, "m", before)
+    refused(server, "n", "b")
+
+
+@leaves_it
+@copies
+def test_the_source_of_a_refused_copy_stays(server, command):
+    server.nbd_start()
+    add_null(server, "n", "m")
+    moved(server, "n", "a")
+    server.error(command, {"job-id": "no id", "device": "n", "target": "m", "sync": "full"})
+    stays_in(server, "n", "a")
+
+
+@pytest.mark.parametrize("before", [None, pytest.param("b", marks=leaves_it)])
+def test_a_backup_that_is_undone_moves_nothing(server, before):
+    server.nbd_start()
+    add_null(server, "n", "m")
+    bind(server, "n", "a")
+    moved(server, "m", before)
+    backup = {"job-id": "job", "device": "n", "target": "m", "sync": "none"}
+    actions = [{"type": "blockdev-backup", "data": backup}, {"type": "abort", "data": {}}]
+    assert server.error("transaction", {"actions": actions}) == "Transaction aborted using Abort action"
+    stays_in(server, "m", before)
+
+
+def test_the_target_of_a_failed_backup_goes_back(server):
+    server.nbd_start()
+    add_null(server, "n", "m")
+    server.blockdev_add({
+        "driver": "blkdebug", "node-name": "bad", "image": "m", "inject-error": [
+            {"event": "none", "iotype": kind, "errno": 5} for kind in ("write", "write-zeroes")]})
+    bind(server, "n", "a")
+    moved(server, "bad", "b")
+    server.blockdev_backup(job_id="job", device="n", target="bad", sync="full")
+    assert "error" in server.wait_event("BLOCK_JOB_COMPLETED")["data"]
+    server.wait_null("job")
+    stays_in(server, "bad", None)
+
+
 def test_backups_of_nodes_in_two_iothreads(server):
     server.nbd_start()
     add_null(server, "n", "m", "k", "l")

@@ -8,6 +8,7 @@
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/drain.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/kept_places.h"
 #include "block/jobs/backup.h"
 #include "block/protocols/file_create.h"
 #include "qmp/commands/block_report.h"
@@ -112,11 +113,15 @@ BackupOptions options_of(const Arguments& arguments) {
 class BackupAction : public Action {
  public:
   Task<void> commit(TransactionContext& context) override {
+    places_.keep();
     context.started.push_back(job_);
     context.jobs.start(*job_);
     co_return;
   }
-  Task<void> abort(TransactionContext& context) override { co_await context.jobs.abandon(job_); }
+  Task<void> abort(TransactionContext& context) override {
+    co_await context.jobs.abandon(job_);
+    places_.put_back();
+  }
   void release() override { drained_.end(); }
 
  protected:
@@ -133,6 +138,9 @@ class BackupAction : public Action {
   Task<Expected<void>> create(TransactionContext& context, const Arguments& arguments,
                               schema::MirrorSyncMode sync, NodeRef target) {
     BackupOptions options = options_of(arguments);
+    KeptPlaces places;
+    places.add(*source_);
+    places.add(*target);
     BB_CO_TRY(move_to_context(*target, source_->context()));
     options.source = source_;
     options.sync = sync_of(sync);
@@ -145,10 +153,12 @@ class BackupAction : public Action {
     auto created = co_await BackupJob::create(context.jobs, std::move(options));
     if (!created) co_return fail(std::move(created).error());
     job_ = *created;
+    places_ = std::move(places);
     co_return Expected<void>();
   }
 
   NodeRef source_;
+  KeptPlaces places_;
   DrainedSection drained_;
   std::shared_ptr<BackupJob> job_;
 };

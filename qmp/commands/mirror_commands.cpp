@@ -7,6 +7,7 @@
 
 #include "block/formats/image_create.h"
 #include "block/graph/drain.h"
+#include "block/graph/kept_places.h"
 #include "block/jobs/mirror.h"
 #include "block/jobs/replacement.h"
 #include "block/protocols/file_create.h"
@@ -63,6 +64,9 @@ MirrorOptions options_of(const Arguments& arguments) {
 Task<Expected<std::shared_ptr<Job>>> start(Graph& graph, JobRegistry& jobs,
                                            schema::MirrorSyncMode sync, MirrorOptions options) {
   Node& source = *options.source;
+  KeptPlaces places;
+  places.add(source);
+  places.add(*options.target);
   BB_CO_TRY(move_to_context(*options.target, source.context()));
   if (options.granularity != 0) {
     if (options.granularity < kMinGranularity || options.granularity > kMaxGranularity) {
@@ -85,6 +89,7 @@ Task<Expected<std::shared_ptr<Job>>> start(Graph& graph, JobRegistry& jobs,
   auto job = co_await MirrorJob::create(jobs, std::move(options));
   drained.end();
   if (!job) co_return fail(std::move(job).error());
+  places.keep();
   jobs.start(**job);
   co_return std::shared_ptr<Job>(*job);
 }

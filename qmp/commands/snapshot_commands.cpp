@@ -9,6 +9,7 @@
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/kept_places.h"
 #include "block/graph/reopen.h"
 #include "block/protocols/file_create.h"
 #include "qmp/monitor/command_context.h"
@@ -22,6 +23,7 @@ namespace c = schema::commands;
 class OverlayAction : public Action {
  public:
   Task<void> commit(TransactionContext& context) override {
+    places_.keep();
     // Nobody writes to it any more. Who still insists on writing keeps it writable.
     if (old_->flags().read_only || cumulative_permissions(*old_).needs.has(Permission::kWrite)) {
       co_return;
@@ -34,12 +36,11 @@ class OverlayAction : public Action {
       GraphChange change(context.graph);
       Expected<void> undone = change.replace_in_parents(*overlay_, *old_);
       if (undone) undone = change.detach_child(*overlay_->cow_edge());
-      if (undone) undone = change.move_to_context(*overlay_, overlay_context_);
-      if (undone) undone = change.move_to_context(*old_, old_context_);
       if (undone) undone = change.check();
       BB_ASSERT(undone.has_value());  // it was so before
       change.commit();
     }
+    places_.put_back();
     overlay_ = NodeRef();
     co_return;
   }
@@ -73,22 +74,22 @@ class OverlayAction : public Action {
       return fail(fmt::format("Making '{}' a backing child of '{}' would create a cycle",
                               old_->name(), overlay->name()));
     }
+    KeptPlaces places;
+    places.add(*old_);
+    places.add(*overlay);
     GraphChange change(graph);
-    overlay_context_ = overlay->context();
-    old_context_ = old_->context();
     change.attach_child(*overlay, "backing", kCowRole, *old_);
     BB_TRY(change.replace_in_parents(*old_, *overlay));
     BB_TRY(change.check());
     change.commit();
+    places_ = std::move(places);
     overlay_ = std::move(overlay);
     return {};
   }
 
   NodeRef old_;
   NodeRef overlay_;
-  // Where they were.
-  IoContext old_context_;
-  IoContext overlay_context_;
+  KeptPlaces places_;
   DrainedSection drained_;
 };
 

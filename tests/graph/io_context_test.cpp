@@ -5,6 +5,7 @@
 
 #include "block/graph/backend.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/kept_places.h"
 #include "block/protocols/register.h"
 #include "block/runtime/production_env.h"
 #include "tests/support/memory_driver.h"
@@ -127,6 +128,35 @@ TEST_F(IoContextTest, AChangeThatIsUndoneMovesBack) {
     EXPECT_EQ(bottom->context(), a);
   }
   EXPECT_EQ(bottom->context(), main);
+}
+
+TEST_F(IoContextTest, WhatWasMovedForNothingGoesBack) {
+  ASSERT_EQ(attach(*top, *bottom), "");
+  ASSERT_TRUE(move_to_context(*other, b));
+  {
+    KeptPlaces places;
+    places.add(*bottom);
+    places.add(*other);
+    ASSERT_TRUE(move_to_context(*other, a));
+    ASSERT_TRUE(move_to_context(*bottom, a));
+  }
+  EXPECT_EQ(other->context(), b);
+  EXPECT_EQ(bottom->context(), main);
+  EXPECT_EQ(top->context(), main) << "what hangs together moves back together";
+  {
+    KeptPlaces places;
+    places.add(*bottom);
+    places.add(*other);
+    ASSERT_TRUE(move_to_context(*other, a));
+    ASSERT_TRUE(root(*bottom).bind(a));
+    places.put_back();
+    EXPECT_EQ(bottom->context(), a) << "somebody has bound it since";
+    EXPECT_EQ(other->context(), b);
+    places.add(*other);
+    ASSERT_TRUE(move_to_context(*other, a));
+    places.keep();
+  }
+  EXPECT_EQ(other->context(), a);
 }
 
 TEST_F(IoContextTest, WhoLosesAUserGoesBackToTheMainLoop) {
