@@ -20,6 +20,8 @@ namespace c = schema::commands;
 
 Task<Expected<std::vector<schema::BlockInfo>>> query_block(Graph& graph,
                                                            const DeviceDirectory& devices) {
+  // A job that ends changes the graph, and what is told of a node takes I/O in between.
+  const MutexGuard lock = co_await graph.lock();
   std::vector<schema::BlockInfo> infos;
   for (const Backend* backend : std::vector<Backend*>(graph.backends())) {
     if (is_visible(*backend, devices)) infos.push_back(co_await block_info(*backend, devices));
@@ -28,13 +30,12 @@ Task<Expected<std::vector<schema::BlockInfo>>> query_block(Graph& graph,
 }
 
 Task<Expected<std::vector<schema::BlockDeviceInfo>>> query_nodes(Graph& graph, bool flat) {
-  std::vector<NodeRef> nodes;
-  for (Node* node : graph.nodes()) {
-    if (node->is_open()) nodes.emplace_back(*node);
-  }
+  // As above: and who held nodes meanwhile would keep a job from closing them.
+  const MutexGuard lock = co_await graph.lock();
   std::vector<schema::BlockDeviceInfo> infos;
-  for (const NodeRef& node : nodes)
-    infos.push_back(co_await block_device_info(*node, nullptr, flat));
+  for (Node* node : graph.nodes()) {
+    if (node->is_open()) infos.push_back(co_await block_device_info(*node, nullptr, flat));
+  }
   co_return infos;
 }
 

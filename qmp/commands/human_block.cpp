@@ -116,6 +116,8 @@ Human info_block(HumanContext& context, Graph& graph, const DeviceDirectory& dev
   const bool any = !arguments.has("device");
   const std::string wanted = arguments.text("device");
   bool printed = false, first = true;
+  // As for query-block: nobody changes the graph in between.
+  const MutexGuard lock = co_await graph.lock();
   if (!nodes_only) {
     for (const Backend* backend : std::vector<Backend*>(graph.backends())) {
       if (!is_visible(*backend, devices)) continue;
@@ -128,10 +130,8 @@ Human info_block(HumanContext& context, Graph& graph, const DeviceDirectory& dev
     }
   }
   if ((any && !nodes_only) || printed) co_return Expected<void>();
-  std::vector<NodeRef> nodes;
-  for (Node* node : graph.nodes()) nodes.emplace_back(*node);
   first = true;
-  for (const NodeRef& node : nodes) {
+  for (Node* node : graph.nodes()) {
     const bool is_first = std::exchange(first, false);
     if (!any && node->name() != wanted) continue;
     if (!is_first) context.print("\n");
