@@ -9,8 +9,9 @@
 //  `fifo`: from the first copy that can.
 //  - Each copy that failed or lost a vote is told by QUORUM_REPORT_BAD, a request that fails for
 //  lack of votes by QUORUM_FAILURE.
-//  - rewrite-corrupted: what won a vote is written over what lost. blkverify (two copies, threshold
-//  2): copies that differ end the program (compare_buffers.h). Both with pattern `quorum` only.
+//  - rewrite-corrupted: what won a vote is written over what lost; so a read and what else happens
+//  in its range wait for each other. blkverify (two copies, threshold 2): copies that differ end
+//  the program (compare_buffers.h). Both with pattern `quorum` only.
 //  - Discards are not passed on: copies may understand them differently, and then differ.
 //  - All copies have one length, and nobody else writes to them.
 //  - The copies are the node's children, in their order. Children may come and go inside a drained
@@ -61,6 +62,7 @@ class Quorum final : public Driver {
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
+  bool reads_repair() const override { return options_.rewrite_corrupted; }
 
   Task<Result<uint64_t>> length() override;
   bool length_varies() const override;

@@ -123,6 +123,8 @@ class Driver {
   virtual bool honours_no_fallback() const { return false; }
   // Reads that ask for it are kept further below, where the driver says; else they are kept here.
   virtual bool honours_copy_on_read() const { return false; }
+  // A read may have to write what it found: nothing else goes on in its range meanwhile.
+  virtual bool reads_repair() const { return false; }
 
   // --- size
   virtual Task<Result<uint64_t>> length() = 0;

@@ -94,7 +94,7 @@ Task<Result<void>> Node::read(uint64_t offset, IoVector buffers, RequestFlags fl
   RequestScope request(*this, TrackedRequest::Kind::kRead, offset, length);
   if (keeps) [[unlikely]]
     request.serialise(keeping_unit());
-  if (flags.serialising) request.serialise(limits_.request_alignment);
+  if (flags.serialising || driver_->reads_repair()) request.serialise(limits_.request_alignment);
   if (request.must_wait()) co_await request.wait_for_overlapping();
 
   if (keeps) [[unlikely]]

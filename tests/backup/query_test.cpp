@@ -19,9 +19,8 @@ class QueryTest : public testing::Test {
 
   Task<void> query(std::string_view name) {
     CommandContext context(monitor, nullptr, nullptr);
-    const CommandResult result =
-        co_await std::get<CoroutineCommand>(commands.find(name)->handler)(
-            context, json::Value(json::Object()));
+    const CommandResult result = co_await std::get<CoroutineCommand>(commands.find(name)->handler)(
+        context, json::Value(json::Object()));
     EXPECT_TRUE(result.has_value());
     if (result) reply = *result;
   }

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include "tests/filters/filters_fixture.h"
+#include "tests/jobs/golden_disk.h"
+#include "tests/support/coverage.h"
 
 namespace blockbed {
 namespace {
@@ -227,6 +229,114 @@ TEST_F(QuorumTest, ItGoesByItsOptions) {
   EXPECT_EQ(node.filename(),
             "json:{\"children\": [{\"driver\": \"file\", \"filename\": \"c0\"}, {\"driver\": "
             "\"file\", \"filename\": \"c1\"}], \"driver\": \"quorum\", \"vote-threshold\": 2}");
+}
+
+// --- a bad copy is mended while a guest writes
+
+class RepairScenario {
+ public:
+  RepairScenario(uint64_t seed, test::Coverage& coverage)
+      : world_(seed),
+        chance_(world_.env.chance()),
+        coverage_(coverage),
+        golden_(kSize),
+        gate_(world_.env.executor()) {}
+
+  void go() {
+    json::Object options = test::FilterWorld::options("quorum", "q");
+    json::Array children;
+    for (int i = 0; i < 3; ++i) {
+      world_.file(QuorumTest::name(i), test::FilterWorld::filled(kSize, i == bad_ ? 7 : 0));
+      children.push_back(json::Value(QuorumTest::name(i)));
+    }
+    options.set("children", std::move(children));
+    options.set("vote-threshold", 2);
+    options.set("rewrite-corrupted", true);
+    guest_ = &world_.guest(world_.open(std::move(options)));
+    world_.env.run(scenario());
+    // What the guest wrote is on all copies, and what it read as well.
+    const std::vector<std::byte> right = world_.content(QuorumTest::name((bad_ + 1) % 3));
+    const auto wrong = golden_.first_wrong(right);
+    EXPECT_FALSE(wrong.has_value()) << "sector " << *wrong;
+    const std::vector<std::byte> mended = world_.content(QuorumTest::name(bad_));
+    for (uint64_t sector = 0; sector < touched_.size(); ++sector) {
+      if (!touched_[sector]) continue;
+      EXPECT_TRUE(golden_.may_show(sector, mended.data() + sector * kSector))
+          << "sector " << sector << " of the copy that was mended shows "
+          << test::GoldenDisk::shown(mended.data() + sector * kSector).value_or(~0ull);
+    }
+  }
+
+ private:
+  static constexpr uint64_t kSector = test::GoldenDisk::kSector;
+
+  Task<void> scenario() {
+    for (int i = 0; i < 3; ++i) gate_.spawn(write_for_a_while());
+    for (int i = 0; i < 3; ++i) gate_.spawn(read_for_a_while());
+    co_await gate_.close();
+  }
+  std::pair<uint64_t, uint64_t> some_range() {
+    const uint64_t first = chance_.below(kSize / kSector);
+    return {first * kSector,
+            (1 + chance_.below(std::min<uint64_t>(16, kSize / kSector - first))) * kSector};
+  }
+  void touch(uint64_t offset, uint64_t length) {
+    for (uint64_t at = offset; at < offset + length; at += kSector) touched_[at / kSector] = true;
+  }
+
+  Task<void> write_for_a_while() {
+    for (int turns = 0; turns < 20; ++turns) {
+      co_await world_.env.delay(chance_.between(0, 300'000));
+      const auto [offset, length] = some_range();
+      if (golden_.busy(offset, length)) continue;
+      const uint64_t number = golden_.next_number();
+      golden_.begin(offset, length, number);
+      Buffer buffer(length);
+      test::GoldenDisk::fill(buffer.span(), number);
+      coverage_.hit_if(reading_ > 0, "a write beside a read");
+      EXPECT_TRUE((co_await guest_->write(offset, buffer.io())).has_value());
+      golden_.end(offset, length, number, true);
+      touch(offset, length);
+    }
+  }
+  // Guests may read what they are writing.
+  Task<void> read_for_a_while() {
+    for (int turns = 0; turns < 20; ++turns) {
+      co_await world_.env.delay(chance_.between(0, 300'000));
+      const auto [offset, length] = some_range();
+      Buffer buffer(length);
+      coverage_.hit_if(golden_.busy(offset, length), "a read of what is being written");
+      ++reading_;
+      const std::size_t events = world_.events.size();
+      EXPECT_TRUE((co_await guest_->read(offset, buffer.io())).has_value());
+      --reading_;
+      coverage_.hit_if(world_.events.size() > events, "a copy was mended");
+      for (const auto& [event, data] : world_.events) {
+        EXPECT_EQ(event, "QUORUM_REPORT_BAD") << "there was no majority";
+        if (event != "QUORUM_REPORT_BAD") continue;
+        EXPECT_EQ(data.as_object().find("node-name")->as_string(), QuorumTest::name(bad_))
+            << "a good copy was outvoted";
+      }
+      touch(offset, length);
+    }
+  }
+
+  test::FilterWorld world_;
+  sim::SimRandom& chance_;
+  test::Coverage& coverage_;
+  test::GoldenDisk golden_;
+  const int bad_ = static_cast<int>(chance_.below(3));
+  std::vector<bool> touched_ = std::vector<bool>(kSize / kSector);
+  Backend* guest_ = nullptr;
+  int reading_ = 0;
+  Gate gate_;
+};
+
+TEST(QuorumSimulation, AMendedCopyLosesNoWrite) {
+  test::Coverage coverage(
+      {"a write beside a read", "a read of what is being written", "a copy was mended"});
+  test::for_each_seed_covering(coverage, 200,
+                               [&](uint64_t seed) { RepairScenario(seed, coverage).go(); });
 }
 
 }  // namespace
