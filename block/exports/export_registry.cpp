@@ -6,6 +6,7 @@
 
 #include "block/graph/activation.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/kept_places.h"
 #include "block/runtime/event_sink.h"
 
 namespace blockbed {
@@ -52,11 +53,13 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
                                schema::name(options.type)));
   }
   const bool fixed = options.fixed_iothread.value_or(false);
+  KeptPlaces places;
   if (options.iothread) {
     IoContext wanted = find_iothread_ ? find_iothread_(*options.iothread) : nullptr;
     if (wanted == nullptr) {
       co_return fail(fmt::format("iothread \"{}\" not found", *options.iothread));
     }
+    places.add(**node);
     // Without `fixed` it is a wish.
     const Expected<void> moved = move_to_context(**node, std::move(wanted));
     if (!moved && fixed) co_return fail(moved.error());
@@ -79,9 +82,11 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
   Expected<std::unique_ptr<Export>> made = co_await type->create(options, backend);
   if (!made) {
     co_await backend->remove();
+    places.put_back();
     co_await graph_.close_unreferenced();
     co_return fail(std::move(made).error());
   }
+  places.keep();
   Entry& entry = entries_.emplace_back();
   entry.made = *std::move(made);
   entry.number = next_number_++;

@@ -16,7 +16,7 @@ using Names = std::vector<std::string>;
 
 Task<void> errors_of_adding(World& world) {
   Node* node = co_await world.open_node("n");
-  co_await world.open_node("ro", true);
+  Node* read_only_node = co_await world.open_node("ro", true);
   EXPECT_EQ(co_await world.add(World::options("e", "n")), "NBD server not running");
   EXPECT_EQ(co_await world.add(World::options("e", "nosuch")),
             "Cannot find device='' nor node-name='nosuch'");
@@ -34,6 +34,19 @@ Task<void> errors_of_adding(World& world) {
       [io](std::string_view id) { return id == "io" ? io : nullptr; });
   EXPECT_EQ(co_await world.add(World::options("ew", "ro", true)),
             "Cannot export read-only node as writable");
+
+  // Refused after the node has moved: by the rules of all exports, and by those of this type.
+  auto read_only = World::options("e", "ro", true);
+  read_only.iothread = "io";
+  EXPECT_EQ(co_await world.add(read_only), "Cannot export read-only node as writable");
+  EXPECT_EQ(read_only_node->context(), nullptr);
+  const IoContext before = std::make_shared<Iothread>("before");
+  EXPECT_TRUE(move_to_context(*node, before));
+  auto no_bitmap = with_iothread;
+  std::get<schema::BlockExportOptionsNbd>(no_bitmap.u).bitmaps.emplace(1).front().u =
+      std::string("b");
+  EXPECT_EQ(co_await world.add(no_bitmap), "Bitmap 'b' is not found");
+  EXPECT_EQ(node->context(), before);
 
   auto long_name = World::options("e", "n");
   std::get<schema::BlockExportOptionsNbd>(long_name.u).name = std::string(kMaxString + 1, 'a');
