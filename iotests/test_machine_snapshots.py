@@ -1,6 +1,7 @@
 """savevm, loadvm, delvm and `info snapshots`; snapshot-save, -load and -delete: all disks of a machine at once."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -54,6 +55,27 @@ def test_there_and_back(server, disks):
         image = disks.at(f"{name}.qcow2", "qcow2")
         image.check()
         assert image.content() == bytes([2]) * SIZE
+
+
+def test_in_an_image_of_version_2(start, target, images):
+    """Amended with a machine's state in it."""
+    image = images.create("image.qcow2", size=SIZE, cluster_size=4096)
+    image.io("write -P 1 0 256k", "write -z 512k 64k")
+    server = start()
+    server.add_image("n", image)
+    assert server.hmp("savevm one") == ""
+    server.qemu_io("n", "write -P 2 0 1M")
+    server.stop()
+    tool = "qemu-img" if target.kind == "qemu" else target.program.system[0]
+    subprocess.run([tool, "amend", "-o", "compat=0.10", image.path], check=True)
+    image.check()
+    image.read(0, SIZE, 2)
+    server = start()
+    server.add_image("n", image)
+    assert server.hmp("loadvm one") == ""
+    server.stop()
+    image.check()
+    assert image.content() == bytes([1]) * (256 << 10) + bytes(768 << 10)
 
 
 def test_listed(server, disks):

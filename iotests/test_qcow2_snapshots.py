@@ -1,6 +1,8 @@
 """Internal snapshots: the commands, and images that QEMU's tools and the server share."""
 
 import struct
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -305,3 +307,137 @@ def test_a_grouped_transaction(server, images):
     error = server.error("transaction", actions=[action("a", "s")], properties={"completion-mode": "grouped"})
     assert error == "Action 'blockdev-snapshot-internal-sync' does not support Transaction property completion-mode = grouped"
     assert names(server, "a") == []
+
+
+# ---------------------------------------------------------------------- amending to version 2
+
+
+def tool_of(target):
+    return "qemu-img" if target.kind == "qemu" else target.program.system[0]
+
+
+def amend(tool, image, options):
+    done = subprocess.run([tool, "amend", "-o", options, image.path.name], cwd=image.path.parent, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr.replace(Path(tool).name, "qemu-img")
+
+
+def disks(image):
+    """The disk and what each snapshot has of it, as qemu-img reads them."""
+    found = {"": image.content()}
+    for _, name in tool_names(image):
+        copy = image.path.with_suffix(".snapshot")
+        qemu_img("convert", "-f", "qcow2", "-O", "raw", "-l", f"snapshot.name={name}", image.path, copy)
+        found[name] = copy.read_bytes()
+    return found
+
+
+def with_zeroes(image, cluster):
+    """Zeroes in tables that the disk, a snapshot or several have."""
+
+    def io(*commands):
+        image.io(*(f"{words} {first * cluster} {count * cluster}" for words, first, count in commands))
+
+    io(("write -P 1", 0, 20), ("write -z", 40, 3), ("write -z", 150, 1))
+    qemu_img("snapshot", "-c", "one", image.path)
+    io(("write -P 3", 100, 2), ("write -z -u", 10, 1))
+    qemu_img("snapshot", "-c", "two", image.path)
+    io(("write -P 4", 0, 1), ("write -z", 50, 5), ("write -z -u", 100, 1), ("write -z", 195, 5))
+    return image
+
+
+@pytest.mark.manners("system")
+@pytest.mark.parametrize("cluster", [512, 65536])
+@pytest.mark.parametrize("backing", [False, True], ids=["alone", "backing"])
+def test_amend_to_version_2(target, images, backing, cluster):
+    """The same image to this program's tool and to qemu-img."""
+    base = images.create("base.qcow2", size=180 * cluster).fill((0, 180 * cluster, 9)) if backing else None
+    results = []
+    for tool in (tool_of(target), "qemu-img"):
+        image = with_zeroes(images.create("image.qcow2", size=200 * cluster, backing=base, cluster_size=cluster), cluster)
+        before = disks(image)
+        assert amend(tool, image, "compat=0.10") == (0, "", "")
+        image.check()
+        assert disks(image) == before
+        facts = [image.info()["format-specific"], [(extent["start"], extent["zero"]) for extent in image.map()]]
+        for _, name in tool_names(image):
+            qemu_img("snapshot", "-a", name, image.path)
+            image.check()
+            assert image.content() == before[name]
+            image.io(f"write -P 6 0 {200 * cluster}")
+            image.check()
+            facts.append(disks(image))
+        assert amend(tool, image, "compat=1.1") == (0, "", "")
+        image.check()
+        results.append(facts)
+    assert results[0] == results[1]
+
+
+@pytest.mark.manners("system")
+@pytest.mark.differs("QEMU writes over the data of snapshots, and leaves wrong flags", server="qemu")
+def test_amend_leaves_the_data_of_a_snapshot(target, images):
+    """Zeroes in a place that snapshots have too: as data, and as zeroes."""
+    image = images.create("image.qcow2", size=SIZE).fill((0, SIZE, 1))
+    image.io("write -z 512k 128k")
+    qemu_img("snapshot", "-c", "one", image.path)
+    image.io("write -z 0 128k")
+    qemu_img("snapshot", "-c", "two", image.path)
+    image.io("write -P 2 768k 64k")
+    before = disks(image)
+    assert amend(tool_of(target), image, "compat=0.10") == (0, "", "")
+    image.check()
+    assert disks(image) == before
+
+
+@pytest.mark.manners("system")
+@pytest.mark.differs("QEMU does not look for them", server="qemu")
+def test_amend_keeps_what_zstd_compressed_in_a_snapshot(target, images):
+    image = images.create("image.qcow2", size=SIZE, compression_type="zstd")
+    image.io("write -c -P 1 0 64k")
+    qemu_img("snapshot", "-c", "one", image.path)
+    image.io("write -P 2 0 64k")
+    before = disks(image)
+    status, _, text = amend(tool_of(target), image, "compat=0.10")
+    assert status == 1
+    assert text.endswith("Cannot downgrade an image with zstd compression type and existing compressed clusters\n")
+    assert disks(image) == before
+
+
+@pytest.mark.manners("system")
+@pytest.mark.differs("QEMU loses the bitmaps and leaks what they are made of", server="qemu")
+def test_amend_keeps_bitmaps(target, images):
+    image = images.create("image.qcow2", size=SIZE)
+    qemu_img("bitmap", "--add", image.path, "b")
+    status, _, text = amend(tool_of(target), image, "compat=0.10")
+    assert status == 1
+    assert text.endswith("Cannot downgrade an image with persistent bitmaps\n")
+    image.check()
+    assert [each["name"] for each in image.info()["format-specific"]["data"]["bitmaps"]] == ["b"]
+
+
+REFUSED = "Internal snapshots prevent downgrade of image"
+
+
+@pytest.mark.manners("system")
+def test_snapshots_that_prevent_version_2(target, images):
+    tool = tool_of(target)
+    image = images.create("image.qcow2", size=SIZE)
+    qemu_img("snapshot", "-c", "one", image.path)
+    qemu_img("resize", image.path, 2 * SIZE)
+    assert amend(tool, image, "compat=0.10") == (1, "", f"qemu-img: {REFUSED}\n")
+    image.check()
+    # The size that is asked for counts.
+    qemu_img("snapshot", "-d", "one", image.path)
+    qemu_img("snapshot", "-c", "two", image.path)
+    assert amend(tool, image, "compat=0.10,size=4M") == (1, "", f"qemu-img: {REFUSED}\n")
+    image.check()
+
+
+@pytest.mark.manners("system")
+def test_a_large_machine_state_prevents_version_2(target, images):
+    image = images.create("image.qcow2", size=SIZE)
+    qemu_img("snapshot", "-c", "one", image.path)
+    offset, _, extra, _ = entry_of(image)
+    with open(image.path, "r+b") as file:
+        file.seek(offset + 40)
+        file.write(struct.pack(">Q", 1 << 32) + extra[8:])
+    assert amend(tool_of(target), image, "compat=0.10") == (1, "", f"qemu-img: {REFUSED}\n")

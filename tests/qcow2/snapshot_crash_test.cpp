@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "block/formats/qcow2/amend.h"
 #include "block/sim/crash_points.h"
 #include "block/sim/sim_env.h"
 #include "block/sim/sim_storage.h"
@@ -48,6 +49,10 @@ struct Workload {
   int steps = 14;
   bool resize = false;
   std::size_t pieces = 4;
+  // What shows through where the image has nothing.
+  Bytes backing;
+  // The step behind which the image becomes one of version 2; none when it is negative.
+  int downgrade_after = -1;
 };
 
 void fill(Bytes& data, uint64_t value) {
@@ -82,6 +87,9 @@ class SnapshotRun {
     EXPECT_TRUE(made) << made.error().description;
     Moment start;
     start.disk.assign(workload_.create.size / kUnit, 0);
+    for (std::size_t s = 0; s < workload_.backing.size() / kUnit; ++s) {
+      std::memcpy(&start.disk[s], workload_.backing.data() + s * kUnit, 8);
+    }
     start.durable();
     moments_.push_back(std::move(start));
   }
@@ -90,7 +98,7 @@ class SnapshotRun {
     MetadataOptions options = writable_options();
     options.l2_pieces = workload_.pieces;
     options.refcount_pieces = workload_.pieces;
-    auto opened = co_await open_image(env_, "disk", options);
+    auto opened = co_await open_image(env_, "disk", options, workload_.backing);
     EXPECT_TRUE(opened);
     if (!opened) co_return;
     Image& image = *(*opened)->image;
@@ -100,6 +108,7 @@ class SnapshotRun {
       co_await step(image, *(*opened)->storage, next, static_cast<uint64_t>(i) + 1);
       next.operation = env_.storage().operations();
       moments_.push_back(std::move(next));
+      if (i == workload_.downgrade_after) co_await downgrade(image);
       if (::testing::Test::HasFailure()) break;
     }
     EXPECT_TRUE(co_await (*opened)->close());
@@ -197,6 +206,17 @@ class SnapshotRun {
     }
   }
 
+  Task<void> downgrade(Image& image) {
+    AmendOptions options;
+    options.version = 2;
+    auto done = co_await amend(image, std::move(options));
+    EXPECT_TRUE(done) << done.error().description;
+    Moment next = moments_.back();
+    next.durable();
+    next.operation = env_.storage().operations();
+    moments_.push_back(std::move(next));
+  }
+
   Task<void> make(Image& image, Moment& next, uint64_t number, sim::SimRandom& r) {
     SnapshotModel model;
     model.disk = next.disk;
@@ -242,7 +262,7 @@ class SnapshotRun {
     const Moment& old_state = moments_[after - 1];
     const Moment& new_state = moments_[after];
 
-    auto opened = co_await open_image(env, "disk", writable_options());
+    auto opened = co_await open_image(env, "disk", writable_options(), workload_.backing);
     EXPECT_TRUE(opened) << where;
     if (!opened) co_return;
     Image& image = *(*opened)->image;
@@ -382,6 +402,18 @@ TEST(Qcow2SnapshotCrash, Version2) {
     w.create.version = 2;
     visit(seed, w, 1);
   });
+}
+
+TEST(Qcow2SnapshotCrash, BecomesVersion2) {
+  sim::for_each_seed(12, [](uint64_t seed) {
+    Workload w = small(512);
+    w.create.size = 150 * 512;
+    w.backing.resize(100 * 512);
+    fill(w.backing, 1000);
+    w.downgrade_after = 10;
+    visit(seed, w, 1);
+  });
+  fmt::print("{} states visited so far\n", visited);
 }
 
 TEST(Qcow2SnapshotCrash, Subclusters) {

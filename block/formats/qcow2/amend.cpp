@@ -29,9 +29,17 @@ Expected<void> check_data_file(const Header& header, const AmendOptions& o) {
   return {};
 }
 
-Expected<void> check_downgrade(const Header& header, uint64_t refcount_bits) {
+Expected<void> check_downgrade(const Image& image, uint64_t size, uint64_t refcount_bits) {
+  const Header& header = image.header();
   if (header.external_data()) return fail("Cannot downgrade an image with a data file");
   if (refcount_bits != 16) return fail("compat=0.10 requires refcount_bits=16");
+  // There is room for more in the table of snapshots, but other readers of the older version look
+  // at no more than it knows.
+  for (const Snapshot& snapshot : image.snapshots()) {
+    if (snapshot.vm_state_size > UINT32_MAX || snapshot.disk_size.value_or(header.size) != size) {
+      return fail("Internal snapshots prevent downgrade of image");
+    }
+  }
   const uint64_t features =
       header.incompatible_features & ~(incompatible::kDirty | incompatible::kCompression);
   if (features != 0) {
@@ -39,12 +47,11 @@ Expected<void> check_downgrade(const Header& header, uint64_t refcount_bits) {
         fmt::format("Cannot downgrade an image with incompatible features {:#x} set", features));
   }
   if (header.bitmaps) return fail("Cannot downgrade an image with persistent bitmaps");
-  // Their tables may have flags that the older version lacks.
-  if (header.snapshot_count > 0) return fail("Cannot downgrade an image with internal snapshots");
   return {};
 }
 
-Expected<void> check(const Header& header, const AmendOptions& o) {
+Expected<void> check(const Image& image, const AmendOptions& o) {
+  const Header& header = image.header();
   const uint32_t version = o.version.value_or(header.version);
   BB_TRY(check_backing(header, o));
   BB_TRY(check_data_file(header, o));
@@ -64,21 +71,22 @@ Expected<void> check(const Header& header, const AmendOptions& o) {
           "compat=1.1 or greater)");
     }
   }
-  if (version < header.version) BB_TRY(check_downgrade(header, bits));
+  if (version < header.version) {
+    // 0 means nothing, as with QEMU.
+    const uint64_t size = o.size.value_or(0) != 0 ? *o.size : header.size;
+    BB_TRY(check_downgrade(image, size, bits));
+  }
   return {};
 }
 
 // The older version knows no other compression than zlib.
 Task<Expected<void>> check_compressed(Image& image) {
   if (image.header().compression == CompressionType::kZlib) co_return Expected<void>();
-  for (uint64_t at = 0; at < image.length();) {
-    auto status = co_await image.status(at, image.length() - at);
-    if (!status) co_return fail(strerror_text(status.error()));
-    if (status->kind == Kind::kCompressed) {
-      co_return fail(
-          "Cannot downgrade an image with zstd compression type and existing compressed clusters");
-    }
-    at += status->length;
+  auto compressed = co_await image.has_compressed();
+  if (!compressed) co_return fail(strerror_text(compressed.error()));
+  if (*compressed) {
+    co_return fail(
+        "Cannot downgrade an image with zstd compression type and existing compressed clusters");
   }
   co_return Expected<void>();
 }
@@ -98,7 +106,7 @@ Task<Expected<void>> rewrite(Image& image, Header header) {
 }  // namespace
 
 Task<Expected<void>> amend(Image& image, AmendOptions options) {
-  BB_CO_TRY(check(image.header(), options));
+  BB_CO_TRY(check(image, options));
   if (auto begun = co_await image.begin_writing(); !begun) {
     co_return fail(strerror_text(begun.error()));
   }
@@ -134,8 +142,7 @@ Task<Expected<void>> amend(Image& image, AmendOptions options) {
     BB_CO_TRY(co_await image.change_refcount_width(
         static_cast<uint32_t>(std::countr_zero(*options.refcount_bits))));
   }
-  // 0 means nothing, as with QEMU.
-  if (options.size && *options.size != 0) {
+  if (options.size.value_or(0) != 0) {
     BB_CO_TRY(co_await image.truncate(*options.size, TruncateOptions()));
   }
   if (!downgrade) co_return Expected<void>();

@@ -94,8 +94,9 @@ class Image {
   // All is on the disk, and read again as the header says.
   Task<Expected<void>> reload();
   Task<Expected<void>> change_refcount_width(uint32_t order);
-  // No cluster of the disk has the zero flag any more, which version 2 does not know. ENOTSUP: a
-  // snapshot shares one.
+  // Of the disk or a snapshot.
+  Task<Result<bool>> has_compressed();
+  // No entry of an L2 table has the zero flag any more, which version 2 does not know.
   Task<Result<void>> expand_zeroes();
 
   // Marks bitmaps as in use before the first write; see order_of_writes.md. What changes the disk
@@ -190,6 +191,22 @@ class Image {
   Task<Result<NewTable>> write_l1(const std::vector<uint64_t>& entries);
   // [locked] After a switch: what is known of the tables is brought in line.
   void adopt_snapshots(std::vector<Snapshot> snapshots, uint64_t table_bytes);
+
+  // --- another version (downgrade.cpp)
+  struct HeldTable {
+    uint64_t host = 0;
+    // Entries of L1 tables that refer to it.
+    uint64_t holders = 0;
+  };
+  // [locked] The L2 tables of the disk and its snapshots, each once. Those of the disk come first,
+  // `active` of them.
+  struct AllTables {
+    std::vector<HeldTable> tables;
+    std::size_t active = 0;
+  };
+  Task<Result<AllTables>> all_tables();
+  Task<Result<void>> expand_table(const HeldTable& table);
+  Task<Result<void>> expand_entry(const HeldTable& table, uint32_t index, uint64_t host);
 
   // --- size
   Task<Result<void>> drop_vm_state();

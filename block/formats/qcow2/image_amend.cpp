@@ -1,4 +1,4 @@
-// Image and Metadata: what amending does to the tables.
+// Image and Metadata: tables read again, counts of another width.
 #include <fmt/format.h>
 
 #include "block/formats/qcow2/image.h"
@@ -7,6 +7,8 @@
 namespace blockbed::qcow2 {
 
 Task<Expected<void>> Image::reload() {
+  // Also when it fails: whoever writes next has the tables read again.
+  writing_ = false;
   Expected<void> done;
   {
     MutexGuard lock = co_await metadata_.lock();
@@ -16,57 +18,17 @@ Task<Expected<void>> Image::reload() {
     done = co_await metadata_.reload(metadata_.header());
   }
   if (!done) co_return done;
-  writing_ = false;
   if (auto begun = co_await begin_writing(); !begun) co_return fail(strerror_text(begun.error()));
   co_return Expected<void>();
 }
 
 Task<Expected<void>> Image::change_refcount_width(uint32_t order) {
+  writing_ = false;
   {
     MutexGuard lock = co_await metadata_.lock();
     BB_CO_TRY(co_await metadata_.change_refcount_width(order));
   }
   co_return co_await reload();
-}
-
-Task<Result<void>> Image::expand_zeroes() {
-  const Geometry& g = geometry();
-  BB_ASSERT(!g.extended_l2 && !g.external_data);
-  const Buffer zeroes = Buffer::zeroed(g.cluster_size);
-  const uint64_t end = align_up(length(), g.cluster_size);
-  for (uint64_t at = 0; at < end;) {
-    const uint64_t l1_index = g.l1_index(at);
-    if (l1_index >= metadata_.l1().size() || (metadata_.l1()[l1_index] & kOffsetMask) == 0) {
-      at = align_down(at, g.l2_coverage()) + g.l2_coverage();
-      continue;
-    }
-    const uint64_t here = at;
-    at += g.cluster_size;
-    MutexGuard lock = co_await lock_range(here, here + g.cluster_size);
-    auto piece = co_await metadata_.load_piece(here);
-    if (!piece) co_return io_error(piece.error());
-    const L2Entry old = load_entry(g, (*piece)->data(), g.index_in_piece(here));
-    const ClusterState state = cluster_state(g, old, here);
-    if (state.kind == Kind::kInvalid) co_return io_error(co_await report_fault(state.fault, here));
-    if (state.kind != Kind::kZero) continue;
-    uint64_t host = old.value & kOffsetMask;
-    if (state.has_host && !state.copied) co_return io_error(ENOTSUP);
-    if (!state.has_host && backing_.length() > here) {
-      auto allocation = co_await metadata_.allocate(1, "data cluster");
-      if (!allocation) co_return io_error(allocation.error());
-      host = allocation->host;
-    }
-    // Without a backing file nothing is as good as zeroes.
-    if (host != 0) BB_CO_TRY(co_await write_data(host, zeroes.io()));
-    auto change = co_await metadata_.writable_piece(here);
-    if (!change) co_return io_error(change.error());
-    L2Entry entry;
-    entry.value = host == 0 ? 0 : host | kEntryCopied;
-    store_entry(g, (*change)->data(), g.index_in_piece(here), entry);
-    metadata_.piece_changed(**change, host != 0);
-  }
-  MutexGuard lock = co_await metadata_.lock();
-  co_return co_await metadata_.sync();
 }
 
 // --- counts of another width

@@ -94,9 +94,6 @@ Task<Result<Metadata::Piece*>> Metadata::load_piece(uint64_t guest) {
 // --- changing the map
 
 Task<Result<Metadata::Piece*>> Metadata::writable_piece(uint64_t guest) {
-  if (l2_cache_.dirty_count() >= l2_cache_.max_dirty() || frees_due()) {
-    BB_CO_TRY(co_await write_back());
-  }
   const uint64_t index = g_.l1_index(guest);
   BB_ASSERT(index < l1_.size());
   const uint64_t entry = l1_[index];
@@ -110,8 +107,13 @@ Task<Result<Metadata::Piece*>> Metadata::writable_piece(uint64_t guest) {
                                    {}}));
   }
   if (table == 0 || (entry & kEntryCopied) == 0) co_return co_await new_l2_table(guest, table);
-  const uint32_t hit =
-      overlap_map_.find(options_.overlap_checks & ~overlap::kActiveL2, table, g_.cluster_size);
+  co_return co_await piece_in_place(table, guest);
+}
+
+Task<Result<Metadata::Piece*>> Metadata::piece_in_place(uint64_t table, uint64_t guest) {
+  if (room_is_due()) BB_CO_TRY(co_await write_back());
+  constexpr uint32_t kL2 = overlap::kActiveL2 | overlap::kInactiveL2;
+  const uint32_t hit = overlap_map_.find(options_.overlap_checks & ~kL2, table, g_.cluster_size);
   if (hit != 0) [[unlikely]] {
     co_return io_error(co_await report_overlap(hit, table, g_.cluster_size));
   }
@@ -119,6 +121,7 @@ Task<Result<Metadata::Piece*>> Metadata::writable_piece(uint64_t guest) {
 }
 
 Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t old_table) {
+  if (room_is_due()) BB_CO_TRY(co_await write_back());
   BB_CO_TRY(co_await l1_.place(file_, g_.l1_index(guest), DebugEvent::kL1Update));
   auto allocation = co_await allocate(1, "L2 table");
   if (!allocation) co_return io_error(allocation.error());

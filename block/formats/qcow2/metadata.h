@@ -128,6 +128,9 @@ class Metadata {
   // The piece with the entry of `guest` in a table that only the active L1 table refers to: made or
   // copied when need be. Room for one dirty piece is kept.
   Task<Result<Piece*>> writable_piece(uint64_t guest);
+  // The piece with the entry of `guest` in the L2 table at `table`, for a change that is right for
+  // all who refer to it.
+  Task<Result<Piece*>> piece_in_place(uint64_t table, uint64_t guest);
   // After entries of `piece` changed. `new_reference`: one refers to a cluster that the disk's
   // table does not refer to yet.
   void piece_changed(Piece& piece, bool new_reference) {
@@ -307,6 +310,10 @@ class Metadata {
   // Nothing is counted by it, but for its own cluster.
   Task<Result<bool>> block_is_empty(uint64_t index, bool& counts_itself);
   Task<Result<void>> drop_empty_blocks();
+  // Before one more piece of an L2 table is dirty.
+  bool room_is_due() const {
+    return l2_cache_.dirty_count() >= l2_cache_.max_dirty() || frees_due();
+  }
   Task<Result<Piece*>> new_l2_table(uint64_t guest, uint64_t old_table);
   Task<Result<void>> mark_dirty_bit();
   Task<Result<void>> write_table_fields(const Header& fields);

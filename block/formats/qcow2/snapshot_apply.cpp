@@ -16,14 +16,6 @@ std::string failed(const char* what, const Result<void>& done) {
   return fmt::format("{}: {}", what, strerror_text(done.error()));
 }
 
-Task<Result<std::vector<uint64_t>>> read_l1(Metadata& metadata, const Snapshot& snapshot) {
-  ResidentTable table;
-  BB_CO_TRY(co_await table.read(metadata.file(), snapshot.l1_offset, snapshot.l1_size));
-  std::vector<uint64_t> entries = table.entries();
-  for (uint64_t& entry : entries) entry &= kOffsetMask;
-  co_return entries;
-}
-
 // Tables that are about to be active too: all their clusters are shared, so none may say COPIED.
 // While they are inactive the flag means nothing, and may be cleared in place.
 Task<Result<void>> share_snapshot(Metadata& metadata, const std::vector<uint64_t>& l1) {

@@ -69,6 +69,14 @@ Task<Result<void>> count_some(Metadata& metadata, const Buffer& table, uint32_t 
 
 }  // namespace
 
+Task<Result<std::vector<uint64_t>>> read_l1(Metadata& metadata, const Snapshot& snapshot) {
+  ResidentTable table;
+  BB_CO_TRY(co_await table.read(metadata.file(), snapshot.l1_offset, snapshot.l1_size));
+  std::vector<uint64_t> entries = table.entries();
+  for (uint64_t& entry : entries) entry &= kOffsetMask;
+  co_return entries;
+}
+
 Task<Result<void>> read_l2_table(Metadata& metadata, uint64_t table, Buffer& into) {
   const Geometry& g = metadata.geometry();
   if (g.in_cluster(table) != 0) {

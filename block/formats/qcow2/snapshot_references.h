@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "block/formats/qcow2/metadata.h"
+#include "block/formats/qcow2/snapshots.h"
 
 namespace blockbed::qcow2 {
 
@@ -23,6 +24,8 @@ enum class Counting {
   kDrop,  // of references that the disk has no more; goes on after failures, tells the first
 };
 
+// The L1 table of a snapshot, without flags. check_l1() found that it can be one.
+Task<Result<std::vector<uint64_t>>> read_l1(Metadata& metadata, const Snapshot& snapshot);
 // Whole; EIO and a report when it cannot be where it is said to be.
 Task<Result<void>> read_l2_table(Metadata& metadata, uint64_t table, Buffer& into);
 
