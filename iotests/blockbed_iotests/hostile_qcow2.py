@@ -619,6 +619,59 @@ def block_twice(i: Layout) -> None:
     i.put(i.refcount_table, 8, i.offset(i.refcount_block))
 
 
+# Blocks that count few clusters.
+SHORT_BLOCKS = Geometry(cluster_bits=9, refcount_order=6)
+
+
+def name_again(i: Layout, times: int, block: int) -> None:
+    """All entries but the first name one block. All count clusters of the file: the first and the last of them data."""
+    table = i.allocate(2)
+    i.put(table, 0, i.offset(i.refcount_block))
+    for index in range(1, times):
+        i.put(table, index * 8, block)
+    i.set_refcount(i.refcount_table, 0)
+    i.set_refcount(table, 1)
+    i.set_refcount(table + 1, 1)
+    i.set_header("refcount_offset", i.offset(table))
+    i.set_header("refcount_clusters", 2)
+    last = (times - 1) * i.refcounts_in_block
+    i.data.extend(bytes(i.offset(last + 10) - len(i.data)))
+    for guest, first in enumerate((i.refcounts_in_block, last), 20):
+        i.set_l2(0, guest, i.offset(first + 5) | COPIED)
+
+
+AGAIN = {"twice": 2, "three-times": 3, "a-hundred-times": 100}
+
+
+@variants("the refcount table names the block in use again", AGAIN, SHORT_BLOCKS)
+def block_in_use_again(i: Layout, times: int) -> None:
+    name_again(i, times, i.offset(i.refcount_block))
+
+
+@variants("the refcount table names a block again and again", AGAIN, SHORT_BLOCKS)
+def block_again(i: Layout, times: int) -> None:
+    block = i.allocate()
+    i.set_refcount(block, 1)
+    for place, count in ((0, 1), (5, 1), (9, 300), (63, 1)):
+        i.put(block, place * 8, count)
+    name_again(i, times + 1, i.offset(block))
+
+
+@variants("the refcount table names a place behind the end again and again", AGAIN, SHORT_BLOCKS)
+def block_behind_the_end_again(i: Layout, times: int) -> None:
+    name_again(i, times + 1, i.offset(times * i.refcounts_in_block + 20))
+
+
+@variants("the refcount table names an unaligned block again and again", {"twice": 2, "a-dozen-times": 12}, replace(SHORT_BLOCKS, cluster_bits=10))
+def unaligned_block_again(i: Layout, times: int) -> None:
+    name_again(i, times + 1, i.offset(i.refcount_block) + 512)
+
+
+@variants("the refcount table names a block again, and counts have one bit", {"twice": 2, "three-times": 3}, Geometry(cluster_bits=9, refcount_order=0))
+def block_again_one_bit(i: Layout, times: int) -> None:
+    name_again(i, times, i.offset(i.refcount_block))
+
+
 @rule("a refcount block does not count itself")
 def block_not_counted(i: Layout) -> None:
     block = i.allocate()

@@ -95,6 +95,21 @@ TEST_F(CheckRepeated, L1TableNamesOneTable) {
   EXPECT_EQ(report_.allocated_clusters, kL1Entries * kL2Entries);
 }
 
+// The counts do not say how often the table is named.
+TEST_F(CheckRepeated, L1TableNamesOneTableWhereCountsHaveOneBit) {
+  header_.refcount_order = 0;
+  put(kL1, std::vector<uint64_t>(kL1Entries, kL2 * kCluster));
+  put(kL2, {kData * kCluster | kEntryCopied});
+  header_.l1_size = kL1Entries;
+  file_.may_read = 128 << 20;
+  check();
+  ASSERT_TRUE(done_) << strerror_text(done_.error());
+  EXPECT_EQ(report_.allocated_clusters, kL1Entries);
+  // References that the counts of the table and of the data cannot say, nine clusters that are not
+  // counted, and the data's flag.
+  EXPECT_EQ(report_.corruptions, 2 * (kL1Entries - 1) + 9 + kL1Entries);
+}
+
 // Each begins a cluster behind the one before it, and most reach over the next ones.
 TEST_F(CheckRepeated, SnapshotsShareStretchesOfTheirL1Tables) {
   constexpr uint32_t kEntries = 32768;

@@ -1,7 +1,8 @@
 // A file of an image in memory: no latency, and turns given to others as often as the test says.
 //
 // Contract: see Storage. A request takes effect before or after the turn it gives away, so requests
-// that run in parallel end in any order. Units: bytes. Threading: one thread.
+// that run in parallel end in any order. What would read more than `may_read` in all fails with
+// ETIME. Units: bytes. Threading: one thread.
 #pragma once
 
 #include <utility>
@@ -19,9 +20,12 @@ class MemoryStorage final : public Storage {
       : executor_(executor), chance_(seed, 301), yields_(yields) {}
 
   sim::SparseBytes bytes;
+  uint64_t may_read = UINT64_MAX;
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
     const bool late = co_await wait_first();
+    if (buffers.size() > may_read) co_return io_error(ETIME);
+    may_read -= buffers.size();
     uint64_t at = offset;
     for (const iovec& range : buffers.ranges()) {
       bytes.read(at, std::span(static_cast<std::byte*>(range.iov_base), range.iov_len));

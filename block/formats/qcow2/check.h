@@ -14,9 +14,10 @@
 //  - The header must have been read with HeaderUse::kChecking (open.h).
 //  - Repairing is in repair.h.
 // Bounds: one counter a cluster that is referred to, as narrow as the image's own (count_table.h);
-// the findings themselves are not kept but for the first kKeptFindings. Units: bytes, clusters
-// where a name says so. Threading: engine thread only. Source: qcow2 specification; output of
-// qemu-img on the images of hostile_qcow2.py.
+// the findings themselves are not kept but for the first kKeptFindings. The time grows with the
+// number of tables, not with how often each is named or how long the file says it is. Units: bytes,
+// clusters where a name says so. Threading: engine thread only. Source: qcow2 specification; output
+// of qemu-img on the images of hostile_qcow2.py.
 #pragma once
 
 #include <cstdint>

@@ -66,17 +66,22 @@ void Checker::note(std::string text) {
   tell(std::move(finding));
 }
 
-void Checker::protect(Owner owner, uint64_t offset, uint64_t bytes) {
-  if (bytes == 0) return;
-  const uint64_t begin = g_.cluster_start(offset);
-  protected_.emplace_back(owner, Region{begin, align_up(offset + bytes, g_.cluster_size)});
+void Checker::protect(uint64_t offset, uint64_t bytes) {
+  if (bytes > 0) {
+    protected_.add(g_.cluster_start(offset), align_up(offset + bytes, g_.cluster_size));
+  }
 }
 
-bool Checker::is_other_metadata(uint64_t offset, uint64_t bytes, Owner allowed) const {
-  for (const auto& [owner, region] : protected_) {
-    if (owner != allowed && region.begin < offset + bytes && offset < region.end) return true;
-  }
-  return false;
+Checker::Region Checker::l1_region() const {
+  if (h_.l1_size == 0) return Region();
+  return Region{g_.cluster_start(h_.l1_offset),
+                align_up(h_.l1_offset + uint64_t{h_.l1_size} * 8, g_.cluster_size)};
+}
+
+bool Checker::is_other_metadata(uint64_t offset, uint64_t bytes) const {
+  const Region l1 = l1_region();
+  return protected_.overlaps(offset, offset + bytes) ||
+         (l1.begin < offset + bytes && offset < l1.end);
 }
 
 Task<Result<Buffer>> Checker::read_piece(uint64_t offset, uint64_t bytes) {
@@ -98,7 +103,7 @@ bool Checker::is_inside(uint64_t offset, uint64_t bytes) {
                          "one cluster or more: offset {:#x} size {:#x}",
                          offset, bytes));
   if (!overflows && dangling_.size() < kMaxDangling) {
-    dangling_.push_back(Region{offset, offset + bytes});
+    dangling_.add(g_.cluster_start(offset), align_up(offset + bytes, g_.cluster_size));
   }
   return false;
 }
@@ -263,7 +268,7 @@ Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index, bool acti
   walk.may_write = repairs_all() && watched_ == nullptr && first_walk_ &&
                    g_.in_cluster(table) == 0 &&
                    !tables_of_others_.contains(table >> g_.cluster_bits) &&
-                   !is_other_metadata(table, g_.cluster_size, Owner::kActiveL2);
+                   !is_other_metadata(table, g_.cluster_size);
   for (uint32_t i = 0; i < uint32_t{1} << g_.l2_bits; ++i) {
     L2Entry entry = load_entry(g_, bytes->data(), i);
     if (entry.value == 0 && entry.bitmap == 0) continue;
@@ -446,7 +451,7 @@ Task<Result<void>> Checker::look_at_refcount_block(uint64_t index, uint64_t entr
     bool grown = false;
     if (block <= kLastOffset - g_.cluster_size) {
       error = Errno(EFBIG);
-      if (block + g_.cluster_size <= length_ + kMaxGrowthForBlock) {
+      if (block + g_.cluster_size <= longest_) {
         grown = (co_await file_.truncate(block + g_.cluster_size, TruncateOptions())).has_value();
       }
     }
@@ -459,15 +464,17 @@ Task<Result<void>> Checker::look_at_refcount_block(uint64_t index, uint64_t entr
     length_ = block + g_.cluster_size;
     ++report_.corruptions_fixed;
   }
-  refer(Referrer{Owner::kRefcountBlock, h_.refcount_table_offset, index, 0}, block,
-        g_.cluster_size);
+  // Counts of one bit do not tell one reference from more.
+  const bool is_taken = counts_[block >> g_.cluster_bits] != 0;
+  const bool is_counted = refer(Referrer{Owner::kRefcountBlock, h_.refcount_table_offset, index, 0},
+                                block, g_.cluster_size);
   if (watched_ != nullptr) co_return Result<void>();
   const uint64_t count = counts_[block >> g_.cluster_bits];
   if (count != 1) {
     corruption(FaultClass::kRefcountBlock, block,
                fmt::format("ERROR refcount block {} refcount={}", index, count));
-    broken_structures_ = true;
   }
+  broken_structures_ |= count != 1 || (is_taken && is_counted);
   co_return Result<void>();
 }
 
@@ -480,7 +487,7 @@ Task<Result<void>> Checker::read_refcount_table() {
   for (uint64_t i = 0; i < refcount_table_.size(); ++i) {
     refcount_table_[i] = load_be64(table->data() + i * 8);
     const uint64_t block = refcount_table_[i] & kRefcountTableOffsetMask;
-    if (block != 0 && block < length_) protect(Owner::kRefcountBlock, block, g_.cluster_size);
+    if (block != 0 && block < length_) protect(block, g_.cluster_size);
   }
   co_return Result<void>();
 }
@@ -502,24 +509,23 @@ Task<Result<void>> Checker::walk() {
   auto length = co_await file_.length();
   if (!length) co_return io_error(length.error());
   length_ = *length;
+  longest_ = length_ + kMaxGrowthForBlocks;
   counts_.clear();
   counted_clusters_ = 0;
   broken_structures_ = uncounted_ = false;
-  blocks_.clear();
+  count_pieces_.clear();
   dangling_.clear();
   looked_again_ = 0;
   protected_.clear();
-  protect(Owner::kHeader, 0, g_.cluster_size);
-  protect(Owner::kActiveL1, h_.l1_offset, uint64_t{h_.l1_size} * 8);
-  protect(Owner::kRefcountTable, h_.refcount_table_offset,
-          uint64_t{h_.refcount_table_clusters} << g_.cluster_bits);
-  protect(Owner::kSnapshotTable, h_.snapshots_offset, snapshots_.bytes);
+  protect(0, g_.cluster_size);
+  protect(h_.refcount_table_offset, uint64_t{h_.refcount_table_clusters} << g_.cluster_bits);
+  protect(h_.snapshots_offset, snapshots_.bytes);
   for (const SnapshotEntry& snapshot : snapshots_.entries) {
     if (snapshot.l1_offset > kLastOffset || snapshot.l1_size > kMaxL1Bytes / 8) continue;
-    protect(Owner::kSnapshotL1, snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
+    protect(snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
   }
   if (h_.bitmaps) {
-    protect(Owner::kBitmapDirectory, h_.bitmaps->directory_offset, h_.bitmaps->directory_size);
+    protect(h_.bitmaps->directory_offset, h_.bitmaps->directory_size);
   }
 
   BB_CO_TRY(co_await read_refcount_table());

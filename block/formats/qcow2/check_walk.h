@@ -11,10 +11,12 @@
 // only.
 #pragma once
 
+#include <bit>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -22,6 +24,7 @@
 #include "block/formats/qcow2/check_snapshots.h"
 #include "block/formats/qcow2/count_table.h"
 #include "block/formats/qcow2/mapping.h"
+#include "block/formats/qcow2/region_set.h"
 #include "block/formats/qcow2/repair.h"
 #include "block/formats/qcow2/resident_table.h"
 
@@ -84,6 +87,13 @@ class Checker {
     Referrer by;
     uint64_t times = 0;
   };
+  // What a refcount block says, wherever the table names it.
+  struct BlockTotals {
+    // Counts that are not zero.
+    uint64_t counted = 0;
+    // Behind the last of them.
+    uint64_t end = 0;
+  };
 
   bool repairs_all() const { return options_.repair == Repair::kAll; }
   bool repairs() const { return options_.repair != Repair::kNone; }
@@ -138,28 +148,48 @@ class Checker {
   // their entries are left alone.
   Task<Result<void>> find_tables_of_others();
 
-  // --- counts and flags (check_compare.cpp)
+  // --- counts (check_compare.cpp)
   Task<Result<void>> compare(Repair repair);
   Task<Result<void>> compare_block(uint64_t index, Repair repair);
+  // With a whole block that was compared before, where the table named it first.
+  Task<Result<void>> compare_again(uint64_t first, uint64_t end, BlockTotals block);
   void tell_wrong_count(uint64_t cluster, uint64_t counted, uint64_t referred, bool repaired);
+  void tell_unreadable_counts(uint64_t first, uint64_t end, Errno error);
+  // The stored count; EIO where it cannot be known.
+  Task<Result<uint64_t>> stored_count(uint64_t cluster);
+  // The piece of a refcount block in which the cluster is counted. Null: nothing is counted there.
+  Task<Result<Buffer*>> load_counts(uint64_t cluster);
+  // `piece`: what load_counts() gave for it.
+  uint64_t count_in(const Buffer* piece, uint64_t cluster) const;
+  // log2 of the counts of a piece.
+  uint32_t piece_bits() const {
+    return static_cast<uint32_t>(std::countr_zero(g_.refcount_piece_bytes)) + 3 - g_.refcount_order;
+  }
+  // Of the cluster's count in its block, in bytes.
+  uint64_t place_in_block(uint64_t cluster) const {
+    const uint64_t in_block = cluster & ((uint64_t{1} << g_.refcount_block_bits) - 1);
+    return in_block << g_.refcount_order >> 3;
+  }
+  // As the table has it.
+  uint64_t block_offset(uint64_t index) const;
+  // Where there is something to be read; 0 where there is nothing. EIO: nobody can read there.
+  Result<uint64_t> readable_block(uint64_t index);
+
+  // --- COPIED flags of the active tables (check_copied.cpp)
   Task<Result<void>> check_copied_flags();
   Task<Result<void>> write_l1_entries(const ResidentTable& l1,
                                       const std::vector<uint64_t>& changed);
   // True: something is wrong that could not be made right.
   Task<Result<bool>> check_copied_in_table(uint64_t table, bool repair);
-  // The stored count; EIO where it cannot be known.
-  Task<Result<uint64_t>> stored_count(uint64_t cluster);
-  // Null: nothing is counted there.
-  Task<Result<Buffer*>> load_block(uint64_t index);
-  // `block`: what load_block() gave for it.
-  uint64_t count_in(const Buffer* block, uint64_t cluster) const;
-  uint64_t block_offset(uint64_t index) const;
   bool copied_flag_right(uint64_t count, uint64_t entry) const {
     return (count == 1) == ((entry & kEntryCopied) != 0);
   }
-  // A place where metadata lies that is none of `allowed`.
-  bool is_other_metadata(uint64_t offset, uint64_t bytes, Owner allowed) const;
-  void protect(Owner owner, uint64_t offset, uint64_t bytes);
+
+  // --- what must not be written over (check_walk.cpp)
+  void protect(uint64_t offset, uint64_t bytes);
+  // Metadata lies there, and not L2 tables.
+  bool is_other_metadata(uint64_t offset, uint64_t bytes) const;
+  Region l1_region() const;
 
   // --- larger repairs (repair.cpp)
   Task<Result<void>> repair_counts(uint64_t corruptions_of_walk);
@@ -176,8 +206,8 @@ class Checker {
   std::optional<NewStructures> place_structures();
   // `clusters` in a row that nothing refers to; counted once afterwards. Nothing: not in reach.
   std::optional<uint64_t> take_free(uint64_t clusters);
-  bool is_free(uint64_t cluster) const;
-  bool is_dangling(uint64_t first, uint64_t clusters) const;
+  // The first cluster from this one on that nothing refers to, and where nothing lies.
+  uint64_t next_free(uint64_t cluster) const;
   std::set<uint64_t> counted_blocks() const;
   Task<Result<void>> write_new_block(uint64_t index, uint64_t offset);
   Task<Result<void>> write_snapshot_table();
@@ -192,6 +222,8 @@ class Checker {
   FindingSink sink_;
 
   uint64_t length_ = 0;
+  // To which blocks behind the end may bring it.
+  uint64_t longest_ = 0;
   CountTable counts_;
   // Behind the highest cluster that was counted.
   uint64_t counted_clusters_ = 0;
@@ -217,11 +249,14 @@ class Checker {
   bool snapshot_table_counted_ = false;
   uint64_t free_hint_ = 0;
   bool told_unaligned_block_ = false;
-  std::vector<std::pair<Owner, Region>> protected_;
-  // Where entries point to behind the end: the file must not grow there.
-  std::vector<Region> dangling_;
-  // Refcount blocks by index; emptied when there are too many.
-  std::map<uint64_t, Buffer> blocks_;
+  // Whole clusters with metadata but L2 tables and the active L1 table.
+  RegionSet protected_;
+  // Whole clusters behind the end that entries point to: the file must not grow there.
+  RegionSet dangling_;
+  // Of refcount blocks, by where they lie; emptied when there are too many.
+  std::unordered_map<uint64_t, Buffer> count_pieces_;
+  // Of the blocks that were compared, by where they lie.
+  std::unordered_map<uint64_t, BlockTotals> block_totals_;
   bool first_walk_ = true;
 
   // Clusters of L2 tables with preallocations that can be repaired, and those of them that are not

@@ -65,12 +65,19 @@ class CountTable {
   }
   uint64_t max() const { return max_; }
 
-  // The first cluster at or behind `from` that may be counted: the start of a page, or `from`.
-  // UINT64_MAX: there is none.
-  uint64_t next_counted_page(uint64_t from) const {
-    const auto found = pages_.lower_bound(from >> page_shift_);
-    if (found == pages_.end()) return UINT64_MAX;
-    return std::max(from, found->first << page_shift_);
+  // The first cluster at or behind `from` that is counted. UINT64_MAX: there is none.
+  uint64_t next_counted(uint64_t from) const {
+    if (from >> page_shift_ == last_number_) {
+      from = next_in_page(last_page_, from);
+      if (from >> page_shift_ == last_number_) return from;
+    }
+    for (auto page = pages_.lower_bound(from >> page_shift_); page != pages_.end(); ++page) {
+      last_number_ = page->first;
+      last_page_ = page->second.get();
+      from = next_in_page(last_page_, std::max(from, last_number_ << page_shift_));
+      if (from >> page_shift_ == last_number_) return from;
+    }
+    return UINT64_MAX;
   }
 
  private:
@@ -84,6 +91,12 @@ class CountTable {
     last_number_ = number;
     last_page_ = found->second.get();
     return last_page_;
+  }
+  // Behind the page when there is none in it.
+  uint64_t next_in_page(const std::byte* page, uint64_t from) const {
+    const uint64_t end = ((from >> page_shift_) + 1) << page_shift_;
+    while (from < end && load(page + place(from)) == 0) ++from;
+    return from;
   }
   // Of a counter in its page.
   uint64_t place(uint64_t cluster) const {

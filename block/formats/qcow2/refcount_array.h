@@ -30,6 +30,18 @@ inline uint64_t get_refcount(const std::byte* block, uint64_t index, uint32_t or
   }
 }
 
+// The first count from `index` on that is not zero; `end` when there is none.
+inline uint64_t next_refcount(const std::byte* block, uint64_t index, uint64_t end,
+                              uint32_t order) {
+  const uint64_t in_word = uint64_t{64} >> order;
+  while (index < end && get_refcount(block, index, order) == 0) {
+    const bool word = index % in_word == 0 && end - index >= in_word &&
+                      load_be64(block + (index << order >> 3)) == 0;
+    index += word ? in_word : 1;
+  }
+  return index;
+}
+
 inline void set_refcount(std::byte* block, uint64_t index, uint32_t order, uint64_t value) {
   switch (order) {
     case 3:

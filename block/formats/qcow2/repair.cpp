@@ -20,34 +20,34 @@ constexpr std::size_t kMaxFreed = 65536;
 
 // --- finding room
 
-bool Checker::is_dangling(uint64_t first, uint64_t clusters) const {
-  const uint64_t begin = first << g_.cluster_bits;
-  const uint64_t end = (first + clusters) << g_.cluster_bits;
-  return std::ranges::any_of(dangling_,
-                             [&](const Region& r) { return r.begin < end && begin < r.end; });
-}
-
-bool Checker::is_free(uint64_t cluster) const {
-  return counts_[cluster] == 0 &&
-         !is_other_metadata(cluster << g_.cluster_bits, g_.cluster_size, Owner::kCrypto) &&
-         !is_dangling(cluster, 1);
+uint64_t Checker::next_free(uint64_t cluster) const {
+  const Region l1 = l1_region();
+  for (;;) {
+    while (counts_[cluster] != 0) ++cluster;
+    const uint64_t offset = cluster << g_.cluster_bits;
+    uint64_t behind = std::max(protected_.behind(offset), dangling_.behind(offset));
+    if (l1.begin <= offset && offset < l1.end) behind = std::max(behind, l1.end);
+    if (behind == offset) return cluster;
+    cluster = behind >> g_.cluster_bits;
+  }
 }
 
 std::optional<uint64_t> Checker::take_free(uint64_t clusters) {
-  uint64_t run = 0;
-  for (uint64_t cluster = clusters == 1 ? free_hint_ : 0;
-       cluster < kMaxHostOffset >> g_.cluster_bits; ++cluster) {
-    run = is_free(cluster) ? run + 1 : 0;
-    if (run < clusters) continue;
-    const uint64_t first = cluster + 1 - clusters;
-    for (uint64_t c = first; c <= cluster; ++c) {
-      if (!counts_.add(c)) return std::nullopt;
-    }
-    counted_clusters_ = std::max(counted_clusters_, cluster + 1);
-    if (clusters == 1) free_hint_ = cluster + 1;
-    return first << g_.cluster_bits;
+  const uint64_t limit = kMaxHostOffset >> g_.cluster_bits;
+  uint64_t first = next_free(clusters == 1 ? free_hint_ : 0);
+  uint64_t end = first + 1;
+  while (end - first < clusters && end <= limit) {
+    const uint64_t next = next_free(end);
+    if (next != end) first = next;
+    end = next + 1;
   }
-  return std::nullopt;
+  if (end > limit) return std::nullopt;
+  for (uint64_t cluster = first; cluster < end; ++cluster) {
+    if (!counts_.add(cluster)) return std::nullopt;
+  }
+  counted_clusters_ = std::max(counted_clusters_, end);
+  if (clusters == 1) free_hint_ = end;
+  return first << g_.cluster_bits;
 }
 
 // --- new refcount structures
@@ -83,7 +83,8 @@ Task<Result<void>> Checker::write_new_block(uint64_t index, uint64_t offset) {
   Buffer block = Buffer::zeroed(g_.cluster_size);
   const uint64_t first = index << g_.refcount_block_bits;
   const uint64_t end = std::min(used_clusters(), first + (uint64_t{1} << g_.refcount_block_bits));
-  for (uint64_t cluster = first; cluster < end; ++cluster) {
+  for (uint64_t cluster = counts_.next_counted(first); cluster < end;
+       cluster = counts_.next_counted(cluster + 1)) {
     set_refcount(block.data(), cluster - first, g_.refcount_order, counts_[cluster]);
   }
   co_return co_await file_.write(offset, block.io());
@@ -165,15 +166,15 @@ bool Checker::can_count(uint64_t first, uint64_t clusters) const {
 
 Task<Result<void>> Checker::store_counts(uint64_t first, uint64_t clusters) {
   for (uint64_t cluster = first; cluster < first + clusters; ++cluster) {
-    const uint64_t index = cluster >> g_.refcount_block_bits;
-    auto block = co_await load_block(index);
-    if (!block) co_return io_error(block.error());
-    if (*block == nullptr) co_return io_error(EIO);
-    const uint64_t in_block = cluster - (index << g_.refcount_block_bits);
-    set_refcount((*block)->data(), in_block, g_.refcount_order, counts_[cluster]);
-    const uint64_t sector = align_down(in_block << g_.refcount_order >> 3, kSectorSize);
+    auto piece = co_await load_counts(cluster);
+    if (!piece) co_return io_error(piece.error());
+    if (*piece == nullptr) co_return io_error(EIO);
+    const uint64_t in_piece = cluster & ((uint64_t{1} << piece_bits()) - 1);
+    set_refcount((*piece)->data(), in_piece, g_.refcount_order, counts_[cluster]);
+    const uint64_t sector = align_down(place_in_block(cluster), kSectorSize);
     BB_CO_TRY(
-        co_await file_.write(block_offset(index) + sector, (*block)->io(sector, kSectorSize)));
+        co_await file_.write(block_offset(cluster >> g_.refcount_block_bits) + sector,
+                             (*piece)->io(sector & (g_.refcount_piece_bytes - 1), kSectorSize)));
   }
   co_return Result<void>();
 }

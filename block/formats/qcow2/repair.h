@@ -38,10 +38,10 @@
 
 namespace blockbed::qcow2 {
 
-// A refcount block that the table places behind the end of the file becomes part of it when the
-// file need not grow by more than this; else new structures are built. (QEMU grows the file to
-// wherever the entry points.)
-inline constexpr uint64_t kMaxGrowthForBlock = uint64_t{1} << 30;
+// Refcount blocks that the table places behind the end of the file become part of it when the file
+// need not grow by more than this for all of them; else new structures are built. (QEMU grows the
+// file to wherever the entry points.)
+inline constexpr uint64_t kMaxGrowthForBlocks = uint64_t{1} << 30;
 
 enum class Repair : uint8_t { kNone, kLeaks, kAll };
 
