@@ -1,6 +1,7 @@
 """qcow2: what the server writes is whole for `qemu-img check` and reads the same for everybody."""
 
 import random
+import struct
 
 import pytest
 
@@ -138,6 +139,40 @@ def test_relative_backing_names_are_relative_to_the_overlay(server, images):
     assert server.query_node("n")["backing_file"] == f"{directory}/base.qcow2" or server.query_node("n")["backing_file"] == "base.qcow2"
     with server.export("n") as nbd:
         assert nbd.pread(65536, 0) == b"\x09" * 65536
+
+
+BASE = "DIR/base.qcow2"
+
+
+@pytest.mark.parametrize("name, format, error", [
+    (f'json:{{"file.filename": "{BASE}"}}', "qcow2", None),
+    (f'json:{{"file.filename": "{BASE}"}}', None, None),
+    (f'json:{{"driver": "qcow2", "file": {{"filename": "{BASE}"}}}}', None, None),
+    ('json:{"driver": "foo"}', None, "Unknown driver 'foo'"),
+    ("json:{}", None, "Must specify either driver or file"),
+    ("host_device:/dev/null", "raw", None),
+    (":x", "qcow2", "Unknown protocol ''"),
+    ("foo:bar", "zzz", "Unknown driver 'zzz'"),
+])
+def test_what_a_backing_name_means(server, images, name, format, error):
+    Image.create(images.dir / "base.qcow2", size=SIZE).fill((0, "64k", 9))
+    path = images.dir / "top.qcow2"
+    qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", name.replace("DIR", str(images.dir)), "-F", "raw", path, SIZE)
+    # No tool leaves the format away, or names one that there is not.
+    raw = path.read_bytes()
+    if format is None:
+        raw = raw.replace(b"\xe2\x79\x2a\xca", b"\x12\x34\x56\x78", 1)
+    else:
+        raw = raw.replace(b"\0\0\0\3raw\0\0\0\0\0", struct.pack(">I", len(format)) + format.encode().ljust(8, b"\0"), 1)
+    path.write_bytes(raw)
+    definition = {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": str(path)}}
+    if error:
+        assert server.error("blockdev-add", definition) == f"Could not open backing file: {error}"
+        return
+    server.blockdev_add(definition)
+    assert server.query_node("n")["backing_file_depth"] == 1
+    with server.export("n") as nbd:
+        assert nbd.pread(65536, 0) == (b"\x09" if "base" in name else b"\0") * 65536
 
 
 # ---------------------------------------------------------------------- refcounts

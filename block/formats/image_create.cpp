@@ -159,7 +159,7 @@ namespace {
 
 // Only files are made here: the path behind `filename`.
 Expected<std::string> path_to_create(const DriverRegistry& drivers, std::string_view filename) {
-  const std::string_view protocol = protocol_of(filename);
+  const std::optional<std::string_view> protocol = protocol_of(filename);
   if (protocol == "json") return fail("Unknown protocol 'json'");
   auto named = options_of_filename(drivers, filename);
   if (!named) return fail(std::move(named).error());
@@ -168,7 +168,7 @@ Expected<std::string> path_to_create(const DriverRegistry& drivers, std::string_
     return fail(
         fmt::format("Protocol driver '{}' does not support image creation", driver->as_string()));
   }
-  if (protocol == "file") filename.remove_prefix(protocol.size() + 1);
+  if (protocol == "file") filename.remove_prefix(protocol->size() + 1);
   return std::string(filename);
 }
 

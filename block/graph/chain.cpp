@@ -32,7 +32,7 @@ Node* next_image(const Node& image) {
   return below == nullptr ? nullptr : below->skip_filters();
 }
 
-bool is_path(std::string_view name) { return protocol_of(name).empty(); }
+bool is_path(std::string_view name) { return !protocol_of(name); }
 
 // Names of one file may be spelled in many ways: without "." and what ".." takes back. Links of the
 // file system are not followed.

@@ -8,9 +8,9 @@
 
 namespace blockbed {
 
-std::string_view protocol_of(std::string_view filename) {
+std::optional<std::string_view> protocol_of(std::string_view filename) {
   const std::size_t end = filename.find_first_of(":/");
-  if (end == std::string_view::npos || filename[end] != ':') return {};
+  if (end == std::string_view::npos || filename[end] != ':') return std::nullopt;
   return filename.substr(0, end);
 }
 
@@ -46,8 +46,8 @@ Expected<void> open_child_name(const DriverRegistry& drivers, json::Object& opti
 Expected<FilenameOptions> options_at_depth(const DriverRegistry& drivers, std::string_view filename,
                                            int depth) {
   FilenameOptions result;
-  const std::string_view protocol = protocol_of(filename);
-  if (protocol.empty()) {
+  const std::optional<std::string_view> protocol = protocol_of(filename);
+  if (!protocol) {
     result.options.set("filename", filename);
     return result;
   }
@@ -80,7 +80,7 @@ Expected<FilenameOptions> options_at_depth(const DriverRegistry& drivers, std::s
       return result;
     }
   }
-  return fail(fmt::format("Unknown protocol '{}'", protocol));
+  return fail(fmt::format("Unknown protocol '{}'", *protocol));
 }
 
 }  // namespace
@@ -91,7 +91,7 @@ Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
 }
 
 Expected<std::string> resolve_backing_name(const Node& node, std::string_view stored) {
-  if (!protocol_of(stored).empty() || is_absolute_path(stored)) return std::string(stored);
+  if (protocol_of(stored) || is_absolute_path(stored)) return std::string(stored);
   auto base = node.driver().directory();
   if (!base) return fail(std::move(base).error());
   return combine_paths(*base, stored);

@@ -6,6 +6,7 @@
 // the directory of the image. Threading: pure functions, but for the two that look at a node.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,8 +18,9 @@ namespace blockbed {
 
 class DriverRegistry;
 
-// "nbd" of "nbd:localhost:10809"; empty for paths. A colon after a slash belongs to the path.
-std::string_view protocol_of(std::string_view filename);
+// "nbd" of "nbd:localhost:10809", "" of ":x"; none for paths. A colon after a slash belongs to the
+// path.
+std::optional<std::string_view> protocol_of(std::string_view filename);
 bool is_absolute_path(std::string_view path);
 // `name` as seen from the directory `base` (which ends in a slash or is empty).
 std::string combine_paths(std::string_view base, std::string_view name);

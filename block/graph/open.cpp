@@ -389,20 +389,33 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
   const std::string filename = *std::exchange(request.filename, std::nullopt);
   json::Object& options = request.options;
 
-  auto storage_options = options_of_filename(drivers_, filename);
-  if (!storage_options) co_return fail(std::move(storage_options).error());
   const json::Value* driver = options.find("driver");
   const DriverEntry* entry = driver == nullptr ? nullptr : drivers_.find(driver->as_string());
   if (driver != nullptr && entry == nullptr) {
     co_return fail(fmt::format("Unknown driver '{}'", driver->as_string()));
   }
+  auto storage_options = options_of_filename(drivers_, filename);
+  if (!storage_options) co_return fail(std::move(storage_options).error());
 
   if (storage_options->is_complete) {
     // json:{...} is a whole definition; what the user gave besides it wins.
     for (const auto& [key, value] : storage_options->options) {
       if (!options.contains(key)) options.set(key, value);
     }
-    if (!options.contains("driver")) co_return fail("Must specify either driver or file");
+    if (driver = options.find("driver"); driver != nullptr && driver->is_string()) {
+      entry = drivers_.find(driver->as_string());
+      if (entry == nullptr) {
+        co_return fail(fmt::format("Unknown driver '{}'", driver->as_string()));
+      }
+    }
+    // Of its storage it may give no more than a path.
+    json::Value* file = options.find("file");
+    const bool defines_storage = file != nullptr && file->is_object();
+    if (defines_storage) co_await choose_file_driver(file->as_object());
+    if (!options.contains("driver")) {
+      if (!defines_storage) co_return fail("Must specify either driver or file");
+      co_return co_await probe_format(request, filename);
+    }
     if (entry != nullptr && !entry->is_protocol && !options.contains("file"))
       co_return fail("A block device must be specified for \"file\"");
     co_return NodeRef();

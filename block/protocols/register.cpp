@@ -21,6 +21,11 @@ void register_protocols(DriverRegistry& registry) {
   device.name = "host_device";
   device.is_protocol = true;
   device.protocol_names = {"host_device"};
+  device.parse_filename = [](std::string_view filename) -> Expected<json::Object> {
+    json::Object options;
+    options.set("filename", filename.substr(std::string_view("host_device:").size()));
+    return options;
+  };
   device.open = [](OpenContext& context, const schema::BlockdevOptions& options) {
     return FileDriver::open(context, options, /*device=*/true);
   };

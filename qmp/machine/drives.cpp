@@ -462,7 +462,7 @@ Task<Expected<void>> Drives::open_medium(Drive& drive, std::optional<std::string
     aio = request.options.take("aio").as_string();
   }
   // Names with a protocol in front, and devices, are the graph's to understand.
-  const bool is_plain_path = request.filename && protocol_of(*request.filename).empty() &&
+  const bool is_plain_path = request.filename && !protocol_of(*request.filename) &&
                              !request.filename->starts_with("/dev/");
   if (is_plain_path && (driver == nullptr || entry != nullptr)) {
     place_filename(request.options, *std::exchange(request.filename, std::nullopt));

@@ -73,7 +73,7 @@ Task<Expected<void>> Qcow2Driver::open_data_file(OpenContext& context, const Hea
     // An image may lead to a file, not to a protocol or to options of its choice: as QEMU has it,
     // such a name is nothing but the name of a file, and hardly of one that exists. A relative one
     // starts, as with QEMU, from where the server runs.
-    if (!protocol_of(name).empty()) {
+    if (protocol_of(name)) {
       co_return fail(fmt::format("Could not open '{}': {}", name, strerror_text(ENOENT)));
     }
     edge = co_await context.open_child_by_filename("data-file", data_role, name, "");
