@@ -110,6 +110,31 @@ def test_the_chain_down_to_the_bottom_is_frozen(server, chain):
     add_filter(server, "again")
 
 
+@pytest.mark.differs("aborts when the backup ends", server="qemu")
+def test_a_filter_that_a_job_takes_out_is_not_frozen(server, images, chain):
+    add_chain(server, chain)
+    server.add_image("copy", images.create("copy.raw", "raw", "1M"))
+    server.blockdev_backup(job_id="job", device="mid", target="copy", sync="full", auto_finalize=False, filter_node_name="filter")
+    server.wait_job("job", "pending")
+    frozen = {"driver": "copy-on-read", "node-name": "cor", "file": "top", "bottom": "base"}
+    assert server.error("blockdev-add", frozen) == "Cannot freeze 'backing' link to 'filter'"
+    server.job_finalize(id="job")
+    server.finish_job("job")
+    server.blockdev_add(frozen)
+
+
+@system_only
+@pytest.mark.differs("aborts", server="qemu")
+def test_a_frozen_layer_is_not_committed(start, images, chain):
+    server = start("-drive", f"if=none,id=d,node-name=top,driver=qcow2,file.driver=file,file.filename={chain[2]}")
+    (mid,) = (node["node-name"] for node in server.query_named_block_nodes(flat=True)
+              if node["drv"] == "qcow2" and node["file"] == str(chain[1]))
+    add_filter(server, bottom=mid)
+    assert server.hmp("commit d") == "'commit' error for 'd': Device or resource busy\n"
+    server.blockdev_del(node_name="cor")
+    assert server.hmp("commit d") == ""
+
+
 def test_reports(server, chain):
     add_chain(server, chain)
     add_filter(server, bottom="mid")

@@ -20,7 +20,6 @@ class CommitTop final : public Driver {
 
   std::string_view name() const override { return kName; }
   bool is_filter() const override { return true; }
-  bool links_to_it_stay_free() const override { return true; }
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   // Nobody writes to a layer with others above it.

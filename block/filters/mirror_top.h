@@ -30,7 +30,6 @@ class MirrorTop final : public Driver {
 
   std::string_view name() const override { return kName; }
   bool is_filter() const override { return true; }
-  bool links_to_it_stay_free() const override { return true; }
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;

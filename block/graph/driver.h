@@ -79,8 +79,6 @@ class Driver {
   virtual bool is_protocol() const { return false; }
   virtual bool is_format() const { return !is_filter() && !is_protocol(); }
   virtual bool supports_backing() const { return false; }
-  // A filter that a job has put in and will take out again: no FrozenChain may reach over it.
-  virtual bool links_to_it_stay_free() const { return false; }
 
   // Who is told what requests of the parents are for; the same for all of the driver's life.
   virtual DebugListener* debug_listener() { return nullptr; }

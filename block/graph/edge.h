@@ -80,7 +80,7 @@ class Edge {
   ChildRoles roles() const { return roles_; }
   const PermissionPair& permissions() const { return permissions_; }
   // See FrozenChain.
-  bool frozen() const { return frozen_; }
+  bool frozen() const { return holders_ != 0; }
 
   // --- data path of the parent. Bounds: offset + length <= node's length rounded up to its
   // alignment for reads through format drivers; beyond the end reads give zeroes and writes of a
@@ -115,7 +115,9 @@ class Edge {
   ChildRoles roles_;
   Node* node_ = nullptr;
   PermissionPair permissions_;
-  bool frozen_ = false;
+  // How many FrozenChains keep the link as it is; kOneAlone: one that does not share it.
+  static constexpr int kOneAlone = -1;
+  int holders_ = 0;
   // How many drained sections of the node this parent was told of.
   int quiesced_ = 0;
 };

@@ -29,6 +29,7 @@ Task<Expected<NodeRef>> put_over(Graph& graph, Node& below, NodeRef filter) {
 }  // namespace
 
 Task<Expected<NodeRef>> insert_filter(Graph& graph, Node& below, Graph::OpenRequest request) {
+  request.temporary = true;
   auto opened = co_await graph.open(std::move(request));
   if (!opened) co_return refuse("Could not create node", opened.error());
   auto filter = co_await put_over(graph, below, std::move(*opened));

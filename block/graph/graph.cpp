@@ -162,7 +162,6 @@ Task<void> Graph::close(Node& node) {
     GraphChange change(*this);
     while (!node.children_.empty()) {
       Edge& edge = *node.children_.back();
-      edge.frozen_ = false;
       change.release_context(*edge.node());
       const Expected<void> detached = change.detach_child(edge);
       BB_ASSERT(detached.has_value());

@@ -182,6 +182,8 @@ class Graph {
     bool probed = false;
     // Reports on devices look through it (Node::hidden).
     bool hidden = false;
+    // A job takes it out again (Node::temporary).
+    bool temporary = false;
     // How many images named by images lie above.
     int depth = 0;
 

@@ -115,6 +115,8 @@ class Node final : public EdgeParent {
   // A filter that a job put in and that the client gave no name: what is said about devices leaves
   // it out.
   bool hidden() const { return hidden_; }
+  // A filter that a job has put in and will take out again.
+  bool temporary() const { return temporary_; }
   // This node or the first one below that is not hidden.
   Node* skip_hidden();
   // kPrimary child.
@@ -236,6 +238,7 @@ class Node final : public EdgeParent {
   bool named_by_user_ = false;
   bool probed_ = false;
   bool hidden_ = false;
+  bool temporary_ = false;
   bool keeps_reads_ = false;
   std::string header_backing_file_;
   std::unique_ptr<Driver> driver_;

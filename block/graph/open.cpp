@@ -245,6 +245,7 @@ Task<Expected<NodeRef>> Graph::make_node(json::Object options, const DriverEntry
   node.flags_ = flags;
   node.probed_ = request.probed;
   node.hidden_ = request.hidden;
+  node.temporary_ = request.temporary;
   NodeRef reference(node);
 
   OpenContext context(*this, node, options, request.implicit, request.depth);
@@ -271,13 +272,11 @@ Task<Expected<NodeRef>> Graph::open_job_filter(
   const schema::BlockdevOptions none;
   NodeFlags flags = below.flags();
   flags.detect_zeroes = DetectZeroes::kOff;
-  const OpenRequest request;
+  OpenRequest request;
+  request.hidden = !name;
+  request.temporary = true;
   auto filter = co_await make_node(std::move(options), entry, none, flags, request);
-  if (filter) {
-    (*filter)->hidden_ = !name;
-  } else {
-    co_await close_unreferenced();
-  }
+  if (!filter) co_await close_unreferenced();
   co_return filter;
 }
 

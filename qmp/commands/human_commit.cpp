@@ -90,8 +90,9 @@ Task<Result<void>> commit_drained(HumanContext& context, Graph& graph, Node& top
 Task<Result<void>> commit(HumanContext& context, Graph& graph, Node& top) {
   if (top.cow_edge() == nullptr || top.cow_edge()->node() == nullptr) co_return io_error(ENOTSUP);
   Node& backing = *top.cow_edge()->node();
+  // Who reads an internal snapshot through the link relies on what is there now.
   if (!top.operations().check(Operation::kCommitSource) ||
-      !backing.operations().check(Operation::kCommitTarget)) {
+      !backing.operations().check(Operation::kCommitTarget) || top.cow_edge()->frozen()) {
     co_return io_error(EBUSY);
   }
   const NodeRef keep_top(top), keep_backing(backing);
