@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "block/graph/chain.h"
+#include "block/graph/graph_change.h"
 #include "block/graph/internal_snapshots.h"
 #include "block/graph/node.h"
 #include "schema/block_core.h"
@@ -106,9 +107,16 @@ void SnapshotAccess::gather_filename_options(json::Object& options) const {
 }
 
 Task<void> SnapshotAccess::close() {
+  if (snapshot_ == nullptr) co_return;
   snapshot_.reset();
+  {
+    GraphChange change(node().graph());
+    change.recheck(*keeper_);
+    const Expected<void> checked = change.check();
+    BB_ASSERT(checked.has_value());  // less is forbidden now
+    change.commit();
+  }
   keeper_ = NodeRef();
-  co_return;
 }
 
 }  // namespace blockbed

@@ -50,7 +50,9 @@ class InternalSnapshots {
   // Refused while somebody reads it: "Snapshot 'x' is being read by node 'y'".
   virtual Task<Expected<void>> remove(std::string id) = 0;
   // The disk as it was, in the size that it had, while the image goes on in every way; several at
-  // once. `reader` is the name of the node that reads. ENOENT's text when there is no such id.
+  // once. `reader` is the name of the node that reads. What lies below the image stays as it is
+  // meanwhile: the permissions of the image's links are to be checked again when a reader has come
+  // or gone. ENOENT's text when there is no such id; who has frozen those links refuses a reader.
   virtual Task<Expected<std::unique_ptr<PointInTime>>> read_snapshot(std::string id,
                                                                      std::string reader) = 0;
 

@@ -1,8 +1,10 @@
 // Internal snapshots read through snapshot-access while the disk is written, and gets, loses and
-// goes back to others: any order of all that, judged by what the disk held when each was made.
+// goes back to others, and another backing file when nobody reads: any order of all that, judged by
+// what the disk held when each was made.
 #include <gtest/gtest.h>
 
 #include "block/graph/internal_snapshots.h"
+#include "block/graph/reopen.h"
 #include "tests/filters/filters_fixture.h"
 #include "tests/jobs/golden_disk.h"
 #include "tests/qcow2/image_fixture.h"
@@ -49,24 +51,40 @@ class Scenario {
     bool gone = false;
   };
 
+  // Two backing files that are alike, of which the disk has one or the other. They may be shorter.
+  void make_backing_files() {
+    sim::SparseBytes content(chance_.percent(70) ? kSize : kSize / 2 + kSector);
+    for (uint64_t at = 0; at + 8 * kSector <= content.size(); at += 8 * kSector) {
+      if (chance_.percent(30)) continue;
+      Buffer buffer(8 * kSector);
+      GoldenDisk::fill(buffer.span(), ++numbers_);
+      content.write(at, buffer.span());
+      std::fill_n(now_.begin() + static_cast<std::ptrdiff_t>(at / kSector), 8, numbers_);
+    }
+    for (const char* name : {"b0", "b1"}) world_.file(name, content);
+  }
+
   void make_disk() {
+    make_backing_files();
     qcow2::CreateOptions create;
     create.size = kSize;
     create.cluster_size = uint32_t{512} << chance_.below(8);
     create.extended_l2 = create.cluster_size >= 16 * kKiB && chance_.percent(40);
     const auto made = world_.env.run(qcow2::test::create_image(world_.env, "d", create));
     ASSERT_TRUE(made.has_value()) << made.error().description;
-    json::Object options = FilterWorld::options("qcow2", "disk");
+    disk_ = &world_.open(definition("disk"));
+    guest_ = &world_.guest(*disk_);
+  }
+
+  json::Object definition(const char* node) const {
+    json::Object options = FilterWorld::options("qcow2", node);
     options.set("discard", "unmap");
-    json::Object file;
-    file.set("driver", "file");
-    file.set("filename", "d");
-    options.set("file", std::move(file));
+    options.set("file", json::Object{{"driver", "file"}, {"filename", "d"}});
+    options.set("backing", backing_);
     // Few enough that pieces of tables come and go.
     options.set("l2-cache-size", 16384);
     options.set("l2-cache-entry-size", 512);
-    disk_ = &world_.open(std::move(options));
-    guest_ = &world_.guest(*disk_);
+    return options;
   }
 
   Task<void> scenario() {
@@ -140,7 +158,7 @@ class Scenario {
     for (int64_t turns = chance_.between(4, 14); turns > 0; --turns) {
       co_await world_.env.delay(chance_.between(0, 600'000));
       MutexGuard lock = co_await world_.graph->lock();
-      switch (chance_.below(6)) {
+      switch (chance_.below(8)) {
         case 0:
         case 1:
           co_await make();
@@ -154,6 +172,12 @@ class Scenario {
           break;
         case 5:
           co_await go_back();
+          break;
+        case 6:
+          co_await change_backing();
+          break;
+        case 7:
+          co_await write_below();
           break;
       }
     }
@@ -227,16 +251,37 @@ class Scenario {
     coverage_.hit("the disk went back");
   }
 
+  bool is_read() const {
+    return std::ranges::any_of(instants_, [](const Instant& i) { return i.access != nullptr; });
+  }
+
+  Task<void> change_backing() {
+    const char* const before = std::exchange(backing_, backing_[1] == '0' ? "b1" : "b0");
+    std::vector<ReopenRequest> requests;
+    requests.emplace_back(NodeRef(*disk_), definition("disk"), /*keep_others=*/false);
+    const auto done = co_await reopen(*world_.graph, std::move(requests));
+    EXPECT_EQ(done.has_value(), !is_read());
+    if (done) {
+      coverage_.hit("the disk got another backing file");
+      co_return;
+    }
+    backing_ = before;
+    EXPECT_EQ(done.error().description,
+              std::string("Cannot change frozen 'backing' link from 'disk' to '") + before + "'");
+    coverage_.hit("the backing file stayed");
+  }
+
+  Task<void> write_below() {
+    Backend writer(*world_.graph, "", {Permission::kWrite, Permissions::all()});
+    EXPECT_EQ(writer.insert(*disk_->backing_node()).has_value(), !is_read());
+    co_await writer.remove();
+  }
+
   InternalSnapshots& snapshots() { return *disk_->driver().internal_snapshots(); }
 
   // What the guest made of the disk is in its image.
   void check_image() {
-    json::Object options = FilterWorld::options("qcow2", "again");
-    json::Object file;
-    file.set("driver", "file");
-    file.set("filename", "d");
-    options.set("file", std::move(file));
-    Backend& judge = world_.guest(world_.open(std::move(options)));
+    Backend& judge = world_.guest(world_.open(definition("again")));
     const auto bytes = world_.read(judge, 0, kSize);
     ASSERT_TRUE(bytes.has_value());
     for (uint64_t i = 0; i < now_.size(); ++i) {
@@ -250,6 +295,7 @@ class Scenario {
   sim::SimRandom& chance_;
   Coverage& coverage_;
   Node* disk_ = nullptr;
+  const char* backing_ = "b0";
   Backend* guest_ = nullptr;
   std::vector<uint64_t> now_;
   std::vector<Instant> instants_;
@@ -261,7 +307,8 @@ class Scenario {
 
 TEST(InternalSnapshotAccess, EachShowsTheDiskOfItsInstant) {
   Coverage coverage({"the past was read", "a read beside a write", "a snapshot was deleted",
-                     "a snapshot that is read was not deleted", "the disk went back"});
+                     "a snapshot that is read was not deleted", "the disk went back",
+                     "the disk got another backing file", "the backing file stayed"});
   test::for_each_seed_covering(coverage, 200,
                                [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }

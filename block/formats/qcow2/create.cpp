@@ -13,15 +13,6 @@ namespace blockbed::qcow2 {
 
 namespace {
 
-class NoBacking final : public Backing {
- public:
-  Task<Result<void>> read(uint64_t, IoVector buffers) override {
-    buffers.fill(0);
-    co_return Result<void>();
-  }
-  uint64_t length() const override { return 0; }
-};
-
 constexpr uint64_t kMinClusterSize = uint64_t{1} << kMinClusterBits;
 constexpr uint64_t kMaxClusterSize = uint64_t{1} << kMaxClusterBits;
 // What QEMU lets any disk have: 2^63 - 1 in steps of its largest alignment.

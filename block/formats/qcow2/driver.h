@@ -87,6 +87,10 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
   Task<Expected<void>> remove_stored(std::string name) override;
   Task<Expected<void>> begin_change() override;
 
+  // Nobody writes to what a reader of a snapshot sees from below.
+  PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
+                                   bool writable) const override;
+
   std::span<const std::string_view> changeable_options() const override;
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override;

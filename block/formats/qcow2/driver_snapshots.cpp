@@ -93,12 +93,22 @@ Task<Expected<std::unique_ptr<PointInTime>>> Qcow2Driver::read_snapshot(std::str
   header.snapshot_count = 0;
   MetadataOptions options = image_->metadata().options();
   options.writable = false;
-  auto image = std::make_unique<Image>(node().env(), *file_, /*data=*/nullptr, backing_,
+  auto made = std::make_unique<SnapshotReader>(*this, snapshot, std::move(reader));
+  BB_CO_TRY(made->keep_backing());
+  auto image = std::make_unique<Image>(node().env(), *file_, /*data=*/nullptr, made->backing(),
                                        std::move(header), options);
   image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
-  auto made = std::make_unique<SnapshotReader>(*this, snapshot, std::move(reader));
   BB_CO_TRY(co_await made->open(std::move(image)));
   co_return made;
+}
+
+PermissionPair Qcow2Driver::child_permissions(const Edge* edge, ChildRoles roles,
+                                              PermissionPair parent, bool writable) const {
+  if (roles.has(ChildRole::kCow) && std::ranges::any_of(readers_, &SnapshotReader::reads_backing)) {
+    parent.needs |= Permission::kConsistentRead;
+    parent.shares = parent.shares - Permission::kWrite;
+  }
+  return Driver::child_permissions(edge, roles, parent, writable);
 }
 
 Task<Expected<void>> Qcow2Driver::show_snapshot(std::optional<std::string> id,

@@ -20,6 +20,20 @@ SnapshotReader::SnapshotReader(Qcow2Driver& driver, const Snapshot& snapshot, st
 
 SnapshotReader::~SnapshotReader() { std::erase(driver_.readers_, this); }
 
+Expected<void> SnapshotReader::keep_backing() {
+  Edge* const link = node_->cow_edge();
+  if (link == nullptr) return {};
+  auto kept = FrozenChain::keep_all_below(*link);
+  if (!kept) return fail(std::move(kept).error());
+  kept_ = std::move(*kept);
+  return {};
+}
+
+Backing& SnapshotReader::backing() {
+  if (reads_backing()) return driver_.backing_;
+  return none_;
+}
+
 Task<Expected<void>> SnapshotReader::open(std::unique_ptr<Image> image) {
   image_ = std::move(image);
   return image_->open();
@@ -42,7 +56,7 @@ Task<Result<BlockStatus>> SnapshotReader::instant_status(uint64_t offset, uint64
   status.length = found->length;
   status.allocated = true;
   if (found->kind == Kind::kUnallocated) {
-    Node* const backing = driver_.node().backing_node();
+    Node* const backing = reads_backing() ? node_->backing_node() : nullptr;
     if (backing == nullptr || offset >= backing->length()) {
       status.zero = true;
       co_return status;

@@ -51,4 +51,13 @@ class Backing {
   virtual bool attached() const { return length() > 0; }
 };
 
+class NoBacking final : public Backing {
+ public:
+  Task<Result<void>> read(uint64_t, IoVector buffers) override {
+    buffers.fill(0);
+    co_return Result<void>();
+  }
+  uint64_t length() const override { return 0; }
+};
+
 }  // namespace blockbed::qcow2
