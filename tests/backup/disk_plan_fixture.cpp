@@ -6,39 +6,6 @@
 
 namespace blockbed::test {
 
-namespace {
-
-ImagePlan random_image(sim::SimRandom& chance, uint64_t size) {
-  ImagePlan plan;
-  plan.unmap = chance.percent(50);
-  plan.qcow2 = chance.percent(75);
-  if (!plan.qcow2) return plan;
-  qcow2::CreateOptions& create = plan.create;
-  create.size = size;
-  constexpr uint64_t kBits[] = {9, 9, 10, 12, 14, 14, 16, 16, 16, 17, 18};
-  create.cluster_size = uint64_t{1} << kBits[chance.below(std::size(kBits))];
-  plan.small_cache = chance.percent(40);
-  if (chance.percent(15)) {
-    create.version = 2;
-    return plan;
-  }
-  create.refcount_bits = uint32_t{1} << chance.below(7);
-  create.lazy_refcounts = chance.percent(20);
-  create.extended_l2 = create.cluster_size >= (uint64_t{16} << 10) && chance.percent(30);
-  if (chance.percent(30)) create.compression = qcow2::CompressionType::kZstd;
-  return plan;
-}
-
-std::string describe_image(const ImagePlan& plan) {
-  if (!plan.qcow2) return "raw";
-  const qcow2::CreateOptions& c = plan.create;
-  return fmt::format("qcow2 v{} (clusters {}, counts {}{}{}{})", c.version, c.cluster_size,
-                     c.refcount_bits, c.extended_l2 ? ", extended" : "",
-                     c.lazy_refcounts ? ", lazy" : "", plan.small_cache ? ", small cache" : "");
-}
-
-}  // namespace
-
 DiskPlan::DiskPlan(sim::SimRandom& chance) {
   size = static_cast<uint64_t>(chance.between(1, chance.percent(80) ? 8 : 24)) * kUnit;
   if (chance.percent(50)) size += static_cast<uint64_t>(chance.between(1, 127)) * 512;

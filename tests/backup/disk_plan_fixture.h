@@ -7,25 +7,15 @@
 #include <optional>
 #include <string>
 
-#include "block/formats/qcow2/create.h"
 #include "block/graph/backend.h"
 #include "block/jobs/backup.h"
 #include "block/sim/sim_random.h"
 #include "schema/block_graph.h"
+#include "tests/qcow2/image_plan_fixture.h"
 
 namespace blockbed::test {
 
 inline constexpr uint64_t kUnit = uint64_t{64} << 10;
-
-// An image: qcow2 as `create` says, or raw.
-struct ImagePlan {
-  bool qcow2 = false;
-  qcow2::CreateOptions create;
-  // As few tables in memory as there may be.
-  bool small_cache = false;
-  // Discards go on to the file.
-  bool unmap = false;
-};
 
 enum class TargetBacking {
   kNone,

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "block/formats/qcow2/check.h"
-#include "block/formats/qcow2/repair.h"
 #include "tests/qcow2/image_fixture.h"
 
 namespace blockbed::test {
@@ -40,73 +38,12 @@ SimulatedDisk::SimulatedDisk(World& world, int number, Coverage& coverage)
 
 // --- images
 
-void SimulatedDisk::make_file(const std::string& path, const ImagePlan& plan, uint64_t size) {
-  if (plan.qcow2) {
-    auto made = world_.run(qcow2::test::create_image(world_.env, path, plan.create));
-    ASSERT_TRUE(made.has_value()) << made.error().description;
-  } else {
-    world_.env.storage().put(path, sim::SparseBytes(size));
-  }
-}
-
-json::Object SimulatedDisk::definition(const std::string& path, const ImagePlan& plan,
-                                       const std::string& backing) const {
-  json::Object options{{"driver", plan.qcow2 ? "qcow2" : "raw"},
-                       {"node-name", path},
-                       {"file", json::Object{{"driver", "file"}, {"filename", path}}}};
-  if (plan.unmap) options.set("discard", "unmap");
-  if (!plan.qcow2) return options;
-  if (backing.empty()) {
-    options.set("backing", json::Value());
-  } else {
-    options.set("backing", backing);
-  }
-  if (plan.small_cache) {
-    options.set("l2-cache-entry-size", 512);
-    options.set("l2-cache-size", 1024);
-  }
-  return options;
-}
-
-void SimulatedDisk::populate(const json::Object& definition, const ImagePlan& plan, uint64_t size,
-                             std::optional<uint64_t> number, Note note) {
-  Node& node = world_.open(definition);
-  {
-    Backend disk(*world_.graph, "", kGuest);
-    ASSERT_TRUE(disk.insert(node).has_value());
-    world_.run(fill(disk, size, plan.qcow2 ? plan.create.cluster_size : 0, number, note));
-    ASSERT_TRUE(world_.run(disk.flush()).has_value());
-    world_.run(disk.remove());
-  }
-  world_.run(world_.drop(node));
-}
-
-Task<void> SimulatedDisk::fill(Backend& disk, uint64_t size, uint64_t cluster,
-                               std::optional<uint64_t> number, const Note& note) {
-  for (uint64_t at = 0; at < size;) {
-    uint64_t length = std::min(static_cast<uint64_t>(chance_.between(1, 256)) * kSector, size - at);
-    const uint64_t kind = chance_.below(100);
-    Result<void> done;
-    if (kind < 12) {
-      done = co_await disk.zero(at, length, RequestFlags().with_may_unmap(chance_.percent(50)));
-      note(at, length, 0);
-    } else if (kind < 70) {
-      RequestFlags flags;
-      if (kind < 26 && cluster > 0) {
-        // Compressed: whole clusters.
-        at -= at % cluster;
-        length = std::min(cluster * (1 + chance_.below(2)), size - at);
-        flags.compressed = true;
-      }
-      const uint64_t value = number.value_or(golden_.next_number());
-      Buffer buffer(length);
-      GoldenDisk::fill(buffer.span(), value);
-      done = co_await disk.write(at, buffer.io(), flags);
-      note(at, length, value);
-    }
-    EXPECT_TRUE(done.has_value()) << strerror_text(done.error());
-    at += length;
-  }
+void SimulatedDisk::populate(const std::string& path, const ImagePlan& plan, uint64_t size,
+                             const std::string& backing, std::optional<uint64_t> number,
+                             Note note) {
+  const auto next = [this, number] { return number.value_or(golden_.next_number()); };
+  world_.run(give_past(*world_.graph, chance_, definition_of(path, plan, backing), plan, size, next,
+                       std::move(note)));
 }
 
 void SimulatedDisk::make() {
@@ -121,27 +58,27 @@ void SimulatedDisk::make() {
 
 void SimulatedDisk::make_base() {
   if (!plan_.base) return;
-  make_file(name('b'), *plan_.base, plan_.base_size);
-  populate(definition(name('b'), *plan_.base, ""), *plan_.base, plan_.base_size, std::nullopt,
+  world_.run(make_image(world_.env, name('b'), *plan_.base, plan_.base_size));
+  populate(name('b'), *plan_.base, plan_.base_size, "", std::nullopt,
            [this](uint64_t offset, uint64_t length, uint64_t number) {
              golden_.preset(offset, length, number);
              std::fill_n(base_content_.begin() + static_cast<std::ptrdiff_t>(offset / kSector),
                          length / kSector, number);
            });
-  json::Object options = definition(name('b'), *plan_.base, "");
+  json::Object options = definition_of(name('b'), *plan_.base);
   options.set("read-only", true);
   world_.open(std::move(options));
   coverage_.hit_if(plan_.base_size < plan_.size, "backing file shorter than the disk");
 }
 
 void SimulatedDisk::make_source() {
-  make_file(name('s'), plan_.source, plan_.size);
-  const json::Object options = definition(name('s'), plan_.source, plan_.base ? name('b') : "");
-  populate(options, plan_.source, plan_.size, std::nullopt,
+  const std::string backing = plan_.base ? name('b') : "";
+  world_.run(make_image(world_.env, name('s'), plan_.source, plan_.size));
+  populate(name('s'), plan_.source, plan_.size, backing, std::nullopt,
            [this](uint64_t offset, uint64_t length, uint64_t number) {
              golden_.preset(offset, length, number);
            });
-  source_ = &world_.open(options);
+  source_ = &world_.open(definition_of(name('s'), plan_.source, backing));
   guest_ = world_.guest(*source_);
 }
 
@@ -170,16 +107,15 @@ void SimulatedDisk::make_target() {
       backing = name('s');
       break;
   }
-  make_file(name('t'), plan_.target, plan_.size);
-  const json::Object options = definition(name('t'), plan_.target, backing);
+  world_.run(make_image(world_.env, name('t'), plan_.target, plan_.size));
   if (plan_.junk) {
-    populate(options, plan_.target, plan_.size, kJunk,
+    populate(name('t'), plan_.target, plan_.size, backing, kJunk,
              [this](uint64_t offset, uint64_t length, uint64_t number) {
                std::fill_n(target_content_.begin() + static_cast<std::ptrdiff_t>(offset / kSector),
                            length / kSector, number);
              });
   }
-  target_ = &world_.open(options);
+  target_ = &world_.open(definition_of(name('t'), plan_.target, backing));
   if (plan_.target_backing == TargetBacking::kSource) {
     reader_ = std::make_unique<Backend>(
         *world_.graph, "", PermissionPair{Permission::kConsistentRead, Permissions::all()});
@@ -397,17 +333,17 @@ void SimulatedDisk::judge(World& world, Verdict verdict) const {
   for (const char kind : {'b', 's', 't'}) {
     if (kind == 'b' && !plan_.base) continue;
     const ImagePlan& plan = kind == 's' ? plan_.source : kind == 't' ? plan_.target : *plan_.base;
-    if (plan.qcow2) judge_image(world, name(kind), verdict);
+    if (plan.qcow2) world.run(qcow2::test::expect_sound(world.env, name(kind), verdict.clean));
   }
   if (testing::Test::HasFailure()) return;
   std::string backing;
   if (plan_.base) {
-    json::Object options = definition(name('b'), *plan_.base, "");
+    json::Object options = definition_of(name('b'), *plan_.base);
     options.set("read-only", true);
     world.open(std::move(options));
     backing = name('b');
   }
-  Node& source = world.open(definition(name('s'), plan_.source, backing));
+  Node& source = world.open(definition_of(name('s'), plan_.source, backing));
   const std::vector<std::byte> disk = content(world, source);
   const auto wrong = golden_.first_wrong(disk, verdict.crashed);
   EXPECT_FALSE(wrong.has_value())
@@ -421,40 +357,9 @@ void SimulatedDisk::judge(World& world, Verdict verdict) const {
   }
   constexpr char kBelow[] = {0, 'b', 'o', 's'};
   const char below = kBelow[static_cast<int>(plan_.target_backing)];
-  Node& target = world.open(definition(name('t'), plan_.target, below ? name(below) : ""));
+  Node& target = world.open(definition_of(name('t'), plan_.target, below ? name(below) : ""));
   const std::vector<std::byte> copy = content(world, target);
   if (verdict.copied) judge_target(copy, verdict.crashed);
-}
-
-void SimulatedDisk::judge_image(World& world, const std::string& path,
-                                const Verdict& verdict) const {
-  const auto look = [](sim::SimEnv& env, std::string file_path, Verdict expected) -> Task<void> {
-    FileOpenOptions how;
-    how.write = true;
-    auto file = co_await env.open_file(file_path, how);
-    EXPECT_TRUE(file.has_value()) << file_path;
-    if (!file) co_return;
-    {
-      qcow2::test::FileStorage storage(**file);
-      auto header = co_await qcow2::read_header(storage, true);
-      EXPECT_TRUE(header.has_value()) << file_path << ": " << header.error().description;
-      if (header) {
-        const bool dirty = header->has(qcow2::incompatible::kDirty);
-        EXPECT_FALSE(dirty && expected.clean) << file_path;
-        if (dirty) {
-          EXPECT_TRUE((co_await qcow2::repair_counts(storage, *header)).has_value()) << file_path;
-        }
-        auto report = co_await qcow2::check_image(storage, *header);
-        EXPECT_TRUE(report.has_value()) << file_path;
-        if (report) {
-          EXPECT_EQ(report->corruptions, 0u) << file_path << ": " << report->describe();
-          if (expected.clean) EXPECT_TRUE(report->clean()) << file_path << report->describe();
-        }
-      }
-    }
-    (void)co_await (*file)->close();
-  };
-  world.run(look(world.env, path, verdict));
 }
 
 std::vector<std::byte> SimulatedDisk::content(World& world, Node& node) const {

@@ -10,7 +10,6 @@
 // Threading: one thread.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -78,20 +77,13 @@ class SimulatedDisk {
   void judge(World& world, Verdict verdict) const;
 
  private:
-  using Note = std::function<void(uint64_t offset, uint64_t length, uint64_t number)>;
-
   std::string name(char kind) const { return kind + std::to_string(number_); }
   bool powered() const { return world_.env.storage().powered(); }
   bool filtered() const { return guest_->node() != source_; }
 
-  void make_file(const std::string& path, const ImagePlan& plan, uint64_t size);
-  json::Object definition(const std::string& path, const ImagePlan& plan,
-                          const std::string& backing) const;
-  // Gives an image a past: data, zeroes, compressed clusters, and places where nothing was written.
-  void populate(const json::Object& definition, const ImagePlan& plan, uint64_t size,
-                std::optional<uint64_t> number, Note note);
-  Task<void> fill(Backend& disk, uint64_t size, uint64_t cluster, std::optional<uint64_t> number,
-                  const Note& note);
+  // Every write has the same number, or one of its own.
+  void populate(const std::string& path, const ImagePlan& plan, uint64_t size,
+                const std::string& backing, std::optional<uint64_t> number, Note note);
   void make_base();
   void make_source();
   void make_target();
@@ -100,7 +92,6 @@ class SimulatedDisk {
   Task<void> read_and_check(uint64_t offset, uint64_t length);
   Task<void> change(uint64_t offset, uint64_t length);
 
-  void judge_image(World& world, const std::string& path, const Verdict& verdict) const;
   std::vector<std::byte> content(World& world, Node& node) const;
   void judge_target(const std::vector<std::byte>& copy, bool crashed) const;
   bool copied_right(uint64_t sector, const std::byte* bytes, bool crashed) const;

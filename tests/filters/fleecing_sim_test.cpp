@@ -5,7 +5,9 @@
 #include "block/filters/copy_before_write.h"
 #include "block/graph/dirty_bitmap_list.h"
 #include "tests/filters/filters_fixture.h"
+#include "tests/filters/fleecing_plan.h"
 #include "tests/jobs/golden_disk.h"
+#include "tests/qcow2/image_fixture.h"
 #include "tests/support/coverage.h"
 #include "tests/support/seed_runner.h"
 
@@ -14,43 +16,11 @@ namespace {
 
 using test::Coverage;
 using test::FilterWorld;
+using test::FleecingPlan;
 using test::GoldenDisk;
-using test::kKiB;
 
-constexpr uint64_t kCluster = 64 * kKiB;
 constexpr uint64_t kSector = GoldenDisk::kSector;
 constexpr int64_t kSecond = 1'000'000'000;
-
-// What this seed does.
-struct Plan {
-  explicit Plan(sim::SimRandom& chance) {
-    size = static_cast<uint64_t>(chance.between(1, 16)) * kCluster;
-    if (chance.percent(50)) size += static_cast<uint64_t>(chance.between(1, 127)) * kSector;
-    breaks_snapshot = chance.percent(50);
-    if (chance.percent(40)) timeout = chance.between(1, 3);
-    bitmap = chance.percent(30);
-    source_errors = chance.percent(20);
-    target_errors = chance.percent(30);
-    small_scratch = chance.percent(25);
-    slow_target = timeout > 0 && chance.percent(70);
-    discards = chance.percent(40);
-    crash = chance.percent(20);
-  }
-  bool copies_may_fail() const {
-    return source_errors || target_errors || small_scratch || slow_target || crash;
-  }
-
-  uint64_t size;
-  bool breaks_snapshot;
-  int64_t timeout = 0;
-  bool bitmap;
-  bool source_errors;
-  bool target_errors;
-  bool small_scratch;
-  bool slow_target;
-  bool discards;
-  bool crash;
-};
 
 class Scenario {
  public:
@@ -59,8 +29,9 @@ class Scenario {
         chance_(world_.env.chance()),
         coverage_(coverage),
         plan_(chance_),
+        cluster_(plan_.cluster()),
         golden_(plan_.size),
-        clusters_((plan_.size + kCluster - 1) / kCluster),
+        clusters_((plan_.size + cluster_ - 1) / cluster_),
         gate_(world_.env.executor()) {}
 
   void go() {
@@ -69,9 +40,10 @@ class Scenario {
     coverage_.hit_if(filter_->snapshot_error().has_value(), "the snapshot broke");
     if (plan_.crash) return check_crash();
     for (const sim::SimStorage::RuleId fault : faults_) world_.env.storage().remove_fault(fault);
-    check_guest();
+    check_guest(world_, /*crashed=*/false);
     check_instant();
     check_freed();
+    check_images();
   }
 
  private:
@@ -82,30 +54,19 @@ class Scenario {
   };
 
   void make_disks() {
-    std::vector<std::byte> bytes(plan_.size);
-    for (uint64_t at = 0; at < plan_.size; at += kCluster) {
-      if (chance_.percent(25)) continue;
-      const uint64_t length = std::min(kCluster, plan_.size - at);
-      const uint64_t number = golden_.next_number();
-      GoldenDisk::fill({bytes.data() + at, length}, number);
-      golden_.preset(at, length, number);
-    }
-    sim::SparseBytes content(plan_.size);
-    for (uint64_t at = 0; at < plan_.size; at += kSector) {
-      if (GoldenDisk::shown(bytes.data() + at) != 0)
-        content.write(at, {bytes.data() + at, kSector});
-    }
-    Node& source = world_.file("s", std::move(content));
+    world_.env.run(make_image(world_.env, "s", plan_.disk, plan_.size));
+    const auto next = [this] { return golden_.next_number(); };
+    const auto note = [this](uint64_t offset, uint64_t length, uint64_t number) {
+      golden_.preset(offset, length, number);
+    };
+    const json::Object disk = definition_of("s", plan_.disk);
+    world_.env.run(give_past(*world_.graph, chance_, disk, plan_.disk, plan_.size, next, note));
+    Node& source = world_.open(disk);
     instant_ = golden_;
-
-    world_.env.storage().put("t", sim::SparseBytes(plan_.size));
-    if (plan_.small_scratch) {
-      world_.env.storage().set_capacity("t", chance_.below(clusters_.size() + 1) * kCluster);
-    }
-    json::Object target = FilterWorld::options("file", "t");
-    target.set("filename", "t");
-    target.set("discard", "unmap");
-    world_.open(std::move(target));
+    world_.env.run(make_image(world_.env, "t", plan_.scratch, plan_.size));
+    scratch_ = &world_.open(definition_of("t", plan_.scratch));
+    coverage_.hit(plan_.disk.qcow2 ? "a qcow2 disk" : "a raw disk");
+    coverage_.hit(plan_.scratch.qcow2 ? "qcow2 scratch space" : "raw scratch space");
 
     json::Object options = FilterWorld::options("copy-before-write", "c");
     options.set("file", "s");
@@ -113,11 +74,11 @@ class Scenario {
     if (plan_.breaks_snapshot) options.set("on-cbw-error", "break-snapshot");
     if (plan_.timeout > 0) options.set("cbw-timeout", plan_.timeout);
     if (plan_.bitmap) {
-      auto bitmap = source.dirty_bitmaps().create("b", kCluster, plan_.size);
+      auto bitmap = source.dirty_bitmaps().create("b", cluster_, plan_.size);
       ASSERT_TRUE(bitmap.has_value());
       for (uint64_t c = 0; c < clusters_.size(); ++c) {
         clusters_[c].selected = chance_.percent(60);
-        if (clusters_[c].selected) (*bitmap)->set(c * kCluster, 1);
+        if (clusters_[c].selected) (*bitmap)->set(c * cluster_, 1);
       }
       options.set("bitmap", json::Object{{"node", "s"}, {"name", "b"}});
     }
@@ -149,7 +110,15 @@ class Scenario {
     if (plan_.slow_target) {
       add_fault("t", sim::kSimWrite | sim::kSimZero, 0, chance_.between(1, 5) * kSecond);
     }
-    if (plan_.crash) world_.env.storage().power_off_at(chance_.below(120));
+    if (plan_.small_scratch) {
+      const uint64_t used = world_.env.storage().content("t").allocated();
+      world_.env.storage().set_capacity("t", used + chance_.below(clusters_.size() + 1) * cluster_);
+    }
+    if (plan_.crash) {
+      // An image takes more requests than a file.
+      const uint64_t most = plan_.disk.qcow2 || plan_.scratch.qcow2 ? 300 : 120;
+      world_.env.storage().power_off_at(world_.env.storage().operations() + chance_.below(most));
+    }
   }
 
   Task<void> scenario() {
@@ -202,6 +171,7 @@ class Scenario {
           << "a guest waited for longer than cbw-timeout";
     }
     if (done || plan_.crash) co_return;
+    if (plan_.guest_may_fail()) co_return;
     coverage_.hit(done.error().number() == ENOSPC      ? "a guest met the full scratch space"
                   : done.error().number() == ETIMEDOUT ? "a guest met the timeout"
                                                        : "a guest met an error");
@@ -225,7 +195,7 @@ class Scenario {
 
   template <class Test>
   bool any_cluster(Range at, const Test& test) const {
-    for (uint64_t c = at.offset / kCluster; c <= (at.offset + at.length - 1) / kCluster; ++c) {
+    for (uint64_t c = at.offset / cluster_; c <= (at.offset + at.length - 1) / cluster_; ++c) {
       if (test(clusters_[c])) return true;
     }
     return false;
@@ -238,7 +208,7 @@ class Scenario {
   // Judged when it has ended; what was refused for no reason harms the reader.
   void check_refusal(Range at, Errno error) {
     if (error.number() != EACCES) {
-      EXPECT_TRUE(plan_.source_errors || plan_.crash) << strerror_text(error);
+      EXPECT_TRUE(plan_.reader_may_fail() || plan_.crash) << strerror_text(error);
       return;
     }
     coverage_.hit("a reader was refused");
@@ -286,7 +256,7 @@ class Scenario {
     if (!status->zero) co_return;
     const std::vector<std::byte> zeroes(kSector);
     for (uint64_t done = 0; done < status->length; done += kSector) {
-      if (clusters_[(at.offset + done) / kCluster].discard_began) continue;
+      if (clusters_[(at.offset + done) / cluster_].discard_began) continue;
       EXPECT_TRUE(instant_->may_show((at.offset + done) / kSector, zeroes.data()))
           << "data is called zeroes";
     }
@@ -294,21 +264,26 @@ class Scenario {
 
   Task<void> discard_some() {
     const Range at = some_range();
-    const uint64_t first = (at.offset + kCluster - 1) / kCluster;
+    const uint64_t first = (at.offset + cluster_ - 1) / cluster_;
     const uint64_t end = at.offset + at.length;
-    const uint64_t last = end == plan_.size ? clusters_.size() : end / kCluster;
+    const uint64_t last = end == plan_.size ? clusters_.size() : end / cluster_;
     for (uint64_t c = first; c < last; ++c) clusters_[c].discard_began = true;
     const auto done = co_await reader_->discard(at.offset, at.length);
     if (!done) {
-      EXPECT_TRUE(filter_->snapshot_error() || plan_.crash) << strerror_text(done.error());
+      EXPECT_TRUE(filter_->snapshot_error() || plan_.reader_may_fail() || plan_.crash)
+          << strerror_text(done.error());
       co_return;
     }
     coverage_.hit_if(first < last, "a reader gave space up");
     for (uint64_t c = first; c < last; ++c) clusters_[c].discard_ended = true;
   }
 
-  void check_guest() {
-    const auto wrong = golden_.first_wrong(world_.content("s"));
+  void check_guest(FilterWorld& world, bool crashed) {
+    std::vector<std::byte> bytes(plan_.size);
+    Node& disk = *world.graph->find_node("s");
+    ASSERT_EQ(disk.length(), plan_.size);
+    ASSERT_TRUE(world.env.run(disk.read(0, IoVector(bytes.data(), bytes.size()))));
+    const auto wrong = golden_.first_wrong(bytes, crashed);
     EXPECT_FALSE(wrong.has_value()) << "the guest's disk is wrong from sector " << *wrong;
   }
 
@@ -318,7 +293,7 @@ class Scenario {
     EXPECT_TRUE(!filter_->snapshot_error() || plan_.breaks_snapshot);
     EXPECT_TRUE(!filter_->snapshot_error() || plan_.copies_may_fail());
     for (uint64_t c = 0; c < clusters_.size(); ++c) {
-      const Range at{c * kCluster, std::min(kCluster, plan_.size - c * kCluster)};
+      const Range at{c * cluster_, std::min(cluster_, plan_.size - c * cluster_)};
       auto bytes = world_.read(*reader_, at.offset, at.length);
       ASSERT_EQ(bytes.has_value(), !must_refuse(at)) << "cluster " << c;
       if (bytes) check_bytes(at.offset, *bytes);
@@ -326,36 +301,59 @@ class Scenario {
   }
 
   void check_freed() {
-    const std::vector<std::byte> scratch = world_.content("t");
     for (uint64_t c = 0; c < clusters_.size(); ++c) {
       if (!clusters_[c].discard_ended && clusters_[c].selected) continue;
-      const std::size_t end = std::min(plan_.size, (c + 1) * kCluster);
-      EXPECT_TRUE(std::all_of(scratch.begin() + static_cast<std::ptrdiff_t>(c * kCluster),
-                              scratch.begin() + static_cast<std::ptrdiff_t>(end),
-                              [](std::byte byte) { return byte == std::byte{0}; }))
-          << "cluster " << c << " takes scratch space for nobody";
+      const uint64_t end = std::min(plan_.size, (c + 1) * cluster_);
+      for (uint64_t at = c * cluster_; at < end;) {
+        const auto status = world_.env.run(scratch_->block_status(at, end - at));
+        ASSERT_TRUE(status.has_value());
+        ASSERT_FALSE(status->data) << "cluster " << c << " takes scratch space for nobody";
+        at += status->length;
+      }
     }
+  }
+
+  // Nothing is left behind in them but what a failure has cost.
+  void check_images() {
+    world_.env.storage().set_capacity("t", std::nullopt);
+    world_.drop_guests();
+    for (const char* name : {"a", "c", "s", "t"}) world_.drop(*world_.graph->find_node(name));
+    expect_sound(world_, plan_.disk, "s", !plan_.source_errors);
+    expect_sound(world_, plan_.scratch, "t", !plan_.target_fails());
+  }
+  static void expect_sound(FilterWorld& world, const test::ImagePlan& plan, const char* path,
+                           bool clean) {
+    if (plan.qcow2) world.env.run(qcow2::test::expect_sound(world.env, path, clean));
   }
 
   void check_crash() {
     world_.env.storage().power_off();
-    coverage_.hit("the power went off");
-    const auto image =
-        world_.env.storage().crash_image(sim::CrashSubset::seeded(world_.env.seed()));
-    const auto wrong = golden_.first_wrong(image.at("s").bytes(), /*crashed=*/true);
-    EXPECT_FALSE(wrong.has_value())
-        << "after the crash sector " << *wrong << " shows what nobody wrote";
+    coverage_.hit(plan_.disk.qcow2 ? "the power went off, qcow2 disk"
+                                   : "the power went off, raw disk");
+    coverage_.hit_if(plan_.scratch.qcow2, "the power went off, qcow2 scratch space");
+    FilterWorld later(world_.env.seed());
+    for (const auto& [path, content] :
+         world_.env.storage().crash_image(sim::CrashSubset::seeded(world_.env.seed()))) {
+      later.env.storage().put(path, content);
+    }
+    expect_sound(later, plan_.disk, "s", false);
+    expect_sound(later, plan_.scratch, "t", false);
+    if (testing::Test::HasFailure()) return;
+    later.open(definition_of("s", plan_.disk));
+    check_guest(later, /*crashed=*/true);
   }
 
   FilterWorld world_;
   sim::SimRandom& chance_;
   Coverage& coverage_;
-  Plan plan_;
+  FleecingPlan plan_;
+  const uint64_t cluster_;
   GoldenDisk golden_;
   std::optional<GoldenDisk> instant_;
   std::vector<Cluster> clusters_;
   std::vector<sim::SimStorage::RuleId> faults_;
   CopyBeforeWrite* filter_ = nullptr;
+  Node* scratch_ = nullptr;
   Backend* guest_ = nullptr;
   Backend* reader_ = nullptr;
   Gate gate_;
@@ -364,8 +362,10 @@ class Scenario {
 TEST(FleecingSimulation, GuestAndReaderAreNeverBothHarmed) {
   Coverage coverage({"the past was read", "a reader was refused", "a reader gave space up",
                      "the snapshot broke", "a read outlived the snapshot", "a guest met an error",
-                     "a guest met the full scratch space", "a guest met the timeout",
-                     "the power went off"});
+                     "a guest met the full scratch space", "a guest met the timeout", "a raw disk",
+                     "a qcow2 disk", "raw scratch space", "qcow2 scratch space",
+                     "the power went off, raw disk", "the power went off, qcow2 disk",
+                     "the power went off, qcow2 scratch space"});
   test::for_each_seed_covering(coverage, 600,
                                [&](uint64_t seed) { Scenario(seed, coverage).go(); });
 }

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "block/formats/qcow2/check.h"
-#include "block/formats/qcow2/repair.h"
 #include "tests/qcow2/image_fixture.h"
 
 namespace blockbed::test {
@@ -19,31 +17,6 @@ json::Object options_of(const std::string& node, const std::string& path) {
   return {{"driver", "qcow2"},
           {"node-name", node},
           {"file", json::Object{{"driver", "file"}, {"filename", path}}}};
-}
-
-Task<void> check_file(sim::SimEnv& env, std::string path, bool clean) {
-  FileOpenOptions how;
-  how.write = true;
-  auto file = co_await env.open_file(path, how);
-  EXPECT_TRUE(file.has_value());
-  if (!file) co_return;
-  {
-    qcow2::test::FileStorage storage(**file);
-    auto header = co_await qcow2::read_header(storage, true);
-    EXPECT_TRUE(header.has_value()) << header.error().description;
-    if (header) {
-      const bool dirty = header->has(qcow2::incompatible::kDirty);
-      EXPECT_FALSE(dirty && clean);
-      if (dirty) EXPECT_TRUE((co_await qcow2::repair_counts(storage, *header)).has_value());
-      auto report = co_await qcow2::check_image(storage, *header);
-      EXPECT_TRUE(report.has_value());
-      if (report) {
-        EXPECT_EQ(report->corruptions, 0u) << report->describe();
-        if (clean) EXPECT_TRUE(report->clean()) << report->describe();
-      }
-    }
-  }
-  (void)co_await (*file)->close();
 }
 
 }  // namespace
@@ -115,7 +88,7 @@ void ImageChain::judge(const sim::StorageImage& left, std::size_t top, const Gol
                        Verdict verdict) {
   World world(1);
   for (const auto& [path, content] : left) world.env.storage().put(path, content);
-  world.run(check_file(world.env, name(top), verdict.clean));
+  world.run(qcow2::test::expect_sound(world.env, name(top), verdict.clean));
   if (testing::Test::HasFailure()) return;
   Node& disk = world.open(options_of("disk", name(top)));
   std::vector<std::byte> bytes(golden.size());

@@ -1,5 +1,10 @@
 #include "tests/qcow2/image_fixture.h"
 
+#include <gtest/gtest.h>
+
+#include "block/formats/qcow2/check.h"
+#include "block/formats/qcow2/repair.h"
+
 namespace blockbed::qcow2::test {
 
 MetadataOptions writable_options() {
@@ -61,6 +66,31 @@ Task<Expected<void>> create_image(Env& env, std::string path, CreateOptions opti
   (void)co_await (*file)->close();
   if (data_file) (void)co_await data_file->close();
   co_return made;
+}
+
+Task<void> expect_sound(Env& env, std::string path, bool clean) {
+  FileOpenOptions how;
+  how.write = true;
+  auto file = co_await env.open_file(path, how);
+  EXPECT_TRUE(file.has_value()) << path;
+  if (!file) co_return;
+  {
+    FileStorage storage(**file);
+    auto header = co_await read_header(storage, true);
+    EXPECT_TRUE(header.has_value()) << path << ": " << header.error().description;
+    if (header) {
+      const bool dirty = header->has(incompatible::kDirty);
+      EXPECT_FALSE(dirty && clean) << path;
+      if (dirty) EXPECT_TRUE((co_await repair_counts(storage, *header)).has_value()) << path;
+      auto report = co_await check_image(storage, *header);
+      EXPECT_TRUE(report.has_value()) << path;
+      if (report) {
+        EXPECT_EQ(report->corruptions, 0u) << path << ": " << report->describe();
+        if (clean) EXPECT_TRUE(report->clean()) << path << ": " << report->describe();
+      }
+    }
+  }
+  (void)co_await (*file)->close();
 }
 
 }  // namespace blockbed::qcow2::test

@@ -106,4 +106,8 @@ Task<Expected<void>> create_image(Env& env, std::string path, CreateOptions opti
                                   std::string data_path = {});
 MetadataOptions writable_options();
 
+// What is in the file is an image without corruptions, after its counts are made good if it is
+// marked dirty; `clean`: it is not, and not even a cluster is lost.
+Task<void> expect_sound(Env& env, std::string path, bool clean);
+
 }  // namespace blockbed::qcow2::test
