@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from blockbed_iotests import Image, qemu_img
+from blockbed_iotests import Image, QmpError, qemu_img
 
 SIZE = 4 << 20
 
@@ -303,6 +303,21 @@ def test_snapshot_sync_makes_its_overlay(server, disks):
     assert overlay.info()["backing-filename"] == f"{disks.dir}/a.qcow2"
     overlay.read(0, "64k", 0x11)
     overlay.read("64k", SIZE - 65536, 1)
+
+
+def test_nobody_comes_between_the_actions(start, images):
+    """Also while they make images: what another client asks for comes before all of them, or after."""
+    server = start(monitors=2)
+    first, second = server.monitors
+    for name in "ab":
+        server.add_image(name, images.create(f"{name}.qcow2", size=SIZE))
+    actions = [snapshot_sync("a", images.dir), snapshot_sync("b", images.dir), ABORT]
+    for _ in range(20):
+        transaction = first.send("transaction", {"actions": actions})
+        error = second.error("blockdev-add", {"driver": "copy-on-read", "node-name": "c", "file": "sa", "bottom": "a"})
+        assert error == "Cannot find device='sa' nor node-name='sa'"
+        with pytest.raises(QmpError, match=ABORTED):
+            first.reply(transaction)
 
 
 def test_a_snapshot_under_a_writing_guest(server, disks):

@@ -229,13 +229,8 @@ Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
   options.backing_file = request.backing_file;
   options.backing_format = request.backing_format;
   Target file(graph);
-  MutexGuard lock = co_await graph.lock();
   Expected<void> result = co_await file.open_file(request.filename);
-  if (result) {
-    lock.unlock();
-    result = co_await write_qcow2(graph, file, nullptr, options);
-    lock = co_await graph.lock();
-  }
+  if (result) result = co_await write_qcow2(graph, file, nullptr, options);
   co_await file.close();
   co_await graph.close_unreferenced();
   co_return result;

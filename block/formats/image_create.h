@@ -5,9 +5,9 @@
 // external snapshots (mode=absolute-paths) have a file name, a format and a size.
 //
 // Contract
-//  - Both take the graph lock themselves for opening and closing nodes, and not for writing: the
-//  caller
-//    does not hold it.
+//  - create_qcow2_image takes the graph lock itself for opening and closing nodes, and not for
+//  writing: the caller does not hold it. Who calls create_image_file holds it all the time: he is
+//  in the middle of a change of the graph, which nobody else may see.
 //  - create_image_file announces the line that QEMU prints on standard output ("Formatting 'f',
 //  fmt=...")
 //    before it begins; printing is the caller's.

@@ -221,13 +221,9 @@ class DriveBackupAction final : public BackupAction {
       request.backing_file = shown.filename();
       request.backing_format = shown.driver().name();
     }
-    // Making images takes the lock by itself. The source stays drained, and is held.
-    context.lock.unlock();
-    Expected<void> made = co_await create_image_file(
+    return create_image_file(
         context.graph, create_file, std::move(request),
         [&context](std::string_view line) { context.print(std::string(line) + "\n"); });
-    context.lock = co_await context.graph.lock();
-    co_return made;
   }
 
   Task<Expected<NodeRef>> open_target(TransactionContext& context, const std::string& format,

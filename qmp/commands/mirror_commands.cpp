@@ -126,10 +126,10 @@ class DriveMirror {
       : command_(command), graph_(graph), jobs_(jobs), arguments_(std::move(arguments)) {}
 
   Task<Expected<void>> run() {
-    lock_ = co_await graph_.lock();
+    MutexGuard lock = co_await graph_.lock();
     auto job = co_await start_job();
     co_await graph_.close_unreferenced();
-    co_return co_await settle(jobs_, std::move(lock_), std::move(job));
+    co_return co_await settle(jobs_, std::move(lock), std::move(job));
   }
 
  private:
@@ -179,13 +179,9 @@ class DriveMirror {
       request.backing_file = shown.filename();
       request.backing_format = shown.driver().name();
     }
-    // Making images takes the lock by itself. The source is held.
-    lock_.unlock();
-    Expected<void> made = co_await create_image_file(
+    return create_image_file(
         graph_, create_file, std::move(request),
         [this](std::string_view line) { command_.monitor().print(std::string(line) + "\n"); });
-    lock_ = co_await graph_.lock();
-    co_return made;
   }
 
   // What the target stands on is decided when it takes the place of the source.
@@ -207,7 +203,6 @@ class DriveMirror {
   Graph& graph_;
   JobRegistry& jobs_;
   schema::DriveMirror arguments_;
-  MutexGuard lock_;
   NodeRef source_;
 };
 

@@ -164,13 +164,9 @@ class SnapshotSyncAction final : public OverlayAction {
     Node& shown = *old_->skip_filters();
     request.backing_file = shown.filename();
     request.backing_format = shown.driver().name();
-    // Making images takes the lock by itself. The node stays drained, and is held.
-    context.lock.unlock();
-    Expected<void> made = co_await create_image_file(
+    return create_image_file(
         context.graph, create_file, std::move(request),
         [&context](std::string_view line) { context.print(std::string(line) + "\n"); });
-    context.lock = co_await context.graph.lock();
-    co_return made;
   }
 
   schema::BlockdevSnapshotSync arguments_;

@@ -107,10 +107,9 @@ Task<Expected<void>> run(CommandContext& command, Graph& graph, JobRegistry& job
       .jobs = jobs,
       .print = [&command](std::string_view text) { command.monitor().print(text); },
       .warn = [](std::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); },
-      .lock = {},
       .group = grouped ? std::make_shared<JobTransaction>() : nullptr,
       .started = {}};
-  context.lock = co_await graph.lock();
+  MutexGuard lock = co_await graph.lock();
   DrainedSection all;
   if (drained) {
     // Jobs that run stand still for a moment; clients see it, and nothing old is in flight when the
@@ -120,7 +119,7 @@ Task<Expected<void>> run(CommandContext& command, Graph& graph, JobRegistry& job
   }
   Expected<void> result = co_await run_all(context, actions);
   all.end();
-  context.lock.unlock();
+  lock.unlock();
   co_await jobs.settle(std::move(context.started));
   co_return result;
 }

@@ -8,6 +8,8 @@
 //  the next action), but
 //    its disks stay drained until the end: the instant of all of them is the same, between the last
 //    prepare and the first request after it.
+//  - The graph's lock is held from the first prepare to the last release: nobody else sees or
+//  changes what is half done.
 //  - When all are prepared each is committed, in order; when one fails, those before it are
 //  aborted, last first. In both
 //    cases each prepared action is then released, in order (its drained section ends).
@@ -33,9 +35,6 @@ struct TransactionContext {
   // Where `Formatting ...` and warnings go.
   std::function<void(std::string_view)> print;
   std::function<void(std::string_view)> warn;
-  // Held while actions are prepared, committed and aborted. An action that makes an image gives it
-  // back meanwhile.
-  MutexGuard lock;
   // Set when the jobs of the transaction are to end together.
   std::shared_ptr<JobTransaction> group;
   // Jobs that began; the reply waits until they have settled.
