@@ -6,6 +6,7 @@
 
 #include "block/graph/drain.h"
 #include "block/graph/graph.h"
+#include "block/graph/medium.h"
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/block_report.h"
@@ -702,7 +703,7 @@ Task<void> Runner::length(Call& call) {
 
 Task<void> Runner::info(Call& call) {
   Node* node = call.backend.node();
-  if (node == nullptr) co_return;
+  if (node == nullptr || !co_await has_medium(*node)) co_return;
   print_(fmt::format("format name: {}\n", node->driver().name()));
   if (node->driver().is_protocol()) {
     print_(fmt::format("format name: {}\n", node->driver().name()));
@@ -749,12 +750,13 @@ Task<void> Runner::alloc(Call& call) {
 Task<void> Runner::map(Call& call) {
   Node* node = call.backend.node();
   if (node == nullptr) {
-    print_(fmt::format("Failed to query image length: {}\n", strerror_text(ENOMEDIUM)));
+    call.complaints += fmt::format("Failed to query image length: {}\n", strerror_text(ENOMEDIUM));
     co_return;
   }
   auto total = co_await node->refresh_length();
   if (!total) {
-    print_(fmt::format("Failed to query image length: {}\n", strerror_text(total.error())));
+    call.complaints +=
+        fmt::format("Failed to query image length: {}\n", strerror_text(total.error()));
     co_return;
   }
   uint64_t offset = 0;
