@@ -396,6 +396,49 @@ def test_measure_of_an_internal_snapshot(target, images):
         agree(target, "measure", arguments.split(), images.dir)
 
 
+OBJECT = [
+    "foo,id=x", "foo", "secret", "secret,id=s", "secret,id=s,data=x,foo=1", "secret,id=1x,data=x", "id=s", "secret,id=s,data", "iothread,id=x",
+    "memory-backend-ram,id=x,size=1M", '{"qom-type":"foo","id":"x"}', '{"a":1', "throttle-group,id=x", "secret,id=s,data=x",
+]
+
+
+@pytest.mark.manners("system")
+def test_objects_of_the_tools(target, chain):
+    """They are made first, whether something asks for them or not."""
+    for number, (tool, arguments) in enumerate((("measure", ["--size", "1G"]), ("map", ["base.qcow2"]), ("check", ["base.qcow2"]))):
+        for text in OBJECT if number == 0 else OBJECT[:1] + OBJECT[-1:]:
+            agree(target, tool, ["--object", text, *arguments], chain.dir)
+    agree(target, "amend", ["--object", "foo,id=x", "-o", "compat=1.1", "nofile"], chain.dir)
+    agree(target, "measure", ["--object", "secret,id=s,data=x", "--object", "secret,id=s,data=x", "--size", "1G"], chain.dir)
+    agree(target, "measure", ["--object", "foo", "--size", "x"], chain.dir)
+
+
+ENCRYPT = [
+    "encrypt.format=luks", "encrypt.format=luks,encrypt.key-secret=t", "encrypt.format=luks,encrypt.key-secret=g", "encrypt.format=luks,encrypt.key-secret=",
+    "encrypt.format=luks,encryption=on", "encrypt.format=luks,cluster_size=3k", "encrypt.format=luks,encrypt.foo=1", "encrypt.format=aes", "encryption=on",
+    "encrypt.key-secret=s",
+]
+
+
+@pytest.mark.manners("system")
+def test_measure_of_an_encrypted_image(target, images):
+    objects = ["--object", "secret,id=s,data=x", "--object", "throttle-group,id=g"]
+    for options in ENCRYPT:
+        agree(target, "measure", [*objects, "--size", "1G", "-O", "qcow2", "-o", options], images.dir)
+
+
+@pytest.mark.differs("knows how long the header of an encrypted image is", server="qemu")
+@pytest.mark.manners("system")
+def test_measure_knows_no_encrypted_image(target, images):
+    tool = "qemu-img" if target.kind == "qemu" else target.program.system[0]
+    done = subprocess.run(
+        [tool, "measure", "--object", "secret,id=s,data=x", "--size", "1G", "-O", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s"],
+        cwd=images.dir, capture_output=True, text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.endswith(": Encrypted qcow2 images are not supported yet\n")
+
+
 AMEND = [
     ({}, "compat=0.10"), ({"compat": "0.10"}, "compat=1.1"), ({}, "compat=0.9"), ({}, "lazy_refcounts=on"),
     ({"compat": "0.10"}, "lazy_refcounts=on"), ({"compat": "0.10"}, "compat=1.1,lazy_refcounts=on"),

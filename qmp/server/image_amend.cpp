@@ -135,12 +135,13 @@ Task<int> amend_image(ToolGraph& tool, const ImageName& name, const std::string&
 int run_amend(const std::vector<std::string>& arguments) {
   auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
   if (!parsed) return parsed.error();
+  ToolGraph tool;
+  if (auto made = tool.make_objects(*parsed); !made) return made.error();
   if (!parsed->has("options")) return usage_error("Must specify options (-o)");
   if (parsed->names.size() != 1) return usage_error("Expecting one image file name");
   auto name = read_image_name(*parsed);
   if (!name) return kToolFailed;
   const std::string text = joined_options(*parsed);
-  ToolGraph tool;
   return tool.run([&](ToolGraph& graph) { return amend_image(graph, *name, text); });
 }
 

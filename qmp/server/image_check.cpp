@@ -82,10 +82,6 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
     }
     request.repair = *repair == "all" ? qcow2::Repair::kAll : qcow2::Repair::kLeaks;
   }
-  if (const std::string* object = arguments.value("object")) {
-    report_error("", fmt::format("--object {}: objects are of no use here", *object));
-    return std::nullopt;
-  }
   auto image = read_image_name(arguments);
   if (!image) return std::nullopt;
   request.image = *std::move(image);
@@ -341,9 +337,10 @@ Task<int> check(ToolGraph& tool, Request request) {
 int run_check(const std::vector<std::string>& arguments) {
   auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
   if (!parsed) return parsed.error();
+  ToolGraph tool;
+  if (auto made = tool.make_objects(*parsed); !made) return made.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;
-  ToolGraph tool;
   return tool.run([&request](ToolGraph& graph) { return check(graph, *request); });
 }
 

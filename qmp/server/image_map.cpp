@@ -149,9 +149,10 @@ Task<int> map(ToolGraph& tool, const Request& request) {
 int run_map(const std::vector<std::string>& arguments) {
   auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
   if (!parsed) return parsed.error();
+  ToolGraph tool;
+  if (auto made = tool.make_objects(*parsed); !made) return made.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;
-  ToolGraph tool;
   return tool.run([&request](ToolGraph& graph) { return map(graph, *request); });
 }
 

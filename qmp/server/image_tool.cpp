@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "block/filters/register.h"
 #include "block/formats/register.h"
 #include "block/graph/filename.h"
@@ -13,6 +16,7 @@
 #include "qmp/server/image_check.h"
 #include "qmp/server/image_map.h"
 #include "qmp/server/image_measure.h"
+#include "qmp/server/listings.h"
 #include "qmp/server/messages.h"
 #include "qmp/server/startup.h"
 
@@ -191,6 +195,7 @@ struct ToolGraph::Parts {
   NoEvents events;
   DriverRegistry drivers;
   Graph graph{env, events, drivers};
+  ObjectStore objects{env, graph.throttle_groups()};
 };
 
 ToolGraph::ToolGraph() : parts_(std::make_unique<Parts>()) {
@@ -202,6 +207,45 @@ ToolGraph::ToolGraph() : parts_(std::make_unique<Parts>()) {
 ToolGraph::~ToolGraph() = default;
 
 Graph& ToolGraph::graph() { return parts_->graph; }
+
+ObjectStore& ToolGraph::objects() { return parts_->objects; }
+
+namespace {
+
+// A program that runs no guest and no server has no use for others.
+constexpr std::array<std::string_view, 13> kObjectTypes = {
+    "authz-list",     "authz-list-file", "authz-simple",   "main-loop",      "pr-manager-helper",
+    "secret",         "secret_keyring",  "thread-context", "throttle-group", "tls-cipher-suites",
+    "tls-creds-anon", "tls-creds-psk",   "tls-creds-x509"};
+
+Expected<schema::ObjectOptions> read_object(std::string_view text) {
+  auto parsed = parse_tree_option(text, "qom-type");
+  if (!parsed) return std::unexpected(std::move(parsed).error());
+  auto options = typed_option<schema::ObjectOptions>(std::move(*parsed));
+  if (!options) return options;
+  const std::string_view type = schema::name(options->qom_type);
+  if (std::ranges::find(kObjectTypes, type) == kObjectTypes.end()) {
+    return fail(fmt::format("invalid object type: {}", type));
+  }
+  return options;
+}
+
+}  // namespace
+
+std::expected<void, int> ToolGraph::make_objects(const ToolArguments& arguments) {
+  for (const ToolArguments::Use& use : arguments.options) {
+    if (use.name != "object") continue;
+    if (print_object_help(use.value, kObjectTypes)) return std::unexpected(kToolOk);
+    auto options = read_object(use.value);
+    Expected<void> made = options
+                              ? parts_->env.run_until_complete(objects().add(std::move(*options)))
+                              : fail(std::move(options).error());
+    if (made) continue;
+    report_error("", full_text(made.error()));
+    return std::unexpected(kToolFailed);
+  }
+  return {};
+}
 
 namespace {
 

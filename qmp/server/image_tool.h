@@ -10,6 +10,8 @@
 //  - Options may stand before and behind names, short ones may be joined (`-qU`), long ones
 //    shortened as far as they stay unambiguous.
 //  - ToolGraph owns what a command opens; run() waits for the work and closes everything.
+//  - Objects of the command line (--object) are made before anything is opened, and are those that
+//    qemu-img knows.
 //  - Texts are qemu-img's, under our program's name.
 // Threading: the thread of the process.
 #pragma once
@@ -25,6 +27,7 @@
 
 #include "block/graph/backend.h"
 #include "block/graph/graph.h"
+#include "qmp/commands/objects.h"
 
 namespace blockbed::server {
 
@@ -97,9 +100,13 @@ class ToolGraph {
   ToolGraph(const ToolGraph&) = delete;
   ToolGraph& operator=(const ToolGraph&) = delete;
 
+  // Each --object of the arguments. Prints what is wrong, or help that was asked for: then there is
+  // nothing to do but to exit with the status.
+  std::expected<void, int> make_objects(const ToolArguments& arguments);
   int run(std::function<Task<int>(ToolGraph&)> work);
 
   Graph& graph();
+  ObjectStore& objects();
   // Full texts: "Could not open 'x': ...".
   Task<Expected<StorageOfImage>> open_storage(ImageName name, bool writable, bool force_share);
   Task<Expected<NodeRef>> open_image(ImageName name, bool writable, bool force_share);

@@ -122,16 +122,15 @@ void print_version(std::string_view what) {
                   what, kQemuVersion, kPackage));
 }
 
-bool print_object_help(std::string_view text) {
+bool print_object_help(std::string_view text, std::span<const std::string_view> types) {
   const std::size_t comma = text.rfind(',');
   const std::string_view last = text.substr(comma == std::string_view::npos ? 0 : comma + 1);
   if (last != "help" && last != "?") return false;
-  std::vector<std::string_view> types;
-  for (const std::string_view name : schema::names(schema::ObjectType{})) types.push_back(name);
   if (comma == std::string_view::npos) {
+    std::vector<std::string_view> sorted(types.begin(), types.end());
+    std::ranges::sort(sorted);
     std::string list = "List of user creatable objects:\n";
-    std::ranges::sort(types);
-    for (const std::string_view name : types) list += fmt::format("  {}\n", name);
+    for (const std::string_view name : sorted) list += fmt::format("  {}\n", name);
     write_stdout(list);
     return true;
   }

@@ -4,9 +4,11 @@
 // programs read them.
 #pragma once
 
+#include <span>
 #include <string_view>
 
 #include "qmp/server/system_options.h"
+#include "schema/qom.h"
 
 namespace blockbed::server {
 
@@ -14,8 +16,10 @@ namespace blockbed::server {
 int answer_system_question(const SystemOptions& options);
 
 void print_version(std::string_view what);
-// "help", "TYPE,help", "TYPE,id=x,help"; false when that is no question about objects.
-bool print_object_help(std::string_view text);
+// "help", "TYPE,help", "TYPE,id=x,help"; false when that is no question about objects, or not about
+// one of `types`.
+bool print_object_help(std::string_view text, std::span<const std::string_view> types =
+                                                  schema::names(schema::ObjectType{}));
 void print_chardev_types();
 
 }  // namespace blockbed::server
