@@ -175,6 +175,58 @@ def test_what_a_backing_name_means(server, images, name, format, error):
         assert nbd.pread(65536, 0) == (b"\x09" if "base" in name else b"\0") * 65536
 
 
+@pytest.mark.parametrize("name, error", [
+    ('json:{"file": "o"}', None),
+    ('json:{"driver": "qcow2", "file": "o"}', None),
+    ('json:{"file": "none"}', "Cannot find device='' nor node-name='none'"),
+    ('json:{"file": ""}', "Cannot find device='' nor node-name=''"),
+    ('json:{"file": 3}', "Must specify either driver or file"),
+    ('json:{"file": null}', "Must specify either driver or file"),
+])
+def test_a_backing_name_that_names_a_node(server, images, name, error):
+    base = images.create("base.qcow2", size=SIZE).fill((0, "64k", 9))
+    top = images.create("top.qcow2", size=SIZE)
+    # No tool writes such a name.
+    with open(top.path, "r+b") as file:
+        file.seek(2048)
+        file.write(name.encode())
+        file.seek(8)
+        file.write(struct.pack(">QI", 2048, len(name)))
+    server.blockdev_add({"driver": "file", "node-name": "o", "filename": str(base.path)})
+    definition = {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": str(top.path)}}
+    if error:
+        assert server.error("blockdev-add", definition).replace("device='none'", "device=''") == f"Could not open backing file: {error}"
+        return
+    server.blockdev_add(definition)
+    assert server.error("blockdev-del", {"node-name": "o"}) == "Block device o is in use"
+    with server.export("n", id="e") as nbd:
+        assert nbd.pread(65536, 0) == b"\x09" * 65536
+    server.block_export_del(id="e", mode="hard")
+    server.wait_event("BLOCK_EXPORT_DELETED")
+    server.blockdev_del(node_name="n")
+    server.blockdev_del(node_name="o")
+
+
+def test_children_without_a_name(server, images):
+    """Only `backing` knows an empty name, and complains."""
+    base = images.create("base.qcow2", size=SIZE)
+    server.blockdev_add(driver="qcow2", node_name="n", file={"driver": "file", "filename": str(images.create("top.qcow2", size=None, backing=base).path)}, backing="")
+    assert server.query_node("n")["backing_file_depth"] == 0
+    external = images.create("external.qcow2", size=SIZE, data_file=images.dir / "data.raw")
+    definition = {"driver": "qcow2", "node-name": "e", "file": {"driver": "file", "filename": str(external.path)}}
+    nothing = "Cannot find device='' nor node-name=''"
+    assert server.error("blockdev-add", {**definition, "data-file": ""}) == nothing
+    assert server.error("blockdev-add", {**definition, "file": ""}) == nothing
+    # An image that names nothing.
+    raw = external.path.read_bytes()
+    name = str(images.dir / "data.raw").encode()
+    at = raw.index(b"DATA" + struct.pack(">I", len(name)))
+    external.path.write_bytes(raw[:at] + (b"DATA" + bytes(4)).ljust(8 + (len(name) + 7) // 8 * 8, b"\0") + raw[at + 8 + (len(name) + 7) // 8 * 8 :])
+    assert server.error("blockdev-add", definition) == "The 'file' block driver requires a file name"
+    server.stop()
+    assert server.stderr == 'warning: Use of "backing": "" is deprecated; use "backing": null instead\n'
+
+
 # ---------------------------------------------------------------------- refcounts
 
 

@@ -274,6 +274,7 @@ class Graph {
   Task<Expected<void>> open_backing(OpenContext& context, const OpenRequest& request);
   Task<Expected<NodeRef>> resolve_filename(OpenRequest& request);
   Task<void> choose_file_driver(json::Object& options);
+  Task<Expected<NodeRef>> open_storage_to_probe(const OpenRequest& request);
   Task<Expected<NodeRef>> probe_format(OpenRequest& request, std::string filename);
   Task<void> close(Node& node);
 

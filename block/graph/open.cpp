@@ -13,6 +13,7 @@
 #include "block/graph/option_text.h"
 #include "block/graph/probe.h"
 #include "block/runtime/env.h"
+#include "block/runtime/event_sink.h"
 #include "schema/block_core.h"
 
 namespace blockbed {
@@ -93,7 +94,6 @@ Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRo
   const json::Value* option = child_option(name);
   if (option == nullptr || option->is_null()) co_return nullptr;
   if (option->is_string()) {
-    if (option->as_string().empty()) co_return nullptr;
     auto found = graph_.find_device_or_node(option->as_string(), option->as_string());
     if (!found) co_return fail(found.error());
     co_return attach(std::move(name), roles, NodeRef(**found));
@@ -346,6 +346,10 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
   if (request.no_backing) co_return Expected<void>();
 
   const json::Value* option = context.child_option("backing");
+  if (option != nullptr && option->is_string() && option->as_string().empty()) {
+    events_.tell("warning: Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
+    co_return Expected<void>();
+  }
   if (completes_header(option) && !stored.empty()) {
     BB_CO_TRY(may_open_named_by_image(node, resolved));
     OpenRequest below;
@@ -407,12 +411,15 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
         co_return fail(fmt::format("Unknown driver '{}'", driver->as_string()));
       }
     }
-    // Of its storage it may give no more than a path.
+    // Of its storage it may give no more than a path, or the name of a node that there is.
     json::Value* file = options.find("file");
     const bool defines_storage = file != nullptr && file->is_object();
+    const bool names_storage = file != nullptr && file->is_string();
     if (defines_storage) co_await choose_file_driver(file->as_object());
     if (!options.contains("driver")) {
-      if (!defines_storage) co_return fail("Must specify either driver or file");
+      if (!defines_storage && !names_storage) {
+        co_return fail("Must specify either driver or file");
+      }
       co_return co_await probe_format(request, filename);
     }
     if (entry != nullptr && !entry->is_protocol && !options.contains("file"))
@@ -473,14 +480,19 @@ Task<void> Graph::choose_file_driver(json::Object& options) {
   options.set("driver", std::move(chosen));
 }
 
-Task<Expected<NodeRef>> Graph::probe_format(OpenRequest& request, std::string filename) {
-  OpenRequest storage_request;
-  const json::Value* file = request.options.find("file");
-  storage_request.options = file->as_object();
-  storage_request.keyval = request.keyval;
-  storage_request.keep_text = request.keep_text;
-  storage_request.implicit = request.implicit;
-  storage_request.depth = request.depth + 1;
+Task<Expected<NodeRef>> Graph::open_storage_to_probe(const OpenRequest& request) {
+  const json::Value& file = *request.options.find("file");
+  if (file.is_string()) {
+    auto found = find_device_or_node(file.as_string(), file.as_string());
+    if (!found) co_return fail(std::move(found).error());
+    co_return NodeRef(**found);
+  }
+  OpenRequest storage;
+  storage.options = file.as_object();
+  storage.keyval = request.keyval;
+  storage.keep_text = request.keep_text;
+  storage.implicit = request.implicit;
+  storage.depth = request.depth + 1;
   auto flags = flags_from(request.options, request.inherited);
   if (!flags) co_return fail(std::move(flags).error());
   InheritedOptions inherited;
@@ -491,8 +503,14 @@ Task<Expected<NodeRef>> Graph::probe_format(OpenRequest& request, std::string fi
       read_only != nullptr && read_only->is_string()) {
     inherited.flags.read_only = read_only->as_string() == "on";
   }
-  storage_request.inherited = inherited;
-  auto storage = co_await open(std::move(storage_request));
+  storage.inherited = inherited;
+  co_return co_await open(std::move(storage));
+}
+
+Task<Expected<NodeRef>> Graph::probe_format(OpenRequest& request, std::string filename) {
+  // A node that has a name of its own stays whose it is.
+  const bool is_own = request.options.find("file")->is_object();
+  auto storage = co_await open_storage_to_probe(request);
   if (!storage) co_return fail(std::move(storage).error());
 
   Node& node = **storage;
@@ -511,7 +529,7 @@ Task<Expected<NodeRef>> Graph::probe_format(OpenRequest& request, std::string fi
   request.options.set("driver", best->name);
   request.options.set("file", node.name());
   request.probed = true;
-  co_return std::move(*storage);
+  co_return is_own ? std::move(*storage) : NodeRef();
 }
 
 }  // namespace blockbed

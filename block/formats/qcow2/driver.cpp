@@ -68,7 +68,7 @@ Task<Expected<void>> Qcow2Driver::open_data_file(OpenContext& context, const Hea
     co_return Expected<void>();
   }
   auto edge = co_await context.open_optional_child("data-file", data_role);
-  if (edge && *edge == nullptr && header.data_file_name && !header.data_file_name->empty()) {
+  if (edge && *edge == nullptr && header.data_file_name) {
     const std::string& name = *header.data_file_name;
     // An image may lead to a file, not to a protocol or to options of its choice: as QEMU has it,
     // such a name is nothing but the name of a file, and hardly of one that exists. A relative one
