@@ -284,6 +284,16 @@ def test_corruption_is_told_and_marked(server, images, case):
     assert image.path.read_bytes()[79] & 2 == (2 if fatal else 0)
 
 
+def test_corruption_that_a_snapshot_meets(server, images):
+    image = images.create("image.qcow2", size=8 * MIB).fill((0, "64k", 1))
+    poke(image, L2_TABLE, 1 << 63 | 0x52A00)
+    server.add_image("n", image)
+    error = server.error("blockdev-snapshot-internal-sync", {"device": "n", "name": "s"})
+    assert error.startswith("Failed to create snapshot 's' on device 'n': ")
+    event = server.wait_event("BLOCK_IMAGE_CORRUPTED")["data"]
+    assert (event["fatal"], event["msg"]) == (True, "Cluster allocation offset 0x52a00 unaligned (L2 offset: 0x40000, L2 index: 0)")
+
+
 # ---------------------------------------------------------------------- files that images name
 
 

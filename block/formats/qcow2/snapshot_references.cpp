@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "block/formats/qcow2/hex_text.h"
 #include "block/formats/qcow2/mapping.h"
 
 namespace blockbed::qcow2 {
@@ -97,9 +98,8 @@ Task<Result<void>> count_entries(Metadata& metadata, const Buffer& table, uint64
       if ((value & kEntryCompressed) != 0 || g.in_cluster(value & kOffsetMask) == 0) continue;
       co_return io_error(co_await metadata.report(Corruption{
           true,
-          fmt::format("Cluster allocation offset {:#x} unaligned (L2 offset: {:#x}, L2 index: "
-                      "{:#x})",
-                      value & kOffsetMask, table_offset, i),
+          fmt::format("Cluster allocation offset {} unaligned (L2 offset: {}, L2 index: {})",
+                      hex_text(value & kOffsetMask), hex_text(table_offset), hex_text(i)),
           {},
           {}}));
     }
