@@ -7,7 +7,8 @@
 //  - FuzzEnv runs tasks on one queue, in order; work for workers is done at once. It has no files,
 //    sockets, timers: asking for them is a mistake of the target.
 //  - FuzzStorage reads the input where it lies and copies it on the first change, into memory that
-//    the one before it had. A file that would grow beyond kMostBytes gets ENOSPC.
+//    the one before it had. A file that would grow beyond kMostBytes gets ENOSPC. Blocks of
+//    nothing but zeroes are told as holes.
 // Units: bytes. Threading: one thread.
 #pragma once
 
@@ -133,9 +134,30 @@ class FuzzStorage final : public qcow2::Storage {
   Task<Result<uint64_t>> length() override {
     co_return std::max<uint64_t>(now_.size(), least_length_);
   }
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) override {
+    length = std::min(length, kLongestRun);
+    BlockStatus status;
+    status.zero = is_hole(offset);
+    status.length = kBlock - offset % kBlock;
+    while (status.zero && status.length < length && is_hole(offset + status.length)) {
+      status.length += kBlock;
+    }
+    status.length = std::min(status.length, length);
+    co_return status;
+  }
   bool new_space_reads_zero() const override { return true; }
 
  private:
+  static constexpr uint64_t kBlock = 512;
+  // Told at once: an input can have a run looked at as often as it names tables.
+  static constexpr uint64_t kLongestRun = 128 * kBlock;
+
+  // From here to the end of its block.
+  bool is_hole(uint64_t offset) const {
+    if (offset >= now_.size()) return true;
+    return all_zero(now_.data() + offset,
+                    std::min<uint64_t>(kBlock - offset % kBlock, now_.size() - offset));
+  }
   static std::vector<std::byte>& spare() {
     static std::vector<std::byte> memory;
     return memory;

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -117,6 +118,16 @@ def blockbed(request):
     return Tool([program.system[0], "check"], "blockbed")
 
 
+def write_with_holes(path: Path, data: bytes) -> None:
+    """Blocks of zeroes take no room: a check need not read them."""
+    with open(path, "wb") as file:
+        for at in range(0, len(data), BLOCK):
+            if data.count(0, at, at + BLOCK) < min(BLOCK, len(data) - at):
+                file.seek(at)
+                file.write(data[at : at + BLOCK])
+        file.truncate(len(data))
+
+
 class Totals:
     """What qemu-img says of an image."""
 
@@ -180,7 +191,7 @@ def compare_repairs(blockbed: Tool, path: Path, mode: str) -> None:
     said, copies = [], []
     for tool in (QEMU, blockbed):
         copies.append(path.with_name(tool.name))
-        copies[-1].write_bytes(path.read_bytes())
+        write_with_holes(copies[-1], path.read_bytes())
         status, output, errors = tool.run("-f", "qcow2", "-r", mode, copies[-1].name, cwd=path.parent)
         said.append((status, output, [line.replace(f"'{tool.name}'", "'image'") for line in errors]))
     assert said[1] == said[0]
@@ -221,6 +232,8 @@ def test_rule(rule, blockbed, place):
     here = blockbed.run("-f", "qcow2", "--output=json", path.name, cwd=place)
     if reason(rule) is None:
         assert here == found.said
+    write_with_holes(path, rule.make().bytes())
+    assert blockbed.run("-f", "qcow2", "--output=json", path.name, cwd=place) == here
     for mode in repairs_of(rule, found):
         if reason(rule, repaired=True) is None:
             compare_repairs(blockbed, path, mode)
@@ -259,6 +272,57 @@ def test_pairs(first, second, blockbed, place):
 @pytest.mark.parametrize("first, second", equal_pairs(1000, 2))
 def test_many_pairs(first, second, blockbed, place):
     test_pairs(first, second, blockbed, place)
+
+
+# ---------------------------------------------------------------------- tables in holes
+
+
+def l2_tables_in_holes(path: Path, tables: int) -> int:
+    """An image of a few megabytes that names, and counts, so many tables of 2 MiB behind its data. The end of them."""
+    i = hostile_qcow2.Layout(hostile_qcow2.Geometry(cluster_bits=21, refcount_order=6, snapshot=False))
+    write_entries(i, i.offset(i.l1) + 24, [i.offset(i.end + n) | hostile_qcow2.COPIED for n in range(tables)])
+    i.set_header("l1_size", 3 + tables)
+    return write_counted(path, i, tables)
+
+
+def blocks_in_holes(path: Path, tables: int) -> int:
+    """The same with refcount blocks, all of which count clusters of the file."""
+    i = hostile_qcow2.Layout(hostile_qcow2.Geometry(cluster_bits=21, refcount_order=6, snapshot=False))
+    write_entries(i, i.offset(i.refcount_table) + 8, [i.offset(i.end + n) for n in range(tables)])
+    end = write_counted(path, i, tables)
+    try:
+        os.truncate(path, i.offset((1 + tables) * i.refcounts_in_block))
+    except OSError as error:
+        assert error.errno == errno.EFBIG
+        pytest.skip("files of this file system cannot be so long")
+    return end
+
+
+def write_entries(i: hostile_qcow2.Layout, at: int, entries: list[int]) -> None:
+    i.data[at : at + 8 * len(entries)] = struct.pack(f">{len(entries)}Q", *entries)
+
+
+def write_counted(path: Path, i: hostile_qcow2.Layout, tables: int) -> int:
+    write_entries(i, i.offset(i.refcount_block) + 8 * i.end, [1] * tables)
+    write_with_holes(path, i.bytes())
+    os.truncate(path, end := i.offset(i.end + tables))
+    return end
+
+
+@pytest.mark.parametrize("make", [l2_tables_in_holes, blocks_in_holes])
+def test_tables_in_holes(make, blockbed, place):
+    """As many as QEMU reads in a moment, and as many as take it minutes."""
+    path = place / "holes"
+    try:
+        make(path, 64)
+        said = blockbed.run("-f", "qcow2", "--output=json", path.name, cwd=place)
+        assert said == Totals(path).said
+        end = make(path, 1 << 17)
+        status, output, errors = blockbed.run("-f", "qcow2", "--output=json", path.name, cwd=place)
+    finally:
+        path.unlink(missing_ok=True)
+    assert (status, errors) == (0, [])
+    assert json.loads(output) == json.loads(said[1]) | {"image-end-offset": end}
 
 
 # ---------------------------------------------------------------------- the command

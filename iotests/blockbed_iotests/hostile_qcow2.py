@@ -970,6 +970,38 @@ def snapshots_share_their_table(i: Layout) -> None:
     i.set_header("snapshots", len(i.snapshots))
 
 
+EMPTY = 40
+
+
+def empty_clusters(i: Layout, count: int) -> list[int]:
+    """Offsets of clusters that hold nothing: holes, where the image is written with holes."""
+    first = i.allocate(EMPTY)
+    for cluster in range(first, first + EMPTY):
+        i.set_refcount(cluster, count)
+    return [i.offset(cluster) for cluster in range(first, first + EMPTY)]
+
+
+@variants("the L1 table names many tables that hold nothing", {"counted": 1, "not-counted": 0}, LARGE)
+def empty_l2_tables(i: Layout, count: int) -> None:
+    i.set_header("l1_size", 3 + EMPTY)
+    for index, table in enumerate(empty_clusters(i, count), 3):
+        i.set_l1(index, table | COPIED)
+
+
+@variants("the refcount table names many blocks that hold nothing", {"counted": 1, "not-counted": 0}, LARGE)
+def empty_blocks(i: Layout, count: int) -> None:
+    for index, block in enumerate(empty_clusters(i, count), 1):
+        i.put(i.refcount_table, index * 8, block)
+
+
+@variants("snapshots have L1 tables that hold nothing", {"counted": 1, "not-counted": 0}, LARGE)
+def empty_snapshot_l1s(i: Layout, count: int) -> None:
+    for table in empty_clusters(i, count):
+        i.snapshots.append(replace(i.snapshots[0], l1_offset=table, l1_size=i.cluster_size // 8, id=b"%d" % table))
+    i.write_snapshots()
+    i.set_header("snapshots", len(i.snapshots))
+
+
 @rule("the L1 table reaches behind the end of the file")
 def l1_much_longer(i: Layout) -> None:
     i.set_header("l1_size", 100_000)

@@ -75,6 +75,13 @@ class LimitedStorage final : public Storage {
     co_return Expected<void>();
   }
   Task<Result<uint64_t>> length() override { co_return size_; }
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) override {
+    co_await wait();
+    BlockStatus status;
+    status.length = std::min(length, block_ - offset % block_);
+    status.zero = !blocks_.contains(offset / block_);
+    co_return status;
+  }
   bool new_space_reads_zero() const override { return true; }
 
   // A copy whose blocks of nothing but zeroes are holes, as "cp --sparse=always" makes it, and

@@ -50,6 +50,14 @@ class FileStorage final : public Storage {
     if (!info) co_return io_error(info.error());
     co_return info->size;
   }
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) override {
+    auto extent = co_await file_.extent(offset, length);
+    if (!extent) co_return io_error(extent.error());
+    BlockStatus status;
+    status.length = extent->length;
+    status.zero = !extent->data;
+    co_return status;
+  }
   bool new_space_reads_zero() const override { return zero_init; }
 
   bool zero_init = true;

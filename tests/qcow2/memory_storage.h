@@ -2,7 +2,7 @@
 //
 // Contract: see Storage. A request takes effect before or after the turn it gives away, so requests
 // that run in parallel end in any order. What would read more than `may_read` in all fails with
-// ETIME. Units: bytes. Threading: one thread.
+// ETIME. Without `tells_holes` nobody is told where they are. Units: bytes. Threading: one thread.
 #pragma once
 
 #include <utility>
@@ -21,6 +21,9 @@ class MemoryStorage final : public Storage {
 
   sim::SparseBytes bytes;
   uint64_t may_read = UINT64_MAX;
+  bool tells_holes = true;
+  // How often somebody asked where they are.
+  uint64_t asked = 0;
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
     const bool late = co_await wait_first();
@@ -71,6 +74,15 @@ class MemoryStorage final : public Storage {
     co_return Expected<void>();
   }
   Task<Result<uint64_t>> length() override { co_return bytes.size(); }
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) override {
+    ++asked;
+    if (!tells_holes) co_return io_error(ENOTSUP);
+    const sim::SparseBytes::Run run = bytes.run_at(offset, length);
+    BlockStatus status;
+    status.length = run.length;
+    status.zero = !run.data;
+    co_return status;
+  }
   bool new_space_reads_zero() const override { return true; }
 
  private:

@@ -15,9 +15,10 @@
 //  - Repairing is in repair.h.
 // Bounds: one counter a cluster that is referred to, as narrow as the image's own (count_table.h);
 // the findings themselves are not kept but for the first kKeptFindings. The time grows with the
-// number of tables, not with how often each is named or how long the file says it is. Units: bytes,
-// clusters where a name says so. Threading: engine thread only. Source: qcow2 specification; output
-// of qemu-img on the images of hostile_qcow2.py.
+// number of tables, not with how often each is named or how long the file says it is; those that
+// lie in holes of the file are not read. Units: bytes, clusters where a name says so. Threading:
+// engine thread only. Source: qcow2 specification; output of qemu-img on the images of
+// hostile_qcow2.py.
 #pragma once
 
 #include <cstdint>

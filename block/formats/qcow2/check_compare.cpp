@@ -113,21 +113,20 @@ Task<Result<void>> Checker::compare_block(uint64_t index, Repair repair) {
   if (before != block_totals_.end() && end - first == in_block && !can_look_again(in_block)) {
     co_return co_await compare_again(first, end, before->second);
   }
+  // Empty: nothing is counted.
   Buffer bytes;
-  std::byte* stored = nullptr;
   if (*block != 0) {
-    auto read = co_await read_piece(*block, g_.cluster_size);
+    auto read = co_await read_table(*block, g_.cluster_size);
     if (!read && read.error().number() == EIO) {
       tell_unreadable_counts(first, end, read.error());
       co_return Result<void>();
     }
     if (!read) co_return io_error(read.error());
     bytes = std::move(*read);
-    stored = bytes.data();
   }
   const auto next_stored = [&](uint64_t cluster) {
-    if (stored == nullptr) return end;
-    return first + next_refcount(stored, cluster - first, end - first, g_.refcount_order);
+    if (bytes.empty()) return end;
+    return first + next_refcount(bytes.data(), cluster - first, end - first, g_.refcount_order);
   };
   BlockTotals totals;
   uint64_t changed_begin = UINT64_MAX;
@@ -139,7 +138,7 @@ Task<Result<void>> Checker::compare_block(uint64_t index, Repair repair) {
     if (cluster >= end) break;
     uint64_t counted = 0;
     if (cluster == next_counted) {
-      counted = get_refcount(stored, cluster - first, g_.refcount_order);
+      counted = get_refcount(bytes.data(), cluster - first, g_.refcount_order);
       next_counted = next_stored(cluster + 1);
       ++totals.counted;
       totals.end = cluster + 1 - first;
@@ -152,10 +151,11 @@ Task<Result<void>> Checker::compare_block(uint64_t index, Repair repair) {
     report_.image_end_offset = (cluster + 1) << g_.cluster_bits;
     if (counted == referred) [[likely]]
       continue;
-    const bool fix = stored != nullptr && repair != Repair::kNone &&
-                     (counted > referred || repair == Repair::kAll);
+    const bool fix =
+        *block != 0 && repair != Repair::kNone && (counted > referred || repair == Repair::kAll);
     if (fix) {
-      set_refcount(stored, cluster - first, g_.refcount_order, referred);
+      if (bytes.empty()) bytes = Buffer::zeroed(g_.cluster_size);
+      set_refcount(bytes.data(), cluster - first, g_.refcount_order, referred);
       const uint64_t sector = align_down(place_in_block(cluster), kSectorSize);
       changed_begin = std::min(changed_begin, sector);
       changed_end = std::max(changed_end, sector + kSectorSize);
@@ -166,8 +166,8 @@ Task<Result<void>> Checker::compare_block(uint64_t index, Repair repair) {
   if (*block != 0) block_totals_.emplace(*block, totals);
   if (changed_end > 0) {
     count_pieces_.clear();
-    BB_CO_TRY(co_await file_.write(*block + changed_begin,
-                                   bytes.io(changed_begin, changed_end - changed_begin)));
+    BB_CO_TRY(co_await write(*block + changed_begin,
+                             bytes.io(changed_begin, changed_end - changed_begin)));
   }
   co_return Result<void>();
 }

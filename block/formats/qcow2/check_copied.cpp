@@ -8,8 +8,9 @@
 namespace blockbed::qcow2 {
 
 Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
-  auto bytes = co_await read_piece(table, g_.cluster_size);
+  auto bytes = co_await read_table(table, g_.cluster_size);
   if (!bytes) co_return io_error(bytes.error());
+  if (bytes->empty()) co_return false;
   const bool writable = repair && table < length_ && !is_other_metadata(table, g_.cluster_size);
   bool wrong_and_kept = false;
   std::set<uint64_t> sectors;
@@ -55,7 +56,7 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
     sectors.insert(align_down(uint64_t{i} * g_.entry_bytes, kSectorSize));
   }
   for (uint64_t sector : sectors) {
-    BB_CO_TRY(co_await file_.write(table + sector, bytes->io(sector, kSectorSize)));
+    BB_CO_TRY(co_await write(table + sector, bytes->io(sector, kSectorSize)));
   }
   co_return wrong_and_kept;
 }
@@ -72,8 +73,7 @@ Task<Result<void>> Checker::write_l1_entries(const ResidentTable& l1,
     }
     std::byte bytes[kSectorSize];
     for (uint64_t i = first; i <= last; ++i) store_be64(bytes + (i - first) * 8, l1[i]);
-    BB_CO_TRY(
-        co_await file_.write(l1.offset() + first * 8, IoVector(bytes, (last - first + 1) * 8)));
+    BB_CO_TRY(co_await write(l1.offset() + first * 8, IoVector(bytes, (last - first + 1) * 8)));
   }
   co_return Result<void>();
 }

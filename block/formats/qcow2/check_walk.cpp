@@ -93,6 +93,33 @@ Task<Result<Buffer>> Checker::read_piece(uint64_t offset, uint64_t bytes) {
   co_return buffer;
 }
 
+// A file that takes a few megabytes of a disk can have terabytes of tables in its holes. Where
+// tables hold what they should nobody asks for holes: where data ends is found out in a time that
+// grows with the number of pieces that the file system keeps it in.
+Task<Result<Buffer>> Checker::read_table(uint64_t offset, uint64_t bytes) {
+  if (offset >= length_) co_return Buffer();
+  if (co_await is_in_hole(offset, std::min(bytes, length_ - offset))) co_return Buffer();
+  auto table = co_await read_piece(offset, bytes);
+  if (table) read_zeroes_ = all_zero(table->data(), bytes);
+  co_return table;
+}
+
+Task<bool> Checker::is_in_hole(uint64_t offset, uint64_t bytes) {
+  const auto is_known = [&] { return hole_.begin <= offset && offset + bytes <= hole_.end; };
+  if (is_known()) co_return true;
+  if (!read_zeroes_) co_return false;
+  const auto status = co_await file_.block_status(offset, length_ - offset);
+  // Who cannot tell is read.
+  if (!status || !status->zero) co_return false;
+  hole_ = Region{offset, offset + status->length};
+  co_return is_known();
+}
+
+Task<Result<void>> Checker::write(uint64_t offset, IoVector bytes) {
+  hole_ = Region();
+  return file_.write(offset, std::move(bytes));
+}
+
 bool Checker::is_inside(uint64_t offset, uint64_t bytes) {
   const bool overflows = offset > kLastOffset || bytes > kLastOffset - offset;
   if (!overflows && (offset + bytes <= length_ || offset + bytes - length_ < g_.cluster_size)) {
@@ -257,10 +284,9 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
 }
 
 Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index, bool active) {
-  // Zeroes only.
-  if (table >= length_) co_return Result<void>();
-  auto bytes = co_await read_piece(table, g_.cluster_size);
+  auto bytes = co_await read_table(table, g_.cluster_size);
   if (!bytes) co_return io_error(bytes.error());
+  if (bytes->empty()) co_return Result<void>();
   L2Walk walk;
   walk.table = table;
   walk.guest = l1_index * g_.l2_coverage();
@@ -276,7 +302,7 @@ Task<Result<void>> Checker::walk_l2(uint64_t table, uint64_t l1_index, bool acti
       store_entry(g_, bytes->data(), i, entry);
       const uint64_t at = uint64_t{i} * g_.entry_bytes;
       const uint64_t sector = align_down(at, kSectorSize);
-      BB_CO_TRY(co_await file_.write(table + sector, bytes->io(sector, kSectorSize)));
+      BB_CO_TRY(co_await write(table + sector, bytes->io(sector, kSectorSize)));
     }
     if (no_memory_) co_return io_error(ENOMEM);
   }
@@ -303,8 +329,9 @@ Task<Result<void>> Checker::walk_l1_entries(uint64_t offset, uint64_t entries, b
   const uint64_t bytes = std::min(entries * 8, length_ - offset);
   for (uint64_t at = 0; at < bytes; at += kReadAtOnce) {
     const uint64_t here = std::min(kReadAtOnce, align_up(bytes - at, 8));
-    auto piece = co_await read_piece(offset + at, here);
+    auto piece = co_await read_table(offset + at, here);
     if (!piece) co_return io_error(piece.error());
+    if (piece->empty()) continue;
     for (uint64_t i = 0; i < here / 8; ++i) {
       const uint64_t entry = load_be64(piece->data() + i * 8);
       if (entry == 0) continue;
@@ -394,8 +421,9 @@ Task<Result<void>> Checker::walk_bitmap_table(uint64_t table, uint64_t entries) 
   const uint64_t inside = std::min(entries * 8, length_ - table);
   for (uint64_t at = 0; at < inside; at += kReadAtOnce) {
     const uint64_t here = std::min(kReadAtOnce, align_up(inside - at, 8));
-    auto piece = co_await read_piece(table + at, here);
+    auto piece = co_await read_table(table + at, here);
     if (!piece) co_return io_error(piece.error());
+    if (piece->empty()) continue;
     for (uint64_t i = 0; i < here / 8; ++i) {
       const uint64_t entry = load_be64(piece->data() + i * 8);
       const uint64_t host = entry & kOffsetMask;
@@ -482,8 +510,9 @@ Task<Result<void>> Checker::read_refcount_table() {
   const uint64_t bytes = uint64_t{h_.refcount_table_clusters} << g_.cluster_bits;
   refcount_table_.assign(bytes / 8, 0);
   if (h_.refcount_table_offset >= length_ || bytes == 0) co_return Result<void>();
-  auto table = co_await read_piece(h_.refcount_table_offset, bytes);
+  auto table = co_await read_table(h_.refcount_table_offset, bytes);
   if (!table) co_return io_error(table.error());
+  if (table->empty()) co_return Result<void>();
   for (uint64_t i = 0; i < refcount_table_.size(); ++i) {
     refcount_table_[i] = load_be64(table->data() + i * 8);
     const uint64_t block = refcount_table_[i] & kRefcountTableOffsetMask;

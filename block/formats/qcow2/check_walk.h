@@ -115,6 +115,11 @@ class Checker {
   bool count(uint64_t first, uint64_t end, uint64_t times);
   // `bytes` of the file from `offset`, zeroes beyond its end.
   Task<Result<Buffer>> read_piece(uint64_t offset, uint64_t bytes);
+  // The same; empty where nothing was read because all of it is zeroes.
+  Task<Result<Buffer>> read_table(uint64_t offset, uint64_t bytes);
+  Task<bool> is_in_hole(uint64_t offset, uint64_t bytes);
+  // Every change of the file but discards.
+  Task<Result<void>> write(uint64_t offset, IoVector bytes);
   Task<Result<void>> walk_l1(uint64_t offset, uint64_t entries, const SnapshotEntry* snapshot);
   Task<Result<void>> walk_l1_entries(uint64_t offset, uint64_t entries, bool active);
   Task<Result<void>> walk_l2(uint64_t table, uint64_t l1_index, bool active);
@@ -224,6 +229,10 @@ class Checker {
   uint64_t length_ = 0;
   // To which blocks behind the end may bring it.
   uint64_t longest_ = 0;
+  // The hole that was found last.
+  Region hole_;
+  // The table that was read last held nothing: the next one may lie in a hole.
+  bool read_zeroes_ = false;
   CountTable counts_;
   // Behind the highest cluster that was counted.
   uint64_t counted_clusters_ = 0;

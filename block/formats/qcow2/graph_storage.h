@@ -44,14 +44,17 @@ class EdgeStorage final : public Storage {
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override {
     return edge_.truncate(length, options);
   }
-  Task<Result<uint64_t>> length() override {
-    return (ahead_ != nullptr ? ahead_ : edge_.node())->refresh_length();
+  Task<Result<uint64_t>> length() override { return looked_at().refresh_length(); }
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) override {
+    return looked_at().block_status(offset, length);
   }
   bool new_space_reads_zero() const override {
     return edge_.node()->driver().has_zero_init_truncate();
   }
 
  private:
+  Node& looked_at() const { return ahead_ != nullptr ? *ahead_ : *edge_.node(); }
+
   Edge& edge_;
   Node* ahead_ = nullptr;
 };
@@ -97,6 +100,9 @@ class NodeStorage final : public Storage {
     return backend_.node()->truncate(length, options);
   }
   Task<Result<uint64_t>> length() override { return backend_.node()->refresh_length(); }
+  Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) override {
+    return backend_.node()->block_status(offset, length);
+  }
   bool new_space_reads_zero() const override {
     return backend_.node()->driver().has_zero_init_truncate();
   }

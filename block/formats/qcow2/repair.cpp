@@ -87,7 +87,7 @@ Task<Result<void>> Checker::write_new_block(uint64_t index, uint64_t offset) {
        cluster = counts_.next_counted(cluster + 1)) {
     set_refcount(block.data(), cluster - first, g_.refcount_order, counts_[cluster]);
   }
-  co_return co_await file_.write(offset, block.io());
+  co_return co_await write(offset, block.io());
 }
 
 Task<Result<void>> Checker::rebuild() {
@@ -99,12 +99,12 @@ Task<Result<void>> Checker::rebuild() {
     table[index] = offset;
   }
   const Buffer content = ResidentTable::to_file(table, table.size() * 8);
-  BB_CO_TRY(co_await file_.write(made->table, content.io()));
+  BB_CO_TRY(co_await write(made->table, content.io()));
   BB_CO_TRY(co_await file_.flush());
   std::byte field[12];
   store_be64(field, made->table);
   store_be<uint32_t>(field + 8, static_cast<uint32_t>(made->table_clusters));
-  BB_CO_TRY(co_await file_.write(field::kRefcountTable, IoVector(field, sizeof(field))));
+  BB_CO_TRY(co_await write(field::kRefcountTable, IoVector(field, sizeof(field))));
   BB_CO_TRY(co_await file_.flush());
   h_.refcount_table_offset = made->table;
   h_.refcount_table_clusters = static_cast<uint32_t>(made->table_clusters);
@@ -172,8 +172,7 @@ Task<Result<void>> Checker::store_counts(uint64_t first, uint64_t clusters) {
     const uint64_t in_piece = cluster & ((uint64_t{1} << piece_bits()) - 1);
     set_refcount((*piece)->data(), in_piece, g_.refcount_order, counts_[cluster]);
     const uint64_t sector = align_down(place_in_block(cluster), kSectorSize);
-    BB_CO_TRY(
-        co_await file_.write(block_offset(cluster >> g_.refcount_block_bits) + sector,
+    BB_CO_TRY(co_await write(block_offset(cluster >> g_.refcount_block_bits) + sector,
                              (*piece)->io(sector & (g_.refcount_piece_bytes - 1), kSectorSize)));
   }
   co_return Result<void>();
@@ -221,7 +220,7 @@ Task<Result<void>> Checker::write_snapshot_table() {
     } else {
       BB_CO_TRY(co_await rebuild());
     }
-    BB_CO_TRY(co_await file_.write(offset, IoVector(std::span<const std::byte>(table))));
+    BB_CO_TRY(co_await write(offset, IoVector(std::span<const std::byte>(table))));
     BB_CO_TRY(co_await file_.flush());
   }
   const uint64_t old_first = h_.snapshots_offset >> g_.cluster_bits;
@@ -229,7 +228,7 @@ Task<Result<void>> Checker::write_snapshot_table() {
   std::byte field[12];
   store_be<uint32_t>(field, static_cast<uint32_t>(snapshots_.entries.size()));
   store_be64(field + 4, offset);
-  BB_CO_TRY(co_await file_.write(field::kSnapshots, IoVector(field, sizeof(field))));
+  BB_CO_TRY(co_await write(field::kSnapshots, IoVector(field, sizeof(field))));
   BB_CO_TRY(co_await file_.flush());
   h_.snapshot_count = static_cast<uint32_t>(snapshots_.entries.size());
   h_.snapshots_offset = offset;

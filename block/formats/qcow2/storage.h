@@ -6,6 +6,9 @@
 //
 // Contract: reads beyond the end give zeroes, writes beyond it extend. A write is durable after a
 // flush() that began after it ended. zero() and discard() answer ENOTSUP when the file cannot.
+// block_status() tells of a run of bytes inside the file that begins at `offset` and is at most
+// `length` long: of the answer only `length` counts, and `zero`, that reading it gives zeroes. Who
+// cannot tell says so by an error, or by answers that are not `zero`.
 // Requests may run in parallel. Units: bytes. Errors: errno; truncate speaks to clients. Threading:
 // engine thread only.
 #pragma once
@@ -32,6 +35,7 @@ class Storage {
   virtual Task<Result<void>> flush() = 0;
   virtual Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) = 0;
   virtual Task<Result<uint64_t>> length() = 0;
+  virtual Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) = 0;
   // What lies beyond the end reads as zeroes once the file has grown over it.
   virtual bool new_space_reads_zero() const = 0;
 
