@@ -11,7 +11,7 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
   auto bytes = co_await read_table(table, g_.cluster_size);
   if (!bytes) co_return io_error(bytes.error());
   if (bytes->empty()) co_return false;
-  const bool writable = repair && table < length_ && !is_other_metadata(table, g_.cluster_size);
+  const EntryRepair fix = entry_repair(repair, !is_other_metadata(table, g_.cluster_size));
   bool wrong_and_kept = false;
   std::set<uint64_t> sectors;
   // One look-up serves neighbours.
@@ -34,23 +34,12 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
     }
     if (copied_flag_right(count, entry.value)) [[likely]]
       continue;
-    (repair ? report_.corruptions_fixed : report_.corruptions) += times_;
-    CheckFinding finding;
-    finding.fault = FaultClass::kCopiedFlag;
-    finding.repaired = repair;
-    finding.offset = host;
-    finding.bytes = g_.cluster_size;
-    finding.counted = count;
-    finding.text = fmt::format("{} OFLAG_COPIED data cluster: l2_entry={:x} refcount={}",
-                               repair ? "Repairing" : "ERROR", entry.value, count);
-    tell(std::move(finding));
-    if (!repair) continue;
-    if (!writable) {
-      report_.corruptions_fixed -= times_;
-      report_.corruptions += times_;
-      wrong_and_kept = true;
-      continue;
-    }
+    wrong_entry(
+        FaultClass::kCopiedFlag, host, count,
+        fmt::format("OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry.value, count),
+        fix);
+    wrong_and_kept |= fix == EntryRepair::kRefused;
+    if (fix != EntryRepair::kDone) continue;
     entry.value ^= kEntryCopied;
     store_entry(g_, bytes->data(), i, entry);
     sectors.insert(align_down(uint64_t{i} * g_.entry_bytes, kSectorSize));
@@ -87,7 +76,8 @@ Task<Result<void>> Checker::check_copied_flags() {
       h_.l1_offset >= length_ ? 0 : std::min<uint64_t>(h_.l1_size, (length_ - h_.l1_offset) / 8);
   ResidentTable l1;
   BB_CO_TRY(co_await l1.read(file_, h_.l1_offset, inside));
-  const bool writable = !protected_.overlaps(h_.l1_offset, h_.l1_offset + inside * 8);
+  const EntryRepair fix =
+      entry_repair(repair, !protected_.overlaps(h_.l1_offset, h_.l1_offset + inside * 8));
   std::vector<uint64_t> changed;
   std::map<uint64_t, uint64_t> repeated;
   looked_again_ = 0;
@@ -98,24 +88,14 @@ Task<Result<void>> Checker::check_copied_flags() {
     auto count = co_await stored_count(table >> g_.cluster_bits);
     if (!count) continue;
     if (!copied_flag_right(*count, l1[i])) {
-      ++(repair ? report_.corruptions_fixed : report_.corruptions);
-      CheckFinding finding;
-      finding.fault = FaultClass::kCopiedFlag;
-      finding.repaired = repair;
-      finding.offset = table;
-      finding.bytes = g_.cluster_size;
-      finding.counted = *count;
-      finding.text =
-          fmt::format("{} OFLAG_COPIED L2 cluster: l1_index={} l1_entry={:x} refcount={}",
-                      repair ? "Repairing" : "ERROR", i, l1[i], *count);
-      tell(std::move(finding));
-      if (repair && writable) {
+      wrong_entry(FaultClass::kCopiedFlag, table, *count,
+                  fmt::format("OFLAG_COPIED L2 cluster: l1_index={} l1_entry={:x} refcount={}", i,
+                              l1[i], *count),
+                  fix);
+      kept |= fix == EntryRepair::kRefused;
+      if (fix == EntryRepair::kDone) {
         l1.set(i, l1[i] ^ kEntryCopied);
         changed.push_back(i);
-      } else if (repair) {
-        --report_.corruptions_fixed;
-        ++report_.corruptions;
-        kept = true;
       }
     }
     if (table >= length_) continue;

@@ -60,6 +60,19 @@ void Checker::corruption(FaultClass fault, uint64_t offset, std::string text, ui
   tell(std::move(finding));
 }
 
+void Checker::wrong_entry(FaultClass fault, uint64_t offset, uint64_t counted,
+                          std::string_view text, EntryRepair repair) {
+  (repair == EntryRepair::kDone ? report_.corruptions_fixed : report_.corruptions) += times_;
+  CheckFinding finding;
+  finding.fault = fault;
+  finding.repaired = repair != EntryRepair::kNotAsked;
+  finding.offset = offset;
+  finding.bytes = g_.cluster_size;
+  finding.counted = counted;
+  finding.text = fmt::format("{} {}", finding.repaired ? "Repairing" : "ERROR", text);
+  tell(std::move(finding));
+}
+
 void Checker::note(std::string text) {
   CheckFinding finding;
   finding.text = std::move(text);
@@ -260,19 +273,13 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
                              "corrupted.",
                              host));
     } else {
-      const bool fix = walk.may_write;
       repairable_tables_.insert(walk.table >> g_.cluster_bits);
-      (fix ? report_.corruptions_fixed : report_.corruptions) += times_;
-      CheckFinding finding;
-      finding.fault = FaultClass::kUnaligned;
-      finding.repaired = fix;
-      finding.offset = host;
-      finding.bytes = g_.cluster_size;
-      finding.text = fmt::format(
-          "{} offset={:x}: Preallocated cluster is not properly aligned; L2 entry corrupted.",
-          fix ? "Repairing" : "ERROR", host);
-      tell(std::move(finding));
-      if (fix) {
+      wrong_entry(FaultClass::kUnaligned, host, 0,
+                  fmt::format("offset={:x}: Preallocated cluster is not properly aligned; L2 entry "
+                              "corrupted.",
+                              host),
+                  walk.may_write ? EntryRepair::kDone : EntryRepair::kNotAsked);
+      if (walk.may_write) {
         // It reads as zeroes, or as the backing file where it did, without the cluster.
         entry.value = g_.extended_l2 ? 0 : kEntryZero;
         return true;

@@ -87,6 +87,13 @@ class Checker {
     Referrer by;
     uint64_t times = 0;
   };
+  // What becomes of an entry that a repair can make right where it is.
+  enum class EntryRepair : uint8_t {
+    kNotAsked,
+    kDone,
+    // The table is not written to. As in qemu-img, the words are those of a repair.
+    kRefused,
+  };
   // What a refcount block says, wherever the table names it.
   struct BlockTotals {
     // Counts that are not zero.
@@ -103,6 +110,9 @@ class Checker {
   // Counted as often as the table that is looked at is named, or as often as is said.
   void corruption(FaultClass fault, uint64_t offset, std::string text);
   void corruption(FaultClass fault, uint64_t offset, std::string text, uint64_t times);
+  // `text` follows the word that says whether it is repaired. Counted as corruption() does.
+  void wrong_entry(FaultClass fault, uint64_t offset, uint64_t counted, std::string_view text,
+                   EntryRepair repair);
   void note(std::string text);
 
   // --- references (check_walk.cpp)
@@ -186,6 +196,10 @@ class Checker {
                                       const std::vector<uint64_t>& changed);
   // True: something is wrong that could not be made right.
   Task<Result<bool>> check_copied_in_table(uint64_t table, bool repair);
+  static EntryRepair entry_repair(bool asked, bool writable) {
+    if (!asked) return EntryRepair::kNotAsked;
+    return writable ? EntryRepair::kDone : EntryRepair::kRefused;
+  }
   bool copied_flag_right(uint64_t count, uint64_t entry) const {
     return (count == 1) == ((entry & kEntryCopied) != 0);
   }
