@@ -38,6 +38,8 @@ std::string text_of(const char* bytes, std::size_t length) {
 Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header) {
   SnapshotTable table;
   uint64_t position = header.snapshots_offset;
+  // The header's checks bound the count.
+  table.snapshots.reserve(header.snapshot_count);
   std::vector<std::byte> rest;
   for (uint32_t i = 0; i < header.snapshot_count; ++i) {
     position = align_up(position, 8);
@@ -46,7 +48,7 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
       co_return fail("Failed to read snapshot table");
     }
     position += kEntryHeaderBytes;
-    Snapshot snapshot;
+    Snapshot& snapshot = table.snapshots.emplace_back();
     snapshot.l1_offset = load_be64(entry);
     snapshot.l1_size = load_be<uint32_t>(entry + 8);
     const uint32_t id_bytes = load_be<uint16_t>(entry + 12);
@@ -80,7 +82,6 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
     const char* const text = reinterpret_cast<const char*>(rest.data()) + extra_bytes;
     snapshot.id = text_of(text, id_bytes);
     snapshot.name = text_of(text + id_bytes, name_bytes);
-    table.snapshots.push_back(std::move(snapshot));
   }
   table.bytes = position - header.snapshots_offset;
   co_return table;
