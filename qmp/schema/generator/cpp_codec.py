@@ -90,6 +90,7 @@ class BodyWriter:
             writes += self._write_branches(union)
             object_name, out_name = "object", "out"
         equality = f"bool operator==(const {name}&, const {name}&) = default;\n\n"
+        life = "" if union is None else self._life(name)
         write_out = "out" if writes else ""
         write_value = "value" if writes else ""
         return (f"bool read_members(ObjectReader& {object_name}, {name}& {out_name}) {{\n{body}}}\n"
@@ -98,7 +99,12 @@ class BodyWriter:
                 f"  return object && read_members(object, out) && object.finish();\n}}\n"
                 f"void write_members(json::Object& {write_out}, const {name}& {write_value}) {{\n{writes}}}\n"
                 f"json::Value to_json(const {name}& value) {{\n"
-                f"  json::Object out;\n  write_members(out, value);\n  return out;\n}}\n\n{equality}")
+                f"  json::Object out;\n  write_members(out, value);\n  return out;\n}}\n\n{life}{equality}")
+
+    def _life(self, name: str) -> str:
+        return (f"{name}::{name}() = default;\n{name}::{name}(const {name}&) = default;\n"
+                f"{name}::{name}({name}&&) noexcept = default;\n{name}& {name}::operator=(const {name}&) = default;\n"
+                f"{name}& {name}::operator=({name}&&) noexcept = default;\n{name}::~{name}() = default;\n\n")
 
     def _by_type(self, union: Union) -> dict[str, list[str]]:
         """Branch type -> the discriminator's values that select it; "Nothing" for those without a branch."""

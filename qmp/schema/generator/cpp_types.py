@@ -81,6 +81,11 @@ class HeaderWriter:
         # Defaulted in the .cpp: in the class it would cost every includer.
         return f"  friend bool operator==(const {name}&, const {name}&);\n"
 
+    def _life(self, name: str) -> str:
+        # Defaulted in the .cpp too: whoever holds one would else compile the same for each branch.
+        return (f"  {name}();\n  {name}(const {name}&);\n  {name}({name}&&) noexcept;\n"
+                f"  {name}& operator=(const {name}&);\n  {name}& operator=({name}&&) noexcept;\n  ~{name}();\n\n")
+
     def _codec(self, name: str) -> str:
         return (f"bool read(Reader& reader, const json::Value& value, {name}& out);\n"
                 f"bool read_members(ObjectReader& object, {name}& out);\n"
@@ -101,7 +106,7 @@ class HeaderWriter:
         assert isinstance(definition, Struct)
         body = self._fields(definition.all_members, name)
         if isinstance(definition, Union):
-            body += self._variant(definition)
+            body = self._life(name) + body + self._variant(definition)
         return f"{about}struct {name} {{\n{body}\n{self._equality(name)}}};\n\n{self._codec(name)}"
 
     def _variant(self, union: Union) -> str:
