@@ -3,10 +3,11 @@
 # without optimisation. A file still includes what it uses.
 #
 # CMake's own target_precompile_headers() writes the folder's name into its result, and ccache then finds nothing that
-# another checkout compiled. This one comes out the same everywhere: its source is no file of ours, it has no date, and our
+# another checkout compiled. This one comes out the same everywhere: it has no date, and its source and our
 # own headers have names that begin at the folder where the compiler runs. (Names with ".." would not do: ninja shortens
-# them without looking.)
+# them without looking. Nor would /dev/null as its source: ccache then looks for no more than preprocessed files.)
 file(CREATE_LINK ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/source SYMBOLIC)
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/precompiled.h CONTENT "")
 set(precompiled_includes -I/proc/self/cwd/source -I/proc/self/cwd/generated)
 
 # blockbed_precompiled(NAME FLAGS FLAG... HEADERS HEADER...) makes NAME.pch; blockbed_use_precompiled(TARGET NAME) compiles
@@ -24,7 +25,7 @@ function(blockbed_precompiled name)
   set(result ${CMAKE_BINARY_DIR}/${name}.pch)
   add_custom_command(
     OUTPUT ${result}
-    COMMAND ${command} -MD -MT ${name}.pch -MF ${result}.d -x c++-header /dev/null -o ${result}
+    COMMAND ${command} -MD -MT ${result} -MF ${result}.d -x c++-header /proc/self/cwd/precompiled.h -o ${result}
     DEPENDS ${schema_stamp}
     DEPFILE ${result}.d
     WORKING_DIRECTORY ${CMAKE_BINARY_DIR}
