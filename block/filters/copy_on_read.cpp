@@ -18,10 +18,6 @@ Task<Expected<std::unique_ptr<Driver>>> CopyOnRead::open(OpenContext& context,
   if (own.bottom) {
     Node* found = context.graph().find_node(*own.bottom);
     if (found == nullptr) co_return fail(fmt::format("Bottom node '{}' not found", *own.bottom));
-    // An image that is not used any more.
-    if (!co_await found->driver().length()) {
-      co_return fail(fmt::format("Bottom node '{}' not opened", *own.bottom));
-    }
     if (found->driver().is_filter()) {
       co_return fail(fmt::format("Bottom node '{}' is a filter", *own.bottom));
     }

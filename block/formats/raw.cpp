@@ -58,11 +58,11 @@ bool is_part(const RawDriver::Window& window) {
 }
 
 Task<Expected<void>> check_within(Node& file, RawDriver::Window window) {
+  if (!is_part(window)) co_return Expected<void>();
   auto length = co_await file.refresh_length();
   if (!length) {
     co_return fail(fmt::format("Could not get image size: {}", strerror_text(length.error())));
   }
-  if (!is_part(window)) co_return Expected<void>();
   co_return check_window(*length, window);
 }
 

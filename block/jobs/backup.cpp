@@ -9,7 +9,6 @@
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/filter_insertion.h"
 #include "block/graph/graph_change.h"
-#include "block/graph/medium.h"
 #include "block/graph/persistent_bitmaps.h"
 #include "block/jobs/job_registry.h"
 
@@ -38,33 +37,29 @@ BackupJob::BackupJob(JobRegistry& registry, BackupOptions options, NodeRef filte
 
 // --- creation
 
-Task<Expected<void>> BackupJob::check(const BackupOptions& options) {
+Expected<void> BackupJob::check(const BackupOptions& options) {
   Node& source = *options.source;
   Node& target = *options.target;
-  if (&source == &target) co_return fail("Source and target cannot be the same");
-  for (Node* node : {&source, &target}) {
-    if (co_await has_medium(*node)) continue;
-    co_return fail(fmt::format("Device is not inserted: {}", node->device_name()));
-  }
+  if (&source == &target) return fail("Source and target cannot be the same");
   if (options.compress && !target.driver().can_write_compressed()) {
-    co_return fail(
+    return fail(
         fmt::format("Compression is not supported for this drive {}", target.device_name()));
   }
-  BB_CO_TRY(source.operations().check(Operation::kBackupSource));
-  BB_CO_TRY(target.operations().check(Operation::kBackupTarget));
+  BB_TRY(source.operations().check(Operation::kBackupSource));
+  BB_TRY(target.operations().check(Operation::kBackupTarget));
   if (options.max_workers < 1 || options.max_workers > INT_MAX) {
-    co_return fail(fmt::format("max-workers must be between 1 and {}", INT_MAX));
+    return fail(fmt::format("max-workers must be between 1 and {}", INT_MAX));
   }
   if (options.max_chunk < 0) {
-    co_return fail("max-chunk must be zero (which means no limit) or positive");
+    return fail("max-chunk must be zero (which means no limit) or positive");
   }
   if (options.bitmap != nullptr && options.bitmap_mode != BitmapMode::kNever) {
-    BB_CO_TRY(options.bitmap->check());
+    BB_TRY(options.bitmap->check());
   }
   if (source.length() != target.length()) {
-    co_return fail("Source and target image have different sizes");
+    return fail("Source and target image have different sizes");
   }
-  co_return Expected<void>();
+  return {};
 }
 
 Graph::OpenRequest BackupJob::describe_filter(const BackupOptions& options) {
@@ -82,7 +77,7 @@ Task<Expected<std::shared_ptr<BackupJob>>> BackupJob::create(JobRegistry& regist
                                                              BackupOptions options) {
   Graph& graph = registry.graph();
   BB_ASSERT(options.source->quiesced());
-  BB_CO_TRY(co_await check(options));
+  BB_CO_TRY(check(options));
   if (options.bitmap != nullptr && options.bitmap->persistent() &&
       options.bitmap_mode != BitmapMode::kNever) {
     BB_CO_TRY(co_await options.source->driver().persistent_bitmaps()->begin_change());

@@ -86,7 +86,7 @@ class BackupJob final : public BlockJob {
   void speed_changed() override;
 
  private:
-  static Task<Expected<void>> check(const BackupOptions& options);
+  static Expected<void> check(const BackupOptions& options);
   static Graph::OpenRequest describe_filter(const BackupOptions& options);
   Expected<void> attach();
 

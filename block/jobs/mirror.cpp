@@ -105,9 +105,6 @@ Task<JobResult> MirrorJob::run() {
 }
 
 Task<JobResult> MirrorJob::fit_target() {
-  if (auto there = co_await target().refresh_length(); !there) {
-    co_return job_failure(there.error());
-  }
   const uint64_t length = source().length();
   if (options_.commit) {
     if (target().length() >= length) co_return JobResult();

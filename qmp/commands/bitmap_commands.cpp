@@ -31,10 +31,9 @@ std::string shown_name(const Node& node) {
 Task<Expected<void>> check_can_store(const Node& node, const std::string& name,
                                      uint64_t granularity) {
   PersistentBitmaps* const store = node.driver().persistent_bitmaps();
-  const auto length = co_await node.driver().length();
-  if (!length || store == nullptr) {
-    co_return fail(fmt::format("Can't store persistent bitmaps to {}: {}", shown_name(node),
-                               strerror_text(length ? Errno(ENOTSUP) : length.error())));
+  if (store == nullptr) {
+    co_return fail(fmt::format("Can't store persistent bitmaps to {}: Operation not supported",
+                               shown_name(node)));
   }
   auto possible = co_await store->can_store(name, granularity);
   if (possible) co_return Expected<void>();
@@ -87,12 +86,7 @@ class AddAction final : public Action {
     }
     const bool persistent = arguments_.persistent.value_or(false);
     if (persistent) BB_CO_TRY(co_await check_can_store(*node_, arguments_.name, granularity));
-    const auto length = co_await node_->refresh_length();
-    if (!length) {
-      co_return fail(
-          fmt::format("could not get length of device: {}", strerror_text(length.error())));
-    }
-    auto created = node_->dirty_bitmaps().create(arguments_.name, granularity, *length);
+    auto created = node_->dirty_bitmaps().create(arguments_.name, granularity, node_->length());
     if (!created) co_return fail(std::move(created).error());
     bitmap_ = *created;
     bitmap_->set_enabled(!arguments_.disabled.value_or(false));

@@ -9,7 +9,6 @@
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
 #include "block/graph/filename.h"
-#include "block/graph/medium.h"
 #include "block/graph/writable.h"
 #include "block/jobs/block_job.h"
 #include "qmp/monitor/command_context.h"
@@ -41,7 +40,6 @@ Task<Expected<void>> resize(Graph& graph, c::BlockResize::Args arguments) {
   }
 
   NodeRef keep(node);
-  if (!co_await has_medium(node)) co_return fail("No medium inserted");
   Backend backend(graph, "", {Permissions(Permission::kResize), Permissions::all()});
   if (auto inserted = backend.insert(node); !inserted) co_return fail(std::move(inserted).error());
   DrainedSection drained = co_await drain(node);
@@ -75,7 +73,6 @@ Task<Expected<void>> change_backing_file(Graph& graph, c::ChangeBackingFile::Arg
       })) {
     co_return fail("Need a root block node");
   }
-  BB_CO_TRY(co_await check_medium(**top));
   auto found = graph.find_device_or_node(std::nullopt, arguments.image_node_name);
   if (!found) co_return fail(std::move(found).error());
   Node& image = **found;

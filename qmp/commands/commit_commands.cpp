@@ -62,26 +62,28 @@ Expected<Node*> find_base(Graph& graph, Node& top, const c::BlockCommit::Args& a
   return base;
 }
 
-Task<Expected<Layers>> find_layers(Graph& graph, const c::BlockCommit::Args& arguments) {
-  if (!graph.find_device_or_node(arguments.device, arguments.device)) {
-    co_return fail(ErrorClass::kDeviceNotFound,
-                   fmt::format("Device '{}' not found", arguments.device));
+Expected<Layers> find_layers(Graph& graph, const c::BlockCommit::Args& arguments) {
+  auto disk = find_root_node(graph, arguments.device);
+  if (!disk) {
+    if (graph.find_device_or_node(arguments.device, arguments.device)) {
+      return fail(std::move(disk).error());
+    }
+    return fail(ErrorClass::kDeviceNotFound,
+                fmt::format("Device '{}' not found", arguments.device));
   }
-  auto disk = co_await find_root_node(graph, arguments.device);
-  if (!disk) co_return fail(std::move(disk).error());
-  BB_CO_TRY((*disk)->operations().check(Operation::kCommitSource));
+  BB_TRY((*disk)->operations().check(Operation::kCommitSource));
   auto top = find_top(graph, **disk, arguments);
-  if (!top) co_return fail(std::move(top).error());
+  if (!top) return fail(std::move(top).error());
   auto base = find_base(graph, **top, arguments);
-  if (!base) co_return fail(std::move(base).error());
+  if (!base) return fail(std::move(base).error());
   for (Node* node = *top; node != nullptr; node = node->filter_or_cow_node()) {
-    BB_CO_TRY(node->operations().check(Operation::kCommitTarget));
+    BB_TRY(node->operations().check(Operation::kCommitTarget));
     if (node == *base) break;
   }
   if ((*top)->skip_filters() == (*base)->skip_filters()) {
-    co_return fail("cannot commit an image into itself");
+    return fail("cannot commit an image into itself");
   }
-  co_return Layers{*disk, *top, *base};
+  return Layers{*disk, *top, *base};
 }
 
 Task<Expected<std::shared_ptr<Job>>> start_active(Graph& graph, JobRegistry& jobs, Layers layers,
@@ -112,7 +114,7 @@ Task<Expected<std::shared_ptr<Job>>> start_active(Graph& graph, JobRegistry& job
 
 Task<Expected<std::shared_ptr<Job>>> start(Graph& graph, JobRegistry& jobs,
                                            const c::BlockCommit::Args& arguments) {
-  auto layers = co_await find_layers(graph, arguments);
+  auto layers = find_layers(graph, arguments);
   if (!layers) co_return fail(std::move(layers).error());
   const auto& [disk, top, base] = *layers;
   const bool is_disk = top->skip_filters() == disk->skip_filters();

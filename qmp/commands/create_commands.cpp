@@ -2,7 +2,6 @@
 
 #include "block/formats/image_amend.h"
 #include "block/formats/image_create.h"
-#include "block/graph/medium.h"
 #include "block/jobs/one_step.h"
 #include "block/protocols/file_create.h"
 #include "qmp/monitor/command_context.h"
@@ -43,8 +42,7 @@ Task<Expected<void>> blockdev_amend(Graph& graph, JobRegistry& jobs,
   auto found = graph.find_device_or_node(std::nullopt, arguments.node_name);
   if (!found) co_return fail(std::move(found).error());
   Node& node = **found;
-  // An image that is not used any more has no driver for QEMU.
-  if (name(arguments.options.driver) != node.driver().name() || !co_await has_medium(node)) {
+  if (name(arguments.options.driver) != node.driver().name()) {
     co_return fail("x-blockdev-amend doesn't support changing the block driver");
   }
   const AmendImage amend = amend_of(node);

@@ -1,9 +1,8 @@
 #include "qmp/commands/job_arguments.h"
 
-#include <algorithm>
-
 #include "block/filters/snapshot_access.h"
-#include "block/graph/medium.h"
+
+#include <algorithm>
 
 namespace blockbed {
 
@@ -23,15 +22,14 @@ OnError error_policy(const std::optional<schema::BlockdevOnError>& policy) {
   return OnError::kReport;
 }
 
-Task<Expected<Node*>> find_root_node(Graph& graph, std::string device) {
+Expected<Node*> find_root_node(Graph& graph, const std::string& device) {
   auto node = graph.find_device_or_node(device, device);
-  if (!node) co_return node;
+  if (!node) return node;
   const bool root = std::ranges::all_of((*node)->parents(), [](Edge* edge) {
     return dynamic_cast<Backend*>(&edge->parent()) != nullptr || reads_internal_snapshot(*edge);
   });
-  if (!root) co_return fail("Need a root block node");
-  BB_CO_TRY(co_await check_medium(**node));
-  co_return node;
+  if (!root) return fail("Need a root block node");
+  return node;
 }
 
 }  // namespace blockbed

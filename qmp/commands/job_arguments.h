@@ -25,8 +25,7 @@ JobParameters job_parameters(const Arguments& arguments) {
   return parameters;
 }
 
-// A device, or a node, that only devices, exports and their like use: "Need a root block node". It
-// has a medium (block/graph/medium.h).
-Task<Expected<Node*>> find_root_node(Graph& graph, std::string device);
+// A device, or a node, that only devices, exports and their like use: "Need a root block node".
+Expected<Node*> find_root_node(Graph& graph, const std::string& device);
 
 }  // namespace blockbed

@@ -105,7 +105,7 @@ Task<Expected<void>> settle(JobRegistry& jobs, MutexGuard lock,
 Task<Expected<void>> blockdev_mirror(Graph& graph, JobRegistry& jobs,
                                      c::BlockdevMirror::Args arguments) {
   MutexGuard lock = co_await graph.lock();
-  auto source = co_await find_root_node(graph, arguments.device);
+  auto source = find_root_node(graph, arguments.device);
   if (!source) co_return fail(std::move(source).error());
   auto target = graph.find_device_or_node(arguments.target, arguments.target);
   if (!target) co_return fail(std::move(target).error());
@@ -136,7 +136,7 @@ class DriveMirror {
   bool existing() const { return arguments_.mode == schema::NewImageMode::kExisting; }
 
   Task<Expected<std::shared_ptr<Job>>> start_job() {
-    auto source = co_await find_root_node(graph_, arguments_.device);
+    auto source = find_root_node(graph_, arguments_.device);
     if (!source) co_return fail(std::move(source).error());
     source_ = NodeRef(**source);
     // Before a file is made that nobody would use.

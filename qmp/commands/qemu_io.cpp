@@ -6,7 +6,6 @@
 
 #include "block/graph/drain.h"
 #include "block/graph/graph.h"
-#include "block/graph/medium.h"
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/block_report.h"
@@ -703,7 +702,7 @@ Task<void> Runner::length(Call& call) {
 
 Task<void> Runner::info(Call& call) {
   Node* node = call.backend.node();
-  if (node == nullptr || !co_await has_medium(*node)) co_return;
+  if (node == nullptr) co_return;
   print_(fmt::format("format name: {}\n", node->driver().name()));
   if (node->driver().is_protocol()) {
     print_(fmt::format("format name: {}\n", node->driver().name()));
@@ -750,13 +749,12 @@ Task<void> Runner::alloc(Call& call) {
 Task<void> Runner::map(Call& call) {
   Node* node = call.backend.node();
   if (node == nullptr) {
-    call.complaints += fmt::format("Failed to query image length: {}\n", strerror_text(ENOMEDIUM));
+    print_(fmt::format("Failed to query image length: {}\n", strerror_text(ENOMEDIUM)));
     co_return;
   }
   auto total = co_await node->refresh_length();
   if (!total) {
-    call.complaints +=
-        fmt::format("Failed to query image length: {}\n", strerror_text(total.error()));
+    print_(fmt::format("Failed to query image length: {}\n", strerror_text(total.error())));
     co_return;
   }
   uint64_t offset = 0;

@@ -20,55 +20,48 @@ Expected<Node*> base_called(Node& top, const std::string& name) {
   return fail(fmt::format("Can't find '{}' in the backing chain", name));
 }
 
-Expected<Node*> base_node(const Graph& graph, Node& top, const std::string& name,
-                          const std::string& device) {
+Expected<Node*> base_node(const Graph& graph, Node& top, const std::string& name) {
   auto base = graph.find_device_or_node(std::nullopt, name);
   if (!base) return base;
   if (*base == &top || !chain_contains(top, **base)) {
-    return fail(fmt::format("Node '{}' is not a backing image of '{}'", name, device));
+    return fail(fmt::format("Node '{}' is not a backing image of '{}'", name, top.name()));
   }
   return base;
 }
 
-Task<Expected<Node*>> bottom_node(const Graph& graph, Node& top, std::string name,
-                                  std::string device) {
+Expected<Node*> bottom_node(const Graph& graph, Node& top, const std::string& name) {
   auto bottom = graph.find_device_or_node(std::nullopt, name);
-  if (!bottom) co_return bottom;
-  // An image that is not used any more.
-  if (!co_await (*bottom)->driver().length())
-    co_return fail(fmt::format("Node '{}' is not open", name));
+  if (!bottom) return bottom;
   if ((*bottom)->driver().is_filter()) {
-    co_return fail(fmt::format("Node '{}' is a filter, use a non-filter node as 'bottom'", name));
+    return fail(fmt::format("Node '{}' is a filter, use a non-filter node as 'bottom'", name));
   }
   if (!chain_contains(top, **bottom)) {
-    co_return fail(fmt::format("Node '{}' is not in a chain starting from '{}'", name, device));
+    return fail(fmt::format("Node '{}' is not in a chain starting from '{}'", name, top.name()));
   }
-  co_return bottom;
+  return bottom;
 }
 
-Task<Expected<StreamOptions>> options_of(const Graph& graph,
-                                         const c::BlockStream::Args& arguments) {
+Expected<StreamOptions> options_of(const Graph& graph, const c::BlockStream::Args& arguments) {
   constexpr std::string_view kBoth = "'{}' and '{}' cannot be specified at the same time";
-  if (arguments.base && arguments.base_node)
-    co_return fail(fmt::format(kBoth, "base", "base-node"));
-  if (arguments.base && arguments.bottom) co_return fail(fmt::format(kBoth, "base", "bottom"));
+  if (arguments.base && arguments.base_node) return fail(fmt::format(kBoth, "base", "base-node"));
+  if (arguments.base && arguments.bottom) return fail(fmt::format(kBoth, "base", "bottom"));
   if (arguments.bottom && arguments.base_node) {
-    co_return fail(fmt::format(kBoth, "bottom", "base-node"));
+    return fail(fmt::format(kBoth, "bottom", "base-node"));
   }
   auto top = graph.find_device_or_node(arguments.device, arguments.device);
-  if (!top) co_return fail(std::move(top).error());
+  if (!top) return fail(std::move(top).error());
 
   StreamOptions options;
   options.top = NodeRef(**top);
   if (arguments.base || arguments.base_node) {
     auto base = arguments.base ? base_called(**top, *arguments.base)
-                               : base_node(graph, **top, *arguments.base_node, arguments.device);
-    if (!base) co_return fail(std::move(base).error());
+                               : base_node(graph, **top, *arguments.base_node);
+    if (!base) return fail(std::move(base).error());
     options.base = NodeRef(**base);
   }
   if (arguments.bottom) {
-    auto bottom = co_await bottom_node(graph, **top, *arguments.bottom, arguments.device);
-    if (!bottom) co_return fail(std::move(bottom).error());
+    auto bottom = bottom_node(graph, **top, *arguments.bottom);
+    if (!bottom) return fail(std::move(bottom).error());
     options.bottom = NodeRef(**bottom);
   }
   options.job = job_parameters(arguments);
@@ -77,14 +70,14 @@ Task<Expected<StreamOptions>> options_of(const Graph& graph,
   options.speed = arguments.speed.value_or(0);
   options.on_error = error_policy(arguments.on_error);
   options.filter_node_name = arguments.filter_node_name;
-  co_return options;
+  return options;
 }
 
 Task<Expected<void>> block_stream(Graph& graph, JobRegistry& jobs, c::BlockStream::Args arguments) {
   std::shared_ptr<StreamJob> job;
   {
     MutexGuard lock = co_await graph.lock();
-    auto options = co_await options_of(graph, arguments);
+    auto options = options_of(graph, arguments);
     if (!options) co_return fail(std::move(options).error());
     {
       DrainedSection drained = co_await drain(*options->top);

@@ -156,10 +156,6 @@ Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExp
   for (FoundBitmap& found : bitmaps) {
     settings.bitmaps.push_back({std::move(found.node), DirtyBitmap::Use(*found.bitmap)});
   }
-  if (auto length = co_await backend->node()->refresh_length(); !length) {
-    co_return fail(fmt::format("Failed to determine the NBD export's length: {}",
-                               strerror_text(length.error())));
-  }
   co_return std::make_unique<NbdExport>(*this, options.id, std::move(backend), std::move(settings),
                                         next_identity_++);
 }

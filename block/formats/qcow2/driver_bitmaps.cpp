@@ -190,8 +190,6 @@ Task<Expected<void>> Qcow2Driver::can_store(std::string name, uint64_t granulari
 }
 
 Task<Expected<void>> Qcow2Driver::remove_stored(std::string name) {
-  // What an image says that is not used any more is nobody's business here.
-  if (image_->metadata().failed()) co_return Expected<void>();
   BB_CO_TRY(co_await remove_bitmap(image_->metadata(), std::move(name)));
   co_return co_await read_directory(image_->header());
 }
