@@ -10,39 +10,11 @@
 #include "block/formats/qcow2/repair.h"
 #include "block/sim/sim_env.h"
 #include "tests/qcow2/memory_storage.h"
+#include "tests/qcow2/put_tables.h"
 #include "tests/support/seed_runner.h"
 
 namespace blockbed::qcow2::test {
 namespace {
-
-void put(sim::SparseBytes& bytes, uint64_t at, const std::vector<uint64_t>& entries) {
-  std::vector<std::byte> raw(entries.size() * 8);
-  for (std::size_t i = 0; i < entries.size(); ++i) store_be64(raw.data() + i * 8, entries[i]);
-  bytes.write(at, raw);
-}
-
-void put_header(sim::SparseBytes& bytes, Header& header) {
-  auto raw = serialise_header(header);
-  ASSERT_TRUE(raw);
-  bytes.write(0, *raw);
-}
-
-struct Place {
-  uint64_t l1 = 0;
-  uint32_t entries = 0;
-};
-
-void put_snapshots(sim::SparseBytes& bytes, uint64_t at, const std::vector<Place>& l1s) {
-  std::vector<std::byte> table;
-  for (const Place& place : l1s) {
-    const std::size_t entry = table.size();
-    table.resize(entry + 64);
-    store_be64(table.data() + entry, place.l1);
-    store_be<uint32_t>(table.data() + entry + 8, place.entries);
-    store_be<uint32_t>(table.data() + entry + 36, 24u);
-  }
-  bytes.write(at, table);
-}
 
 // --- few tables, of every kind and in every state
 
@@ -80,7 +52,7 @@ SmallImage make_small(uint64_t seed) {
   const auto fill = [&](uint64_t table, uint64_t entries, unsigned percent, const auto& value) {
     if (table >= image.bytes.size()) return;
     for (uint64_t i = 0; i < entries; ++i) {
-      if (chance.percent(percent)) put(image.bytes, table + i * 8, {value()});
+      if (chance.percent(percent)) put_entries(image.bytes, table + i * 8, {value()});
     }
   };
   Header& header = image.header;
@@ -103,18 +75,18 @@ SmallImage make_small(uint64_t seed) {
   }
   const uint64_t block = inside();
   if (chance.percent(70)) {
-    put(image.bytes, header.refcount_table_offset, {block});
+    put_entries(image.bytes, header.refcount_table_offset, {block});
     const auto counts = [&] {
       return chance.below(3) | chance.below(3) << 16 | chance.below(2) << 32;
     };
     if (chance.percent(80)) fill(block, 20, 70, counts);
   }
   if (chance.percent(50)) {
-    std::vector<Place> l1s(1 + chance.below(4));
-    for (Place& l1 : l1s) {
-      l1.l1 = cluster();
+    std::vector<SnapshotL1> l1s(1 + chance.below(4));
+    for (SnapshotL1& l1 : l1s) {
+      l1.offset = cluster();
       l1.entries = static_cast<uint32_t>(chance.below(1500));
-      if (chance.percent(30)) fill(l1.l1, 100, 3, l2);
+      if (chance.percent(30)) fill(l1.offset, 100, 3, l2);
     }
     header.snapshots_offset = inside();
     header.snapshot_count = static_cast<uint32_t>(l1s.size());
@@ -235,7 +207,7 @@ class CheckManyHoles : public ::testing::Test {
   // Everything up to here is counted once.
   void make(uint64_t clusters) {
     file_.bytes.resize(clusters * kCluster);
-    put(file_.bytes, kTable * kCluster, {kBlock * kCluster});
+    put_entries(file_.bytes, kTable * kCluster, {kBlock * kCluster});
     std::vector<std::byte> counts(kCluster);
     for (uint64_t cluster = 0; cluster < clusters; ++cluster) {
       if (header_.snapshot_count > 0 || cluster != kSnapshots) {
@@ -270,7 +242,7 @@ TEST_F(CheckManyHoles, L2Tables) {
   make(kFree + kL2Tables);
   std::vector<uint64_t> l1(kL2Tables);
   for (uint64_t i = 0; i < kL2Tables; ++i) l1[i] = (kFree + i) * kCluster | kEntryCopied;
-  put(file_.bytes, kL1 * kCluster, l1);
+  put_entries(file_.bytes, kL1 * kCluster, l1);
   check(kFewBytes);
   ASSERT_TRUE(done_) << strerror_text(done_.error());
   EXPECT_TRUE(report_.clean()) << report_.describe();
@@ -286,8 +258,8 @@ TEST_F(CheckManyHoles, L2TablesFromTheLastOneOn) {
     const uint64_t place = (i % 2 == 0 ? kHalf : kL2Tables + 1) - 1 - i / 2;
     l1[i] = (kFree + place) * kCluster | kEntryCopied;
   }
-  put(file_.bytes, kL1 * kCluster, l1);
-  put(file_.bytes, (kFree + kHalf) * kCluster, {1});
+  put_entries(file_.bytes, kL1 * kCluster, l1);
+  put_entries(file_.bytes, (kFree + kHalf) * kCluster, {1});
   check(kFewBytes);
   ASSERT_TRUE(done_) << strerror_text(done_.error());
   EXPECT_EQ(report_.corruptions, 0u) << report_.describe();
@@ -300,9 +272,9 @@ TEST_F(CheckManyHoles, L1TablesOfSnapshots) {
   header_.snapshot_count = kSnapshotL1s;
   header_.snapshots_offset = kSnapshots * kCluster;
   make(kFree + kSnapshotL1s * kClusters);
-  std::vector<Place> l1s(kSnapshotL1s);
+  std::vector<SnapshotL1> l1s(kSnapshotL1s);
   for (uint64_t i = 0; i < kSnapshotL1s; ++i) {
-    l1s[i].l1 = (kFree + i * kClusters) * kCluster;
+    l1s[i].offset = (kFree + i * kClusters) * kCluster;
     l1s[i].entries = kMaxL1Bytes / 8;
   }
   put_snapshots(file_.bytes, kSnapshots * kCluster, l1s);
@@ -320,7 +292,7 @@ class CheckManyBlocks : public CheckManyHoles {
     file_.bytes.resize(kRefcountBlocks << (header_.geometry().refcount_block_bits + kClusterBits));
     std::vector<uint64_t> table(kRefcountBlocks);
     for (uint64_t i = 0; i < kRefcountBlocks; ++i) table[i] = (kBlock + i) * kCluster;
-    put(file_.bytes, kTable * kCluster, table);
+    put_entries(file_.bytes, kTable * kCluster, table);
     put_header(file_.bytes, header_);
   }
   // The header, the table and the blocks.
@@ -372,10 +344,10 @@ TEST_F(CheckManyHoles, NothingIsAskedWhereTablesHoldSomething) {
   for (uint64_t i = 0; i < kTables; ++i) {
     // A hole between any two.
     l1[i] = (kFree + 2 * i) * kCluster | kEntryCopied;
-    put(file_.bytes, (kFree + 2 * i) * kCluster + kCluster / 2,
-        {(kFree + 2 * i + 1) * kCluster | kEntryCopied});
+    put_entries(file_.bytes, (kFree + 2 * i) * kCluster + kCluster / 2,
+                {(kFree + 2 * i + 1) * kCluster | kEntryCopied});
   }
-  put(file_.bytes, kL1 * kCluster, l1);
+  put_entries(file_.bytes, kL1 * kCluster, l1);
   check(2 * kFewBytes);
   ASSERT_TRUE(done_) << strerror_text(done_.error());
   EXPECT_TRUE(report_.clean()) << report_.describe();

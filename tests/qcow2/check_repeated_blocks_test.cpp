@@ -10,6 +10,7 @@
 #include "block/formats/qcow2/repair.h"
 #include "block/sim/sim_env.h"
 #include "tests/qcow2/memory_storage.h"
+#include "tests/qcow2/put_tables.h"
 
 namespace blockbed::qcow2::test {
 namespace {
@@ -50,9 +51,7 @@ class CheckRepeatedBlocks : public ::testing::Test {
   }
 
   void put(uint64_t cluster, uint64_t at, uint64_t value) {
-    std::byte bytes[8];
-    store_be64(bytes, value);
-    file_.bytes.write(cluster * kCluster + at, bytes);
+    put_entries(file_.bytes, cluster * kCluster + at, {value});
   }
   void refer(uint64_t cluster, uint64_t times = 1) { references_[cluster] += times; }
 
@@ -83,11 +82,6 @@ class CheckRepeatedBlocks : public ::testing::Test {
       refer(first + 77);
       refer(first + 78);
     }
-  }
-  void write_header() {
-    auto bytes = serialise_header(header_);
-    ASSERT_TRUE(bytes);
-    file_.bytes.write(0, *bytes);
   }
   // Nothing to repair: a check.
   void run(Repair repair, uint64_t may_read) {
@@ -143,7 +137,7 @@ class CheckRepeatedBlocks : public ::testing::Test {
 TEST_F(CheckRepeatedBlocks, OneBlock) {
   name_blocks(1);
   use_far_clusters(1000);
-  write_header();
+  put_header(file_.bytes, header_);
   run(Repair::kNone, 64 << 20);
   ASSERT_TRUE(done_) << strerror_text(done_.error());
   expect_totals();
@@ -154,7 +148,7 @@ TEST_F(CheckRepeatedBlocks, OneBlock) {
 TEST_F(CheckRepeatedBlocks, SeveralBlocksByTurns) {
   name_blocks(16);
   use_far_clusters(1000);
-  write_header();
+  put_header(file_.bytes, header_);
   run(Repair::kNone, 96 << 20);
   ASSERT_TRUE(done_) << strerror_text(done_.error());
   expect_totals();
@@ -164,7 +158,7 @@ TEST_F(CheckRepeatedBlocks, SeveralBlocksByTurns) {
 TEST_F(CheckRepeatedBlocks, RepairMakesNewOnes) {
   name_blocks(4);
   use_far_clusters(16);
-  write_header();
+  put_header(file_.bytes, header_);
   const Totals before = expected();
   const sim::SparseBytes bytes = file_.bytes;
   run(Repair::kLeaks, 64 << 20);
@@ -195,7 +189,7 @@ TEST_F(CheckRepeatedBlocks, CountsOfOneBit) {
   file_.bytes.write(kBlocks * kCluster, counts);
   put(kTable, 0, kBlocks * kCluster);
   put(kTable, 8, kBlocks * kCluster);
-  write_header();
+  put_header(file_.bytes, header_);
   run(Repair::kNone, 64 << 20);
   ASSERT_TRUE(done_);
   EXPECT_EQ(report_.leaks, kBlocks + 1);
@@ -216,7 +210,7 @@ TEST_F(CheckRepeatedBlocks, CountsThatCannotBeRead) {
   std::vector<std::byte> table(kMaxRefcountTableBytes);
   for (uint64_t i = 0; i < kNames; ++i) store_be64(table.data() + i * 8, kBlocks * kCluster + 512);
   file_.bytes.write(kTable * kCluster, table);
-  write_header();
+  put_header(file_.bytes, header_);
   run(Repair::kNone, 64 << 20);
   ASSERT_TRUE(done_);
   EXPECT_EQ(report_.check_errors, clusters);
@@ -232,7 +226,7 @@ TEST_F(CheckRepeatedBlocks, BlocksBehindTheEnd) {
     store_be64(table.data() + i * 8, end + (i << 29));
   }
   file_.bytes.write(kTable * kCluster, table);
-  write_header();
+  put_header(file_.bytes, header_);
   run(Repair::kNone, 64 << 20);
   ASSERT_TRUE(done_);
   EXPECT_EQ(told_[FaultClass::kOutsideFile], kNames);

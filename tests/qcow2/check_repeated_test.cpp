@@ -5,10 +5,10 @@
 
 #include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/check.h"
-#include "block/formats/qcow2/endian.h"
 #include "block/formats/qcow2/repair.h"
 #include "block/sim/sim_env.h"
 #include "tests/qcow2/memory_storage.h"
+#include "tests/qcow2/put_tables.h"
 
 namespace blockbed::qcow2::test {
 namespace {
@@ -48,9 +48,7 @@ class CheckRepeated : public ::testing::Test {
   }
 
   void put(uint64_t cluster, const std::vector<uint64_t>& entries) {
-    std::vector<std::byte> bytes(entries.size() * 8);
-    for (std::size_t i = 0; i < entries.size(); ++i) store_be64(bytes.data() + i * 8, entries[i]);
-    file_.bytes.write(cluster * kCluster, bytes);
+    put_entries(file_.bytes, cluster * kCluster, entries);
   }
   // Every entry of the L1 table names the one L2 table, and all of its entries name data.
   void fill_tables() {
@@ -59,14 +57,9 @@ class CheckRepeated : public ::testing::Test {
     for (uint64_t i = 0; i < kL2Entries; ++i) data[i] = (kData + i % kDataClusters) * kCluster;
     put(kL2, data);
   }
-  void write_header() {
-    auto bytes = serialise_header(header_);
-    ASSERT_TRUE(bytes);
-    file_.bytes.write(0, *bytes);
-  }
   void check() {
     counted_.clear();
-    write_header();
+    put_header(file_.bytes, header_);
     const auto told = [this](const CheckFinding& finding) {
       if (finding.fault == FaultClass::kUncounted) {
         counted_[finding.offset / kCluster] = finding.referred;
@@ -115,17 +108,13 @@ TEST_F(CheckRepeated, SnapshotsShareStretchesOfTheirL1Tables) {
   constexpr uint32_t kEntries = 32768;
   fill_tables();
   put(kL1, {0});
-  std::vector<std::byte> table;
+  std::vector<SnapshotL1> l1s(kEntries);
   for (uint32_t i = 0; i < kEntries; ++i) {
-    const std::size_t at = table.size();
-    table.resize(at + 64);
     const uint64_t skipped = i % 4;
-    store_be64(table.data() + at, (kL1 + skipped) * kCluster);
-    store_be<uint32_t>(table.data() + at + 8,
-                       static_cast<uint32_t>(kL1Entries - skipped * kL2Entries));
-    store_be<uint32_t>(table.data() + at + 36, 24u);
+    l1s[i].offset = (kL1 + skipped) * kCluster;
+    l1s[i].entries = static_cast<uint32_t>(kL1Entries - skipped * kL2Entries);
   }
-  file_.bytes.write(kSnapshots * kCluster, table);
+  put_snapshots(file_.bytes, kSnapshots * kCluster, l1s);
   header_.snapshot_count = kEntries;
   header_.snapshots_offset = kSnapshots * kCluster;
   check();
