@@ -132,11 +132,6 @@ class Checker {
   Task<Result<void>> write(uint64_t offset, IoVector bytes);
   Task<Result<void>> walk_l1(uint64_t offset, uint64_t entries, const SnapshotEntry* snapshot);
   Task<Result<void>> walk_l1_entries(uint64_t offset, uint64_t entries, bool active);
-  Task<Result<void>> walk_l2(uint64_t table, uint64_t l1_index, bool active);
-  struct L2Walk;
-  // True: the entry was made right and needs to be written.
-  bool look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry);
-  bool look_at_compressed(L2Walk& walk, uint32_t index, L2Entry entry);
   Task<Result<void>> walk_snapshots();
   Task<Result<void>> walk_bitmaps();
   Task<Result<void>> walk_bitmap_table(uint64_t table, uint64_t entries);
@@ -145,6 +140,13 @@ class Checker {
   Task<Result<void>> look_at_refcount_block(uint64_t index, uint64_t entry);
   uint64_t file_clusters() const { return g_.clusters(length_); }
   uint64_t used_clusters() const { return std::max(file_clusters(), counted_clusters_); }
+
+  // --- entries of L2 tables (check_l2.cpp)
+  Task<Result<void>> walk_l2(uint64_t table, uint64_t l1_index, bool active);
+  struct L2Walk;
+  // True: the entry was made right and needs to be written.
+  bool look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry);
+  bool look_at_compressed(L2Walk& walk, uint32_t index, L2Entry entry);
 
   // --- tables that are named again and again (check_repeated.cpp)
   // Something is there that was counted.
