@@ -19,16 +19,16 @@ constexpr uint64_t kBackingBytes = 40 << 10;
 // A map of many short runs is walked this far.
 constexpr int kMostRuns = 64;
 
-Task<void> read_piece(qcow2::Image& image, std::span<std::byte> buffer, uint64_t offset,
-                      uint64_t size) {
-  uint64_t at = offset;
-  for (int i = 0; i < kMostRuns && at < offset + size; ++i) {
-    auto found = co_await image.status(at, offset + size - at);
-    if (!found) break;
-    BB_ASSERT(found->length > 0 && found->length <= offset + size - at);
-    at += found->length;
+// Where pieces of a disk begin that are read: all of them, or the first four and eight of the rest.
+std::vector<uint64_t> places(uint64_t length) {
+  std::vector<uint64_t> found;
+  for (uint64_t offset = 0; offset < std::min(length, kMostRead); offset += kPiece) {
+    found.push_back(offset);
   }
-  (void)co_await image.read(offset, IoVector(buffer.first(size)));
+  for (uint64_t eighth = 1; length > kMostRead && eighth <= 8; ++eighth) {
+    found.push_back((length - kPiece) / 8 * eighth);
+  }
+  return found;
 }
 
 Task<void> open_and_read(FuzzEnv& env, FuzzStorage& file, std::span<std::byte> buffer) {
@@ -41,11 +41,16 @@ Task<void> open_and_read(FuzzEnv& env, FuzzStorage& file, std::span<std::byte> b
   qcow2::Image image(env, file, data, backing, std::move(*header), options);
   if (!co_await image.open()) co_return;
   const uint64_t length = image.length();
-  for (uint64_t offset = 0; offset < std::min(length, kMostRead); offset += kPiece) {
-    co_await read_piece(image, buffer, offset, std::min(kPiece, length - offset));
-  }
-  for (uint64_t eighth = 1; length > kMostRead && eighth <= 8; ++eighth) {
-    co_await read_piece(image, buffer, (length - kPiece) / 8 * eighth, kPiece);
+  for (const uint64_t offset : places(length)) {
+    const uint64_t size = std::min(kPiece, length - offset);
+    uint64_t at = offset;
+    for (int i = 0; i < kMostRuns && at < offset + size; ++i) {
+      auto found = co_await image.status(at, offset + size - at);
+      if (!found) break;
+      BB_ASSERT(found->length > 0 && found->length <= offset + size - at);
+      at += found->length;
+    }
+    (void)co_await image.read(offset, IoVector(buffer.first(size)));
   }
   (void)co_await image.close();
   BB_ASSERT(!file.changed());

@@ -5,6 +5,7 @@
 #include "block/sim/sim_env.h"
 #include "block/sim/sim_storage.h"
 #include "tests/qcow2/image_fixture.h"
+#include "tests/qcow2/memory_storage.h"
 #include "tests/qcow2/references_fixture.h"
 
 namespace blockbed::qcow2::test {
@@ -76,6 +77,41 @@ Task<void> fill_the_table(Env& env) {
 TEST(Qcow2Snapshots, NoMoreThanQemuHas) {
   sim::SimEnv env(1);
   env.run(fill_the_table(env));
+}
+
+// Entries of all lengths, so that they lie in every manner over the pages that are read at once.
+TEST(Qcow2Snapshots, TableIsReadInPages) {
+  sim::SimEnv env(1);
+  sim::SimRandom random(1, 7);
+  std::vector<Snapshot> written;
+  for (const std::size_t name_bytes : {0, 1, 7, 4000, 4096, 65535, 0, 255, 8192}) {
+    for (int i = 0; i < 40; ++i) {
+      Snapshot& snapshot = written.emplace_back();
+      snapshot.id = std::to_string(written.size());
+      snapshot.name.assign(name_bytes - std::min<std::size_t>(name_bytes, random.below(8)), 'n');
+      snapshot.l1_offset = written.size() * 65536;
+      snapshot.disk_size = written.size();
+      snapshot.unknown_extra.resize(random.below(kMaxSnapshotExtraBytes - 24));
+      for (std::byte& each : snapshot.unknown_extra) each = static_cast<std::byte>(written.size());
+    }
+  }
+  const std::vector<std::byte> bytes = serialise_snapshots(written, 0);
+  MemoryStorage file(env.executor(), 1, 0);
+  Header header;
+  header.snapshots_offset = 65536;
+  header.snapshot_count = static_cast<uint32_t>(written.size());
+  file.bytes.resize(header.snapshots_offset + bytes.size());
+  file.bytes.write(header.snapshots_offset, bytes);
+  // Each byte once, but for the pages in which one window ends and the next begins.
+  file.may_read = 2 * bytes.size();
+  const auto load = [&]() -> Task<void> {
+    auto table = co_await load_snapshots(file, header);
+    EXPECT_TRUE(table);
+    if (!table) co_return;
+    EXPECT_EQ(table->bytes, bytes.size());
+    EXPECT_EQ(serialise_snapshots(table->snapshots, 0), bytes);
+  };
+  env.run(load());
 }
 
 Task<void> long_vm_state(Env& env, uint64_t cluster) {

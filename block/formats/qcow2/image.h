@@ -119,9 +119,14 @@ class Image {
 
   // --- reading
   Task<Result<void>> read_unguarded(uint64_t offset, IoVector buffers);
+  // The longest run that is read in one way, over the borders of pieces and tables as long as that
+  // costs no I/O; map_read_cached() is for callers in a hurry: false when its beginning costs I/O.
+  Task<Result<ReadRun>> map_read(uint64_t guest, uint64_t length);
+  bool map_read_cached(uint64_t guest, uint64_t length, ReadRun& run);
+  // As far as one piece tells.
   bool map_read_here(uint64_t guest, uint64_t length, ReadRun& run);
-  Task<Result<ReadRun>> map_read_loading(uint64_t guest, uint64_t length);
-  Task<Result<ReadRun>> map_read_extended(uint64_t guest, uint64_t length);
+  ReadRun without_table(uint64_t guest, uint64_t length) const;
+  void extend(ReadRun& run, uint64_t guest, uint64_t length);
   Task<Result<void>> read_run(ReadRun run, uint64_t guest, IoVector buffers);
   Task<Result<void>> read_backing(uint64_t guest, IoVector buffers);
   Task<Result<void>> read_compressed(uint64_t entry, uint64_t guest, IoVector buffers);

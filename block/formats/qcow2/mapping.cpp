@@ -1,5 +1,7 @@
 #include "block/formats/qcow2/mapping.h"
 
+#include <bit>
+
 namespace blockbed::qcow2 {
 
 namespace {
@@ -42,6 +44,21 @@ inline SubState sub_state(const Geometry& g, L2Entry entry, uint64_t guest) {
   return {Kind::kData, Fault::kNone, true};
 }
 
+// How far the state at `guest` reaches within its cluster: to the end of its subcluster at least.
+inline uint64_t state_end(const Geometry& g, L2Entry entry, uint64_t guest) {
+  const uint64_t cluster_end = g.cluster_start(guest) + g.cluster_size;
+  if (!g.extended_l2 || (entry.value & kEntryCompressed) != 0) return cluster_end;
+  const uint64_t sub = (guest >> g.subcluster_bits) & 31;
+  const auto alike = [sub](uint64_t bits) {
+    const uint32_t from_here = static_cast<uint32_t>(bits) >> sub;
+    return (from_here & 1) != 0 ? std::countr_one(from_here) : std::countr_zero(from_here);
+  };
+  const auto subclusters =
+      static_cast<uint64_t>(std::min(alike(entry.bitmap), alike(entry.bitmap >> 32)));
+  const uint64_t begin = align_down(guest, g.subcluster_size());
+  return std::min(begin + (subclusters << g.subcluster_bits), cluster_end);
+}
+
 }  // namespace
 
 ReadRun map_read(const Geometry& g, const std::byte* piece, uint64_t guest, uint64_t length) {
@@ -55,18 +72,15 @@ ReadRun map_read(const Geometry& g, const std::byte* piece, uint64_t guest, uint
   run.has_host = first.has_host;
   run.host = first.kind == Kind::kCompressed ? entry.value
                                              : (entry.value & kOffsetMask) + g.in_cluster(guest);
-  const uint64_t unit = first.kind == Kind::kCompressed ? g.cluster_size : g.subcluster_size();
-  uint64_t at = align_down(guest, unit) + unit;
+  uint64_t at = state_end(g, entry, guest);
   if (first.kind != Kind::kCompressed && first.kind != Kind::kInvalid) {
-    while (at < end) {
-      if (g.in_cluster(at) == 0) entry = load_entry(g, piece, g.index_in_piece(at));
+    // It goes on where a cluster ends, or not at all.
+    while (at < end && g.in_cluster(at) == 0) {
+      entry = load_entry(g, piece, g.index_in_piece(at));
       const SubState next = sub_state(g, entry, at);
       if (next.kind != first.kind || next.has_host != first.has_host) break;
-      if (first.has_host &&
-          (entry.value & kOffsetMask) + g.in_cluster(at) != run.host + (at - guest)) {
-        break;
-      }
-      at += unit;
+      if (first.has_host && (entry.value & kOffsetMask) != run.host + (at - guest)) break;
+      at = state_end(g, entry, at);
     }
   }
   run.length = std::min(at, end) - guest;
@@ -82,8 +96,9 @@ ClusterState cluster_state(const Geometry& g, L2Entry entry, uint64_t cluster_gu
   state.copied = (entry.value & kEntryCopied) != 0;
   state.any_data = first.kind == Kind::kData || first.kind == Kind::kCompressed;
   if (!g.extended_l2 || first.kind == Kind::kCompressed) return state;
-  for (uint32_t sub = 1; sub < g.subclusters; ++sub) {
-    const SubState next = sub_state(g, entry, cluster_guest + (uint64_t{sub} << g.subcluster_bits));
+  const uint64_t end = cluster_guest + g.cluster_size;
+  for (uint64_t at = state_end(g, entry, cluster_guest); at < end; at = state_end(g, entry, at)) {
+    const SubState next = sub_state(g, entry, at);
     if (next.kind == Kind::kInvalid) {
       state.kind = Kind::kInvalid;
       state.fault = next.fault;
@@ -154,7 +169,7 @@ WriteRun map_write(const Geometry& g, const std::byte* piece, uint64_t guest, ui
   run.head_kind = first.kind;
   run.tail_kind = first.kind;
   run.head_unit = run.tail_unit = g.subcluster_size();
-  uint64_t at = align_down(guest, g.subcluster_size()) + g.subcluster_size();
+  uint64_t at = state_end(g, entry, guest);
   while (at < end) {
     if (g.in_cluster(at) == 0) entry = load_entry(g, piece, g.index_in_piece(at));
     const SubState next = sub_state(g, entry, at);
@@ -164,7 +179,7 @@ WriteRun map_write(const Geometry& g, const std::byte* piece, uint64_t guest, ui
       break;
     }
     run.tail_kind = next.kind;
-    at += g.subcluster_size();
+    at = state_end(g, entry, at);
   }
   run.length = std::min(at, end) - guest;
   return run;

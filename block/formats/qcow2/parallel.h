@@ -3,8 +3,8 @@
 // Problem: a request that falls apart into many runs would otherwise wait for each in turn.
 //
 // Contract: start(task) begins the task at once and waits while kMaxParts are running; finish()
-// waits for all and gives the first failure. It must be called before the object dies. Costs
-// nothing when nothing is started. Threading: engine thread only.
+// waits for all, and result() is the first failure. The object dies idle: asserted.
+// Threading: engine thread only.
 #pragma once
 
 #include <cstddef>
@@ -23,15 +23,13 @@ class Parallel {
 
   bool idle() const { return gate_.inside() == 0; }
   bool failed() const { return !result_; }
+  const Result<void>& result() const { return result_; }
 
   Task<void> start(Task<Result<void>> part) {
     co_await free_.acquire();
     gate_.spawn(run(std::move(part)));
   }
-  Task<Result<void>> finish() {
-    co_await gate_.close();
-    co_return result_;
-  }
+  Task<void> finish() { return gate_.close(); }
 
  private:
   Task<void> run(Task<Result<void>> part) {

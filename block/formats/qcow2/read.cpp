@@ -19,37 +19,27 @@ Image::Image(Env& env, Storage& file, Storage* data, Backing& backing, Header he
       in_flight_ended_(env.executor()),
       codecs_(env.executor(), kMaxCodecs) {}
 
+ReadRun Image::without_table(uint64_t guest, uint64_t length) const {
+  ReadRun run;
+  const uint64_t table_end = align_down(guest, geometry().l2_coverage()) + geometry().l2_coverage();
+  run.length = std::min(length, table_end - guest);
+  return run;
+}
+
 bool Image::map_read_here(uint64_t guest, uint64_t length, ReadRun& run) {
   Metadata::Piece* piece = nullptr;
   switch (metadata_.find_piece(guest, piece)) {
     case Metadata::Lookup::kHere:
-      run = map_read(geometry(), piece->data(), guest, length);
+      run = qcow2::map_read(geometry(), piece->data(), guest, length);
       return true;
-    case Metadata::Lookup::kNoTable: {
-      run = ReadRun();
-      const uint64_t table_end =
-          align_down(guest, geometry().l2_coverage()) + geometry().l2_coverage();
-      run.length = std::min(length, table_end - guest);
+    case Metadata::Lookup::kNoTable:
+      run = without_table(guest, length);
       return true;
-    }
     case Metadata::Lookup::kNotLoaded:
     case Metadata::Lookup::kCorrupt:
       return false;
   }
   return false;
-}
-
-Task<Result<ReadRun>> Image::map_read_loading(uint64_t guest, uint64_t length) {
-  auto piece = co_await metadata_.load_piece(guest);
-  if (!piece) co_return io_error(piece.error());
-  if (*piece == nullptr) {
-    ReadRun run;
-    const uint64_t table_end =
-        align_down(guest, geometry().l2_coverage()) + geometry().l2_coverage();
-    run.length = std::min(length, table_end - guest);
-    co_return run;
-  }
-  co_return map_read(geometry(), (*piece)->data(), guest, length);
 }
 
 namespace {
@@ -68,31 +58,46 @@ bool continues(const ReadRun& run, const ReadRun& next) {
 
 }  // namespace
 
-Task<Result<ReadRun>> Image::map_read_extended(uint64_t guest, uint64_t length) {
-  ReadRun run;
-  if (!map_read_here(guest, length, run)) {
-    auto loaded = co_await map_read_loading(guest, length);
-    if (!loaded) co_return io_error(loaded.error());
-    run = *loaded;
-  }
-  // Over the borders of pieces and tables, as long as that costs no I/O.
+void Image::extend(ReadRun& run, uint64_t guest, uint64_t length) {
   ReadRun next;
   while (run.length < length && map_read_here(guest + run.length, length - run.length, next) &&
          continues(run, next)) {
     run.length += next.length;
   }
+}
+
+bool Image::map_read_cached(uint64_t guest, uint64_t length, ReadRun& run) {
+  if (!map_read_here(guest, length, run)) return false;
+  extend(run, guest, length);
+  return true;
+}
+
+Task<Result<ReadRun>> Image::map_read(uint64_t guest, uint64_t length) {
+  ReadRun run;
+  if (map_read_cached(guest, length, run)) co_return run;
+  auto piece = co_await metadata_.load_piece(guest);
+  if (!piece) co_return io_error(piece.error());
+  run = *piece == nullptr ? without_table(guest, length)
+                          : qcow2::map_read(geometry(), (*piece)->data(), guest, length);
+  extend(run, guest, length);
   co_return run;
 }
 
 Task<Result<void>> Image::read(uint64_t offset, IoVector buffers) {
   if (metadata_.failed()) co_return io_error(ENOMEDIUM);
   Metadata::RequestGuard guard(metadata_);
-  // The common case without a frame in between: one run, cached, in the file.
+  // The common cases without a frame in between: one run, cached.
   ReadRun run;
-  const uint64_t length = buffers.size();
-  if (map_read_here(offset, length, run) && run.length == length && run.kind == Kind::kData) {
-    co_await metadata_.file().debug_event(DebugEvent::kReadAio);
-    co_return co_await metadata_.data().read(run.host, std::move(buffers));
+  if (const uint64_t length = buffers.size();
+      map_read_cached(offset, length, run) && run.length == length) {
+    if (run.kind == Kind::kData) {
+      co_await metadata_.file().debug_event(DebugEvent::kReadAio);
+      co_return co_await metadata_.data().read(run.host, std::move(buffers));
+    }
+    if (reads_zero(run.kind, offset)) {
+      buffers.fill(0);
+      co_return Result<void>();
+    }
   }
   co_return co_await read_unguarded(offset, std::move(buffers));
 }
@@ -102,20 +107,21 @@ Task<Result<void>> Image::read_unguarded(uint64_t offset, IoVector buffers) {
   Parallel parallel(env_.executor());
   Result<void> result;
   for (uint64_t done = 0; done < size;) {
-    auto mapped = co_await map_read_extended(offset + done, size - done);
-    if (!mapped) {
-      result = io_error(mapped.error());
-      break;
+    ReadRun run;
+    if (!map_read_cached(offset + done, size - done, run)) {
+      auto mapped = co_await map_read(offset + done, size - done);
+      if (!mapped) {
+        result = io_error(mapped.error());
+        break;
+      }
+      run = *mapped;
     }
-    const ReadRun run = *mapped;
     if (run.length == size) {
       result = co_await read_run(run, offset, std::move(buffers));
       break;
     }
     IoVector part = buffers.slice(done, run.length);
-    const bool no_io = run.kind == Kind::kZero ||
-                       (run.kind == Kind::kUnallocated && reads_zero(run.kind, offset + done));
-    if (no_io) {
+    if (reads_zero(run.kind, offset + done)) {
       part.fill(0);
     } else if (done + run.length == size && parallel.idle()) {
       result = co_await read_run(run, offset + done, std::move(part));
@@ -126,8 +132,8 @@ Task<Result<void>> Image::read_unguarded(uint64_t offset, IoVector buffers) {
     if (!result) break;
     done += run.length;
   }
-  auto others = co_await parallel.finish();
-  co_return result ? others : result;
+  if (!parallel.idle()) co_await parallel.finish();
+  co_return result ? parallel.result() : result;
 }
 
 bool Image::reads_zero(Kind kind, uint64_t begin) const {
@@ -236,15 +242,17 @@ Task<Errno> Image::report_fault(Fault fault, uint64_t guest, bool writing) {
 Task<Result<ImageStatus>> Image::status(uint64_t offset, uint64_t length) {
   if (metadata_.failed()) co_return io_error(ENOMEDIUM);
   Metadata::RequestGuard guard(metadata_);
-  auto mapped = co_await map_read_extended(offset, length);
-  if (!mapped) co_return io_error(mapped.error());
-  if (mapped->kind == Kind::kInvalid) {
-    co_return io_error(co_await report_fault(mapped->fault, offset));
+  ReadRun run;
+  if (!map_read_cached(offset, length, run)) {
+    auto mapped = co_await map_read(offset, length);
+    if (!mapped) co_return io_error(mapped.error());
+    run = *mapped;
   }
+  if (run.kind == Kind::kInvalid) co_return io_error(co_await report_fault(run.fault, offset));
   ImageStatus status;
-  status.length = mapped->length;
-  status.kind = mapped->kind;
-  if (mapped->has_host && mapped->kind != Kind::kCompressed) status.host = mapped->host;
+  status.length = run.length;
+  status.kind = run.kind;
+  if (run.has_host && run.kind != Kind::kCompressed) status.host = run.host;
   co_return status;
 }
 

@@ -71,7 +71,7 @@ Task<Result<void>> Image::drop_entries_behind_end() {
   const Geometry& g = geometry();
   const uint64_t end = g.l1_entries(length()) * g.l2_coverage();
   for (uint64_t at = align_up(length(), g.cluster_size); at < end;) {
-    auto mapped = co_await map_read_extended(at, end - at);
+    auto mapped = co_await map_read(at, end - at);
     if (!mapped) co_return io_error(mapped.error());
     if (mapped->kind != Kind::kUnallocated || mapped->has_host) {
       co_return co_await change_clusters(at, end, Change::kRemove);
@@ -98,7 +98,7 @@ Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   const uint64_t tail_end = std::min(align_up(old_length, g.cluster_size), length);
   if (old_length < tail_end && old_length > 0) {
     for (uint64_t at = old_length; at < tail_end && done;) {
-      auto mapped = co_await map_read_extended(at, tail_end - at);
+      auto mapped = co_await map_read(at, tail_end - at);
       if (!mapped) {
         done = io_error(mapped.error());
         break;

@@ -33,6 +33,31 @@ std::string text_of(const char* bytes, std::size_t length) {
   return length == 0 ? std::string() : std::string(bytes, ::strnlen(bytes, length));
 }
 
+// The file around the entry that is looked at, whole pages of it: entries are small and may be
+// many.
+class Window {
+ public:
+  explicit Window(Storage& file) : file_(file) {}
+
+  bool holds(uint64_t offset, uint64_t length) const {
+    return begin_ <= offset && offset + length <= begin_ + bytes_.size();
+  }
+  const std::byte* at(uint64_t offset) const { return bytes_.data() + (offset - begin_); }
+
+  Task<Result<void>> move_to(uint64_t offset, uint64_t length) {
+    begin_ = align_down(offset, kPageBytes);
+    bytes_.resize(align_up(offset + length, kPageBytes) - begin_);
+    return file_.read(begin_, IoVector(bytes_.data(), bytes_.size()));
+  }
+
+ private:
+  static constexpr uint64_t kPageBytes = 4096;
+
+  Storage& file_;
+  uint64_t begin_ = 0;
+  std::vector<std::byte> bytes_;
+};
+
 }  // namespace
 
 Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header) {
@@ -40,13 +65,14 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
   uint64_t position = header.snapshots_offset;
   // The header's checks bound the count.
   table.snapshots.reserve(header.snapshot_count);
-  std::vector<std::byte> rest;
+  Window window(file);
   for (uint32_t i = 0; i < header.snapshot_count; ++i) {
     position = align_up(position, 8);
-    std::byte entry[kEntryHeaderBytes];
-    if (!co_await file.read(position, IoVector(entry, sizeof(entry)))) {
+    if (!window.holds(position, kEntryHeaderBytes) &&
+        !co_await window.move_to(position, kEntryHeaderBytes)) {
       co_return fail("Failed to read snapshot table");
     }
+    const std::byte* const entry = window.at(position);
     position += kEntryHeaderBytes;
     Snapshot& snapshot = table.snapshots.emplace_back();
     snapshot.l1_offset = load_be64(entry);
@@ -61,25 +87,24 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
     if (extra_bytes > kMaxSnapshotExtraBytes) {
       co_return fail(fmt::format("Too much extra metadata in snapshot table entry {}", i));
     }
-    rest.resize(extra_bytes + id_bytes + name_bytes);
-    if (!rest.empty()) {
-      if (!co_await file.read(position, IoVector(rest.data(), rest.size()))) {
-        co_return fail("Failed to read snapshot table");
-      }
+    const uint64_t rest_bytes = uint64_t{extra_bytes} + id_bytes + name_bytes;
+    if (!window.holds(position, rest_bytes) && !co_await window.move_to(position, rest_bytes)) {
+      co_return fail("Failed to read snapshot table");
     }
-    position += rest.size();
+    const std::byte* const rest = window.at(position);
+    position += rest_bytes;
     if (position - header.snapshots_offset > kMaxSnapshotTableBytes) {
       co_return fail("Snapshot table is too big");
     }
-    if (extra_bytes >= 8) snapshot.vm_state_size = load_be64(rest.data());
-    if (extra_bytes >= 16) snapshot.disk_size = load_be64(rest.data() + 8);
-    if (extra_bytes >= 24 && load_be64(rest.data() + 16) != kNoIcount) {
-      snapshot.icount = load_be64(rest.data() + 16);
+    if (extra_bytes >= 8) snapshot.vm_state_size = load_be64(rest);
+    if (extra_bytes >= 16) snapshot.disk_size = load_be64(rest + 8);
+    if (extra_bytes >= 24 && load_be64(rest + 16) != kNoIcount) {
+      snapshot.icount = load_be64(rest + 16);
     }
     if (extra_bytes > kKnownExtraBytes) {
-      snapshot.unknown_extra.assign(rest.begin() + kKnownExtraBytes, rest.begin() + extra_bytes);
+      snapshot.unknown_extra.assign(rest + kKnownExtraBytes, rest + extra_bytes);
     }
-    const char* const text = reinterpret_cast<const char*>(rest.data()) + extra_bytes;
+    const char* const text = reinterpret_cast<const char*>(rest) + extra_bytes;
     snapshot.id = text_of(text, id_bytes);
     snapshot.name = text_of(text + id_bytes, name_bytes);
   }

@@ -25,7 +25,8 @@ Task<Result<void>> Image::write_compressed(uint64_t offset, IoVector buffers) {
     IoVector part = buffers.slice(done, std::min(g.cluster_size, size - done));
     co_await parallel.start(write_compressed_cluster(offset + done, std::move(part)));
   }
-  co_return co_await parallel.finish();
+  co_await parallel.finish();
+  co_return parallel.result();
 }
 
 Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buffers) {

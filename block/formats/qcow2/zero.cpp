@@ -56,7 +56,7 @@ Task<Result<void>> Image::zero(uint64_t offset, uint64_t length, RequestFlags fl
 Task<Result<void>> Image::zero_part(uint64_t begin, uint64_t end, RequestFlags flags) {
   // A (sub)cluster that reads as zeroes already needs nothing written.
   for (uint64_t at = begin; at < end;) {
-    auto mapped = co_await map_read_extended(at, end - at);
+    auto mapped = co_await map_read(at, end - at);
     if (!mapped) co_return io_error(mapped.error());
     if (!reads_zero(mapped->kind, at)) {
       if (flags.no_fallback) co_return io_error(ENOTSUP);
