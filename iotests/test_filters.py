@@ -325,6 +325,19 @@ def test_blklogwrites(server, copies, images):
 
 
 @system_only
+def test_zeroes_pass_a_filter_in_one_piece(server, images):
+    """Discards come in pieces that fit the clusters below it."""
+    log = images.create("log.raw", "raw", 0)
+    server.blockdev_add(driver="qcow2", node_name="d", discard="unmap", file=file(images.create("disk.qcow2", size="1M")))
+    server.blockdev_add(node_name="l", **file(log))
+    server.blockdev_add(driver="blklogwrites", node_name="b", file="d", log="l", discard="unmap")
+    server.qemu_io("b", "write -z 1k 200k")
+    server.qemu_io("b", "discard 301k 200k")
+    server.stop()
+    assert [entry[:3] for entry in entries(log)][:4] == [(2, 400, 0), (602, 38, 4), (640, 256, 4), (896, 106, 4)]
+
+
+@system_only
 def test_blklogwrites_goes_on(start, copies, images):
     log = images.create("log.raw", "raw", 0)
     for options in ({"log-sector-size": 4096}, {"log-append": True}):

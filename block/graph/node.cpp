@@ -115,9 +115,9 @@ void Node::refresh_limits() {
                                 ? below.max_transfer
                                 : std::min(limits.max_transfer, below.max_transfer);
     }
+    // Zeroes go through a filter as they came: for who waits in it, they are one request.
     if (driver_->is_filter() && edge->roles().has(ChildRole::kFiltered)) {
       limits.request_alignment = std::max(limits.request_alignment, below.request_alignment);
-      limits.zero_alignment = below.zero_alignment;
       limits.discard_alignment = below.discard_alignment;
     }
   }

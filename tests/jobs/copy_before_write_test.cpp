@@ -31,7 +31,7 @@ class CopyBeforeWriteTest : public testing::Test {
   CopyBeforeWrite& make(json::Object options = {}) {
     options.set("driver", "copy-before-write");
     options.set("node-name", "c");
-    options.set("file", "s");
+    if (options.find("file") == nullptr) options.set("file", "s");
     options.set("target", "t");
     Node& node = world.open(std::move(options));
     guest = world.guest(node);
@@ -139,6 +139,22 @@ TEST_F(CopyBeforeWriteTest, ACopyThatTakesTooLongIsAnError) {
   world.env.storage().release(held);
   EXPECT_TRUE(world.run(write(0, 512)).has_value());
   EXPECT_EQ(target_at(0), 1);
+}
+
+TEST_F(CopyBeforeWriteTest, ZeroesThatTheDiskTakesInPartsWaitForOneCopy) {
+  world.open({{"driver", "blkdebug"},
+              {"node-name", "in-parts"},
+              {"image", "s"},
+              {"opt-write-zero", kCluster}});
+  make({{"file", "in-parts"}, {"cbw-timeout", 3}});
+  sim::FaultRule slow;
+  slow.error = 0;
+  slow.delay = 2'000'000'000;
+  slow.times = 10;
+  fault(slow);
+  const int64_t before = world.env.now();
+  EXPECT_TRUE(world.run(guest->zero(kCluster / 2, 2 * kCluster)).has_value());
+  EXPECT_LT(world.env.now() - before, 3'100'000'000);
 }
 
 TEST_F(CopyBeforeWriteTest, OptionsAreRefusedInQemusWords) {
