@@ -84,11 +84,14 @@ bool MirrorJob::cancel_aborts(bool force) {
 // --- the work
 
 Task<JobResult> MirrorJob::run() {
-  if (JobResult fitted = co_await fit_target(); !fitted) {
-    co_await let_reply_go_first();
-    co_return fitted;
-  }
-  copy_->set_writes_to_both(options_.write_blocking);
+  JobResult result = co_await work();
+  if (!result || cancelled()) copy_->set_writes_to_both(false);
+  co_await let_reply_go_first();
+  co_return result;
+}
+
+Task<JobResult> MirrorJob::work() {
+  BB_CO_TRY(co_await fit_target());
   BB_CO_TRY(co_await mark_differences());
   if (cancelled()) co_return JobResult();
   if (copy_->dirty()) co_await let_reply_go_first();
@@ -99,22 +102,21 @@ Task<JobResult> MirrorJob::run() {
   JobResult result = co_await keep_equal();
   copy_->on_dirty = nullptr;
   copy_->on_copy_failed = nullptr;
-  if (!result || cancelled()) copy_->set_writes_to_both(false);
-  co_await let_reply_go_first();
   co_return result;
 }
 
+bool MirrorJob::target_fits() const {
+  return options_.commit ? target().length() >= source().length()
+                         : target().length() == source().length();
+}
+
 Task<JobResult> MirrorJob::fit_target() {
-  const uint64_t length = source().length();
-  if (options_.commit) {
-    if (target().length() >= length) co_return JobResult();
-    auto grown = co_await target_.truncate(length, TruncateOptions());
-    if (!grown) co_return job_failure(std::move(grown).error());
-    co_return JobResult();
-  }
-  if (target().length() != length) {
+  if (target_fits()) co_return JobResult();
+  if (!options_.commit) {
     co_return job_failure(Error("Source and target image have different sizes"));
   }
+  auto grown = co_await target_.truncate(source().length(), TruncateOptions());
+  if (!grown) co_return job_failure(std::move(grown).error());
   co_return JobResult();
 }
 

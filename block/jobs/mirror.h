@@ -115,6 +115,9 @@ class MirrorJob final : public BlockJob {
   Node& target() const { return *options_.target; }
   bool ready() const { return status() == JobStatus::kReady || status() == JobStatus::kStandby; }
 
+  // run() without its end.
+  Task<JobResult> work();
+  bool target_fits() const;
   Task<JobResult> fit_target();
   Task<JobResult> mark_differences();
   Task<JobResult> zero_target();

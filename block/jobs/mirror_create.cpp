@@ -92,6 +92,9 @@ Task<Expected<std::shared_ptr<MirrorJob>>> MirrorJob::create(JobRegistry& regist
     co_await job->clean();
     co_return fail(std::move(attached).error());
   }
+  // From the first request on: one that goes to the source alone may end when the job is ready, and
+  // the target would lack it.
+  job->copy_->set_writes_to_both(job->options_.write_blocking && job->target_fits());
   MirrorTop::of(*job->filter_).set_copy(&*job->copy_);
   job->copy_->set_progress(&job->counted());
   co_return job;
