@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "block/graph/chain.h"
+#include "block/graph/medium.h"
 #include "block/graph/node.h"
 #include "schema/block_core.h"
 
@@ -18,6 +19,9 @@ Task<Expected<std::unique_ptr<Driver>>> CopyOnRead::open(OpenContext& context,
   if (own.bottom) {
     Node* found = context.graph().find_node(*own.bottom);
     if (found == nullptr) co_return fail(fmt::format("Bottom node '{}' not found", *own.bottom));
+    if (lost_its_medium(*found)) {
+      co_return fail(fmt::format("Bottom node '{}' not opened", *own.bottom));
+    }
     if (found->driver().is_filter()) {
       co_return fail(fmt::format("Bottom node '{}' is a filter", *own.bottom));
     }

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "block/graph/medium.h"
 #include "block/graph/node.h"
 #include "block/graph/reopen.h"
 #include "schema/blockdev_options.h"
@@ -58,7 +59,7 @@ bool is_part(const RawDriver::Window& window) {
 }
 
 Task<Expected<void>> check_within(Node& file, RawDriver::Window window) {
-  if (!is_part(window)) co_return Expected<void>();
+  if (!is_part(window) && !lost_its_medium(file)) co_return Expected<void>();
   auto length = co_await file.refresh_length();
   if (!length) {
     co_return fail(fmt::format("Could not get image size: {}", strerror_text(length.error())));

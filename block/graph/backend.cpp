@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "block/graph/graph_change.h"
+#include "block/graph/medium.h"
 #include "block/runtime/env.h"
 
 namespace blockbed {
@@ -156,7 +157,7 @@ Task<Result<void>> Backend::flush() {
 Task<Expected<void>> Backend::truncate(uint64_t length, TruncateOptions options) {
   if (must_wait()) co_await wait_while_drained();
   RequestScope request(*this);
-  if (node() == nullptr) co_return fail("No medium inserted");
+  if (node() == nullptr || !has_medium(*node())) co_return fail("No medium inserted");
   if (node()->flags().inactive) co_return fail("Block node is read-only");
   co_return co_await edge_.truncate(length, options);
 }

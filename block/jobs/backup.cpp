@@ -9,6 +9,7 @@
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/filter_insertion.h"
 #include "block/graph/graph_change.h"
+#include "block/graph/medium.h"
 #include "block/graph/persistent_bitmaps.h"
 #include "block/jobs/job_registry.h"
 
@@ -41,6 +42,10 @@ Expected<void> BackupJob::check(const BackupOptions& options) {
   Node& source = *options.source;
   Node& target = *options.target;
   if (&source == &target) return fail("Source and target cannot be the same");
+  for (Node* node : {&source, &target}) {
+    if (has_medium(*node)) continue;
+    return fail(fmt::format("Device is not inserted: {}", node->device_name()));
+  }
   if (options.compress && !target.driver().can_write_compressed()) {
     return fail(
         fmt::format("Compression is not supported for this drive {}", target.device_name()));

@@ -7,6 +7,7 @@
 
 #include "block/filters/mirror_top.h"
 #include "block/graph/chain.h"
+#include "block/graph/medium.h"
 #include "block/jobs/job_registry.h"
 
 namespace blockbed {
@@ -111,6 +112,7 @@ bool MirrorJob::target_fits() const {
 }
 
 Task<JobResult> MirrorJob::fit_target() {
+  if (!has_medium(target())) co_return job_failure(Errno(ENOMEDIUM));
   if (target_fits()) co_return JobResult();
   if (!options_.commit) {
     co_return job_failure(Error("Source and target image have different sizes"));

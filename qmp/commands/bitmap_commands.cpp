@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "block/graph/dirty_bitmap_list.h"
+#include "block/graph/medium.h"
 #include "block/graph/persistent_bitmaps.h"
 #include "block/jobs/bitmap_populate.h"
 #include "qmp/commands/job_arguments.h"
@@ -30,11 +31,13 @@ std::string shown_name(const Node& node) {
 
 Task<Expected<void>> check_can_store(const Node& node, const std::string& name,
                                      uint64_t granularity) {
+  const auto impossible = [&node](int error) {
+    return fail(fmt::format("Can't store persistent bitmaps to {}: {}", shown_name(node),
+                            strerror_text(error)));
+  };
+  if (lost_its_medium(node)) co_return impossible(ENOMEDIUM);
   PersistentBitmaps* const store = node.driver().persistent_bitmaps();
-  if (store == nullptr) {
-    co_return fail(fmt::format("Can't store persistent bitmaps to {}: Operation not supported",
-                               shown_name(node)));
-  }
+  if (store == nullptr) co_return impossible(ENOTSUP);
   auto possible = co_await store->can_store(name, granularity);
   if (possible) co_return Expected<void>();
   co_return fail(fmt::format("Can't make bitmap '{}' persistent in '{}': {}", name,
@@ -86,6 +89,9 @@ class AddAction final : public Action {
     }
     const bool persistent = arguments_.persistent.value_or(false);
     if (persistent) BB_CO_TRY(co_await check_can_store(*node_, arguments_.name, granularity));
+    if (lost_its_medium(*node_)) {
+      co_return fail(fmt::format("could not get length of device: {}", strerror_text(ENOMEDIUM)));
+    }
     auto created = node_->dirty_bitmaps().create(arguments_.name, granularity, node_->length());
     if (!created) co_return fail(std::move(created).error());
     bitmap_ = *created;

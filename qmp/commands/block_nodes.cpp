@@ -9,6 +9,7 @@
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
 #include "block/graph/filename.h"
+#include "block/graph/medium.h"
 #include "block/graph/writable.h"
 #include "block/jobs/block_job.h"
 #include "qmp/monitor/command_context.h"
@@ -73,6 +74,7 @@ Task<Expected<void>> change_backing_file(Graph& graph, c::ChangeBackingFile::Arg
       })) {
     co_return fail("Need a root block node");
   }
+  BB_CO_TRY(check_medium(**top));
   auto found = graph.find_device_or_node(std::nullopt, arguments.image_node_name);
   if (!found) co_return fail(std::move(found).error());
   Node& image = **found;

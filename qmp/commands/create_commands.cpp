@@ -2,6 +2,7 @@
 
 #include "block/formats/image_amend.h"
 #include "block/formats/image_create.h"
+#include "block/graph/medium.h"
 #include "block/jobs/one_step.h"
 #include "block/protocols/file_create.h"
 #include "qmp/monitor/command_context.h"
@@ -42,7 +43,8 @@ Task<Expected<void>> blockdev_amend(Graph& graph, JobRegistry& jobs,
   auto found = graph.find_device_or_node(std::nullopt, arguments.node_name);
   if (!found) co_return fail(std::move(found).error());
   Node& node = **found;
-  if (name(arguments.options.driver) != node.driver().name()) {
+  // A node that has lost its medium has no driver for QEMU.
+  if (name(arguments.options.driver) != node.driver().name() || lost_its_medium(node)) {
     co_return fail("x-blockdev-amend doesn't support changing the block driver");
   }
   const AmendImage amend = amend_of(node);

@@ -7,6 +7,7 @@
 #include "block/filters/snapshot_access.h"
 #include "block/graph/drain.h"
 #include "block/graph/internal_snapshots.h"
+#include "block/graph/medium.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/block_report.h"
 #include "qmp/monitor/command_context.h"
@@ -25,6 +26,7 @@ Expected<Node*> find_root(const Graph& graph, const std::string& device) {
     return edge->parent().as_node() != nullptr && !reads_internal_snapshot(*edge);
   });
   if (has_node_above) return fail("Need a root block node");
+  BB_TRY(check_medium(**found));
   return found;
 }
 

@@ -1,8 +1,9 @@
 #include "qmp/commands/job_arguments.h"
 
-#include "block/filters/snapshot_access.h"
-
 #include <algorithm>
+
+#include "block/filters/snapshot_access.h"
+#include "block/graph/medium.h"
 
 namespace blockbed {
 
@@ -29,6 +30,7 @@ Expected<Node*> find_root_node(Graph& graph, const std::string& device) {
     return dynamic_cast<Backend*>(&edge->parent()) != nullptr || reads_internal_snapshot(*edge);
   });
   if (!root) return fail("Need a root block node");
+  BB_TRY(check_medium(**node));
   return node;
 }
 

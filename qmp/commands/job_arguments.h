@@ -25,7 +25,8 @@ JobParameters job_parameters(const Arguments& arguments) {
   return parameters;
 }
 
-// A device, or a node, that only devices, exports and their like use: "Need a root block node".
+// A device, or a node, that has a medium and that only devices, exports and their like use: "Need a
+// root block node".
 Expected<Node*> find_root_node(Graph& graph, const std::string& device);
 
 }  // namespace blockbed

@@ -6,6 +6,7 @@
 
 #include "block/graph/drain.h"
 #include "block/graph/graph.h"
+#include "block/graph/medium.h"
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/block_report.h"
@@ -58,6 +59,12 @@ std::vector<const json::Object::Member*> members_in_print_order(const json::Obje
     return left != right ? left < right : a > b;
   });
   return members;
+}
+
+Task<Result<uint64_t>> length_of(Backend& backend) {
+  Node* node = backend.node();
+  if (node == nullptr || !has_medium(*node)) co_return io_error(ENOMEDIUM);
+  co_return co_await node->refresh_length();
 }
 
 std::string usage(std::string_view name, std::string_view arguments, std::string_view help) {
@@ -687,12 +694,7 @@ Task<void> Runner::truncate(Call& call) {
 }
 
 Task<void> Runner::length(Call& call) {
-  Node* node = call.backend.node();
-  if (node == nullptr) {
-    print_(fmt::format("getlength: {}\n", strerror_text(ENOMEDIUM)));
-    co_return;
-  }
-  auto length = co_await node->refresh_length();
+  auto length = co_await length_of(call.backend);
   if (!length) {
     print_(fmt::format("getlength: {}\n", strerror_text(length.error())));
     co_return;
@@ -702,7 +704,7 @@ Task<void> Runner::length(Call& call) {
 
 Task<void> Runner::info(Call& call) {
   Node* node = call.backend.node();
-  if (node == nullptr) co_return;
+  if (node == nullptr || lost_its_medium(*node)) co_return;
   print_(fmt::format("format name: {}\n", node->driver().name()));
   if (node->driver().is_protocol()) {
     print_(fmt::format("format name: {}\n", node->driver().name()));
@@ -747,16 +749,13 @@ Task<void> Runner::alloc(Call& call) {
 }
 
 Task<void> Runner::map(Call& call) {
-  Node* node = call.backend.node();
-  if (node == nullptr) {
-    print_(fmt::format("Failed to query image length: {}\n", strerror_text(ENOMEDIUM)));
-    co_return;
-  }
-  auto total = co_await node->refresh_length();
+  auto total = co_await length_of(call.backend);
   if (!total) {
-    print_(fmt::format("Failed to query image length: {}\n", strerror_text(total.error())));
+    call.complaints +=
+        fmt::format("Failed to query image length: {}\n", strerror_text(total.error()));
     co_return;
   }
+  Node* node = call.backend.node();
   uint64_t offset = 0;
   while (offset < *total) {
     uint64_t end = offset;

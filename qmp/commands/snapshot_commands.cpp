@@ -10,6 +10,7 @@
 #include "block/graph/drain.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/kept_places.h"
+#include "block/graph/medium.h"
 #include "block/graph/reopen.h"
 #include "block/protocols/file_create.h"
 #include "qmp/monitor/command_context.h"
@@ -52,9 +53,11 @@ class OverlayAction : public Action {
   }
 
  protected:
-  Task<Expected<void>> stop(Node& node) {
+  // `name` is what the client calls it.
+  Task<Expected<void>> stop(Node& node, std::string name) {
     old_ = NodeRef(node);
     drained_ = co_await drain(node);
+    if (!has_medium(node)) co_return fail(fmt::format("Device '{}' has no medium", name));
     BB_CO_TRY(node.operations().check(Operation::kExternalSnapshot));
     if (node.writable()) {
       if (!co_await node.flush()) co_return fail("An IO error has occurred");
@@ -100,7 +103,7 @@ class SnapshotAction final : public OverlayAction {
   Task<Expected<void>> prepare(TransactionContext& context) override {
     auto found = context.graph.find_device_or_node(arguments_.node, arguments_.node);
     if (!found) co_return fail(std::move(found).error());
-    BB_CO_TRY(co_await stop(**found));
+    BB_CO_TRY(co_await stop(**found, arguments_.node));
     auto overlay = context.graph.find_device_or_node(arguments_.overlay, arguments_.overlay);
     if (!overlay) co_return fail(std::move(overlay).error());
     co_return put_over(context.graph, NodeRef(**overlay));
@@ -118,7 +121,8 @@ class SnapshotSyncAction final : public OverlayAction {
   Task<Expected<void>> prepare(TransactionContext& context) override {
     auto found = context.graph.find_device_or_node(arguments_.device, arguments_.node_name);
     if (!found) co_return fail(std::move(found).error());
-    BB_CO_TRY(co_await stop(**found));
+    BB_CO_TRY(
+        co_await stop(**found, arguments_.device.value_or(arguments_.node_name.value_or(""))));
     if (arguments_.node_name && !arguments_.snapshot_node_name) {
       co_return fail("New overlay node-name missing");
     }

@@ -4,6 +4,7 @@
 
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
+#include "block/graph/medium.h"
 #include "block/jobs/stream.h"
 #include "qmp/commands/job_arguments.h"
 #include "qmp/monitor/command_context.h"
@@ -20,23 +21,27 @@ Expected<Node*> base_called(Node& top, const std::string& name) {
   return fail(fmt::format("Can't find '{}' in the backing chain", name));
 }
 
-Expected<Node*> base_node(const Graph& graph, Node& top, const std::string& name) {
+// `device` is what the client calls the top.
+Expected<Node*> base_node(const Graph& graph, Node& top, const std::string& device,
+                          const std::string& name) {
   auto base = graph.find_device_or_node(std::nullopt, name);
   if (!base) return base;
   if (*base == &top || !chain_contains(top, **base)) {
-    return fail(fmt::format("Node '{}' is not a backing image of '{}'", name, top.name()));
+    return fail(fmt::format("Node '{}' is not a backing image of '{}'", name, device));
   }
   return base;
 }
 
-Expected<Node*> bottom_node(const Graph& graph, Node& top, const std::string& name) {
+Expected<Node*> bottom_node(const Graph& graph, Node& top, const std::string& device,
+                            const std::string& name) {
   auto bottom = graph.find_device_or_node(std::nullopt, name);
   if (!bottom) return bottom;
+  if (lost_its_medium(**bottom)) return fail(fmt::format("Node '{}' is not open", name));
   if ((*bottom)->driver().is_filter()) {
     return fail(fmt::format("Node '{}' is a filter, use a non-filter node as 'bottom'", name));
   }
   if (!chain_contains(top, **bottom)) {
-    return fail(fmt::format("Node '{}' is not in a chain starting from '{}'", name, top.name()));
+    return fail(fmt::format("Node '{}' is not in a chain starting from '{}'", name, device));
   }
   return bottom;
 }
@@ -55,12 +60,12 @@ Expected<StreamOptions> options_of(const Graph& graph, const c::BlockStream::Arg
   options.top = NodeRef(**top);
   if (arguments.base || arguments.base_node) {
     auto base = arguments.base ? base_called(**top, *arguments.base)
-                               : base_node(graph, **top, *arguments.base_node);
+                               : base_node(graph, **top, arguments.device, *arguments.base_node);
     if (!base) return fail(std::move(base).error());
     options.base = NodeRef(**base);
   }
   if (arguments.bottom) {
-    auto bottom = bottom_node(graph, **top, *arguments.bottom);
+    auto bottom = bottom_node(graph, **top, arguments.device, *arguments.bottom);
     if (!bottom) return fail(std::move(bottom).error());
     options.bottom = NodeRef(**bottom);
   }

@@ -10,6 +10,7 @@
 #include "block/formats/image_create.h"
 #include "block/formats/register.h"
 #include "block/graph/backend.h"
+#include "block/graph/medium.h"
 #include "block/protocols/file_create.h"
 #include "block/protocols/register.h"
 #include "block/runtime/event_sink.h"
@@ -223,8 +224,11 @@ TEST_F(Qcow2DriverTest, CorruptionIsToldOnceAndKept) {
       "printf '\\200\\000\\000\\000\\000\\003\\000\\000' | dd of=t.qcow2 bs=1 seek=262144 "
       "conv=notrunc status=none");
   ASSERT_TRUE(open_qcow2());
+  EXPECT_TRUE(has_medium(*backend->node()));
   EXPECT_EQ(write(0, 512, 2), EIO);
   EXPECT_EQ(write(0, 512, 2), ENOMEDIUM);
+  EXPECT_FALSE(has_medium(*backend->node()));
+  EXPECT_EQ(env.run_until_complete(backend->node()->refresh_length()).error(), Errno(ENOMEDIUM));
   ASSERT_EQ(events.events.size(), 1u);
   EXPECT_EQ(events.events[0].first, "BLOCK_IMAGE_CORRUPTED");
   const json::Object& data = events.events[0].second.as_object();

@@ -9,6 +9,7 @@
 #include "block/exports/nbd/session.h"
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
+#include "block/graph/medium.h"
 #include "block/runtime/socket_failure.h"
 
 namespace blockbed::nbd {
@@ -141,6 +142,10 @@ Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExp
   }
   if (find(settings.name))
     co_return fail(fmt::format("NBD server already has export named '{}'", settings.name));
+  if (!has_medium(*backend->node())) {
+    co_return fail(
+        fmt::format("Failed to determine the NBD export's length: {}", strerror_text(ENOMEDIUM)));
+  }
   if (nbd.bitmaps) {
     for (const schema::BlockDirtyBitmapOrStr& named : *nbd.bitmaps) {
       auto found = find_bitmap(*backend->node(), named);

@@ -161,6 +161,7 @@ Task<bool> Qcow2Driver::has_holes() {
 
 // In whole sectors, as QEMU has it.
 Task<Result<uint64_t>> Qcow2Driver::length() {
+  if (medium_lost()) co_return io_error(ENOMEDIUM);
   co_return align_down(image_->length(), kSectorSize);
 }
 

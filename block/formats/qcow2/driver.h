@@ -16,6 +16,7 @@
 #include "block/graph/driver.h"
 #include "block/graph/graph.h"
 #include "block/graph/internal_snapshots.h"
+#include "block/graph/medium.h"
 #include "block/graph/persistent_bitmaps.h"
 
 namespace blockbed {
@@ -26,7 +27,10 @@ namespace blockbed::qcow2 {
 
 class SnapshotReader;
 
-class Qcow2Driver final : public Driver, public InternalSnapshots, public PersistentBitmaps {
+class Qcow2Driver final : public Driver,
+                          public InternalSnapshots,
+                          public PersistentBitmaps,
+                          public LosableMedium {
  public:
   static constexpr std::string_view kName = "qcow2";
 
@@ -50,6 +54,7 @@ class Qcow2Driver final : public Driver, public InternalSnapshots, public Persis
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
   bool can_write_compressed() const override { return !image_->geometry().external_data; }
+  bool medium_lost() const override { return image_->metadata().failed(); }
 
   Task<Result<uint64_t>> length() override;
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;

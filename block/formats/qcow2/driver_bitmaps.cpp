@@ -190,6 +190,8 @@ Task<Expected<void>> Qcow2Driver::can_store(std::string name, uint64_t granulari
 }
 
 Task<Expected<void>> Qcow2Driver::remove_stored(std::string name) {
+  // Nobody will read any more what the image says.
+  if (medium_lost()) co_return Expected<void>();
   BB_CO_TRY(co_await remove_bitmap(image_->metadata(), std::move(name)));
   co_return co_await read_directory(image_->header());
 }
