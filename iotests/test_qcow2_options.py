@@ -250,7 +250,7 @@ CORRUPT = {
     "zero entry, written": ({L2_TABLE: 1 << 63 | 0x52A01}, "write", True, "Preallocated zero cluster offset 0x52a00 unaligned (guest offset: 0)", None),
     "refcount block": ({REFCOUNT_TABLE: 0x22A00}, "write new", True, "Refblock offset 0x22a00 unaligned (reftable index: 0)", None),
     "no refcount block": ({REFCOUNT_TABLE: 0}, "write new", True, PREVENTING.format("refcount table"), (REFCOUNT_TABLE, 65536)),
-    "no counts": ({REFCOUNT_BLOCK: 0}, "write new", True, "Preventing invalid allocation of data cluster at offset 0", None),
+    "no counts": ({REFCOUNT_BLOCK: 0}, "write new", True, PREVENTING.format("qcow2_header"), (0, 65536)),
     "L1 entry, read-only": ({L1_TABLE: 1 << 63 | 0x42A00}, "read", False, "L2 table offset 0x42a00 unaligned (L1 index: 0)", None),
 }
 

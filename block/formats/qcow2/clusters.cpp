@@ -48,6 +48,7 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
                                            std::vector<HostRange>* freed) {
   const uint64_t per_piece = uint64_t{1} << piece_entry_bits(g_);
   uint64_t done = 0;
+  std::optional<uint64_t> kept;
   Result<void> result;
   while (done < clusters) {
     const uint64_t cluster = first + done;
@@ -87,6 +88,12 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
         break;
       }
       const uint64_t now = old + static_cast<uint64_t>(static_cast<int64_t>(delta));
+      const uint64_t host = (cluster + i) << g_.cluster_bits;
+      if (now == 0 && overlap(host, g_.cluster_size) != 0) [[unlikely]] {
+        if (!kept) kept = host;
+        ++done;
+        continue;
+      }
       set_refcount(data, index + i, g_.refcount_order, now);
       refcount_cache_.mark_dirty(**piece);
       if (now == 0) {
@@ -95,7 +102,6 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
           compressed_end_ = 0;
         }
         if (freed != nullptr) {
-          const uint64_t host = (cluster + i) << g_.cluster_bits;
           if (!freed->empty() && freed->back().host + freed->back().bytes == host) {
             freed->back().bytes += g_.cluster_size;
           } else {
@@ -107,6 +113,7 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
     }
     if (!result) break;
   }
+  if (kept) co_await report_kept(overlap(*kept, g_.cluster_size), *kept);
   if (!result && delta > 0 && done > 0) (void)co_await change_counts(first, done, -delta);
   co_return result;
 }
@@ -170,7 +177,8 @@ Task<Result<void>> Metadata::write_back_for_reuse() {
   co_return Result<void>();
 }
 
-Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const char* what) {
+Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const char* what,
+                                                      std::optional<FirstWrite> write) {
   BB_ASSERT(clusters > 0 && ready_for_writing_);
   if (failed_) co_return io_error(EIO);
   co_await file_.debug_event(DebugEvent::kClusterAlloc);
@@ -184,7 +192,7 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
       continue;
     }
     if (host + (clusters << g_.cluster_bits) > max_host_) co_return io_error(EFBIG);
-    if (host == 0) co_return io_error(co_await report_free_header(clusters, what));
+    if (host == 0) co_return io_error(co_await report_free_header(clusters, what, write));
     bool added = false;
     const uint64_t last_block = (first + clusters - 1) >> g_.refcount_block_bits;
     for (uint64_t block = first >> g_.refcount_block_bits; block <= last_block; ++block) {
@@ -202,7 +210,8 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
 
     const uint64_t bytes = clusters << g_.cluster_bits;
     if (const uint32_t hit = overlap(host, bytes); hit != 0) {
-      co_return io_error(co_await report_overlap(hit, host, bytes));
+      const FirstWrite told = write.value_or(FirstWrite{0, bytes});
+      co_return io_error(co_await report_overlap(hit, host + told.skip, told.bytes));
     }
     BB_CO_TRY(co_await change_counts(first, clusters, 1));
     free_hint_ = first + clusters;
@@ -215,11 +224,16 @@ Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const c
 }
 
 // An image whose header is not counted. Where there is no block for its count either, QEMU wants to
-// make one first, behind what is asked for, and says what lies there.
-Task<Errno> Metadata::report_free_header(uint64_t clusters, const char* what) {
+// make one first, behind what is asked for, and says what lies there. What is written by parts it
+// finds out by the write.
+Task<Errno> Metadata::report_free_header(uint64_t clusters, const char* what,
+                                         const std::optional<FirstWrite>& write) {
   const uint64_t behind = clusters << g_.cluster_bits;
   const uint32_t hit = refcount_table_[0] == 0 ? overlap(behind, g_.cluster_size) : 0;
   if (hit != 0) co_return co_await report_overlap(hit, behind, g_.cluster_size);
+  if (const uint32_t header = overlap(0, behind); write && header != 0) {
+    co_return co_await report_overlap(header, write->skip, write->bytes);
+  }
   co_return co_await report(Corruption{
       true, fmt::format("Preventing invalid allocation of {} at offset 0", what), {}, {}});
 }

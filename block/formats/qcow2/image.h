@@ -158,6 +158,8 @@ class Image {
   Task<Result<void>> plan_write(uint64_t guest, uint64_t length, WritePlan& plan);
   Task<Result<void>> write_with_cow(const WritePlan& plan, IoVector buffers);
   Task<Result<bool>> fetch_cow(const CowPart& part, bool fresh, Buffer& into);
+  // A place for guest data; where metadata lies the image is corrupt.
+  Task<Result<void>> may_write(uint64_t host, uint64_t size);
   Task<Result<void>> write_data(uint64_t host, IoVector buffers);
   // [locked]
   Task<Result<void>> link(const WritePlan& plan);
@@ -184,7 +186,8 @@ class Image {
   Task<Result<void>> write_zero_bytes(uint64_t begin, uint64_t end);
 
   // --- snapshots
-  void protect_snapshots();
+  // For the overlap checks. Only those of L2 tables read anything.
+  Task<Result<void>> protect_snapshots();
   // What shows through ends with the disk: a VM state behind it is the image's own.
   uint64_t backing_length() const { return std::min(backing_.length(), length()); }
   // [locked] A table of `snapshots` in new clusters.
@@ -195,7 +198,7 @@ class Image {
   Task<Result<NewTable>> write_snapshot_table(const std::vector<Snapshot>& snapshots);
   Task<Result<NewTable>> write_l1(const std::vector<uint64_t>& entries);
   // [locked] After a switch: what is known of the tables is brought in line.
-  void adopt_snapshots(std::vector<Snapshot> snapshots, uint64_t table_bytes);
+  Task<void> adopt_snapshots(std::vector<Snapshot> snapshots, uint64_t table_bytes);
 
   // --- another version (downgrade.cpp)
   struct HeldTable {

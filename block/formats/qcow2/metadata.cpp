@@ -107,6 +107,12 @@ Task<Result<Metadata::Piece*>> Metadata::writable_piece(uint64_t guest) {
                                    {}}));
   }
   if (table == 0 || (entry & kEntryCopied) == 0) co_return co_await new_l2_table(guest, table);
+  // A table of the disk alone is no snapshot's.
+  const uint32_t inactive = options_.overlap_checks & overlap::kInactiveL2;
+  if (const uint32_t hit = overlap_map_.find(inactive, table, g_.cluster_size); hit != 0)
+      [[unlikely]] {
+    co_return io_error(co_await report_overlap(hit, table, g_.cluster_size));
+  }
   co_return co_await piece_in_place(table, guest);
 }
 
@@ -277,6 +283,13 @@ Task<Errno> Metadata::report_overlap(uint32_t hit, uint64_t host, uint64_t bytes
                  fmt::format("Preventing invalid write on metadata (overlaps with {})",
                              overlap::class_words(hit)),
                  host, bytes});
+}
+
+Task<void> Metadata::report_kept(uint32_t hit, uint64_t host) {
+  (void)co_await report(Corruption{false,
+                                   fmt::format("Cannot free cluster {} (overlaps with {})",
+                                               hex_text(host), overlap::class_words(hit)),
+                                   host, g_.cluster_size});
 }
 
 // --- life

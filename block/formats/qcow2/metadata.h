@@ -154,9 +154,16 @@ class Metadata {
     // Never used since the file grew over it: reads as zeroes.
     bool fresh = false;
   };
-  // Contiguous clusters, each counted once. `what` completes "Preventing invalid allocation of
-  // ...".
-  Task<Result<Allocation>> allocate(uint64_t clusters, const char* what);
+  // What is written first into new clusters; it touches all of them.
+  struct FirstWrite {
+    uint64_t skip = 0;
+    uint64_t bytes = 0;
+  };
+  // Contiguous clusters, each counted once. What would be written over metadata is not allocated;
+  // the message names `write`, without it all of the clusters. `what` completes "Preventing invalid
+  // allocation of ...".
+  Task<Result<Allocation>> allocate(uint64_t clusters, const char* what,
+                                    std::optional<FirstWrite> write = {});
   // Room for `bytes` of compressed data; clusters that it touches are counted once more.
   Task<Result<uint64_t>> allocate_bytes(uint64_t bytes);
   // Clusters that nothing ever referred to.
@@ -248,8 +255,9 @@ class Metadata {
     return overlap_map_.find(options_.overlap_checks, host, bytes);
   }
   OverlapMap& overlap_map() { return overlap_map_; }
-  // Cold path of a hit.
+  // Cold paths of a hit.
   Task<Errno> report_overlap(uint32_t hit, uint64_t host, uint64_t bytes);
+  Task<void> report_kept(uint32_t hit, uint64_t host);
 
   // Limits of the file that this image may use; tests lower it.
   void set_max_host(uint64_t max) { max_host_ = max; }
@@ -297,14 +305,16 @@ class Metadata {
   Task<Result<void>> apply_frees();
   // Of a block that exists. `for_change`: with room in the file for what it will hold.
   Task<Result<Piece*>> refcount_piece(uint64_t cluster, bool for_change = false);
-  // `freed`: gets the ranges whose count became 0.
+  // `freed`: gets the ranges whose count became 0. The last reference to what holds metadata is not
+  // taken away: it was a wrong one.
   Task<Result<void>> change_counts(uint64_t first, uint64_t clusters, int delta,
                                    std::vector<HostRange>* freed = nullptr);
   Task<Result<uint64_t>> find_free(uint64_t clusters);
   // The file would grow to `end`, and a write_back gives enough for `clusters` back.
   bool should_reuse(uint64_t end, uint64_t clusters) const;
   Task<Result<void>> write_back_for_reuse();
-  Task<Errno> report_free_header(uint64_t clusters, const char* what);
+  Task<Errno> report_free_header(uint64_t clusters, const char* what,
+                                 const std::optional<FirstWrite>& write);
   Task<Result<void>> add_refcount_block(uint64_t index, uint64_t cluster);
   Task<Result<void>> grow_refcount_table(uint64_t entries);
   // Nothing is counted by it, but for its own cluster.

@@ -21,7 +21,7 @@ Task<Result<void>> Image::begin_writing() {
     if (!bitmaps) co_return io_error(EIO);
     BB_CO_TRY(co_await mark_in_use(metadata_.file(), *bitmaps));
   }
-  protect_snapshots();
+  BB_CO_TRY(co_await protect_snapshots());
   writing_ = true;
   co_return Result<void>();
 }

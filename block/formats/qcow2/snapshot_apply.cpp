@@ -158,7 +158,7 @@ Task<Expected<void>> Image::apply_snapshot(std::size_t index) {
     co_await added.take_back();
     co_return fail(strerror_text(done.error()));
   }
-  adopt_snapshots(std::move(snapshots_.snapshots), snapshots_.bytes);
+  co_await adopt_snapshots(std::move(snapshots_.snapshots), snapshots_.bytes);
   Result<void> freed = co_await count_l1(metadata_, old_l1, Counting::kDrop, true);
   if (!old_l1.empty()) {
     metadata_.free_later(old_offset, old_l1.size() * 8, FreeReason::kSnapshot,
@@ -223,7 +223,7 @@ Task<Expected<void>> Image::delete_snapshot(std::size_t index) {
     co_await added.take_back();
     co_return fail(failed(kNotRemoved, done));
   }
-  adopt_snapshots(std::move(rest), list.bytes);
+  co_await adopt_snapshots(std::move(rest), list.bytes);
   Result<void> freed = co_await count_l1(metadata_, l1, Counting::kDrop, true);
   for (const uint64_t table : alone.replaced) {
     metadata_.free_later(table, geometry().cluster_size, FreeReason::kSnapshot,

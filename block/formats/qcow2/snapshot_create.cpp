@@ -17,7 +17,7 @@ Task<Expected<void>> Image::open() {
   co_return Expected<void>();
 }
 
-void Image::protect_snapshots() {
+Task<Result<void>> Image::protect_snapshots() {
   OverlapMap& map = metadata_.overlap_map();
   if (header().snapshot_count > 0) {
     map.add(overlap::kSnapshotTable, header().snapshots_offset, snapshots_.bytes);
@@ -27,14 +27,22 @@ void Image::protect_snapshots() {
       continue;
     }
     map.add(overlap::kInactiveL1, snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
+    if ((metadata_.options().overlap_checks & overlap::kInactiveL2) == 0) continue;
+    auto tables = co_await read_l1(metadata_, snapshot);
+    if (!tables) co_return io_error(tables.error());
+    for (const uint64_t table : *tables) {
+      if (table != 0) map.add(overlap::kInactiveL2, table, geometry().cluster_size);
+    }
   }
+  co_return Result<void>();
 }
 
-void Image::adopt_snapshots(std::vector<Snapshot> snapshots, uint64_t table_bytes) {
+Task<void> Image::adopt_snapshots(std::vector<Snapshot> snapshots, uint64_t table_bytes) {
   snapshots_.snapshots = std::move(snapshots);
   snapshots_.bytes = table_bytes;
   metadata_.protect_tables();
-  protect_snapshots();
+  // The file was read a moment ago; if it cannot be now, those tables are not protected.
+  (void)co_await protect_snapshots();
 }
 
 Task<Result<Image::NewTable>> Image::write_snapshot_table(const std::vector<Snapshot>& snapshots) {
@@ -42,7 +50,8 @@ Task<Result<Image::NewTable>> Image::write_snapshot_table(const std::vector<Snap
   const std::vector<std::byte> bytes = serialise_snapshots(snapshots, length());
   if (bytes.size() > kMaxSnapshotTableBytes) co_return io_error(EFBIG);
   if (bytes.empty()) co_return table;
-  auto room = co_await metadata_.allocate(geometry().clusters(bytes.size()), "snapshot table");
+  auto room = co_await metadata_.allocate(geometry().clusters(bytes.size()), "snapshot table",
+                                          Metadata::FirstWrite{0, bytes.size()});
   if (!room) co_return io_error(room.error());
   table.host = room->host;
   table.bytes = bytes.size();
@@ -59,7 +68,8 @@ Task<Result<Image::NewTable>> Image::write_l1(const std::vector<uint64_t>& entri
   NewTable table;
   if (entries.empty()) co_return table;
   table.bytes = entries.size() * 8;
-  auto room = co_await metadata_.allocate(geometry().clusters(table.bytes), "L1 table");
+  auto room = co_await metadata_.allocate(geometry().clusters(table.bytes), "L1 table",
+                                          Metadata::FirstWrite{0, table.bytes});
   if (!room) co_return io_error(room.error());
   table.host = room->host;
   const Buffer content = ResidentTable::to_file(entries, align_up(table.bytes, kSectorSize));
@@ -211,7 +221,7 @@ Task<Result<std::string>> Image::create_snapshot(Snapshot snapshot) {
   if (snapshots_.bytes > 0) {
     metadata_.free_later(old_list, snapshots_.bytes, FreeReason::kSnapshot);
   }
-  adopt_snapshots(std::move(snapshots), list.bytes);
+  co_await adopt_snapshots(std::move(snapshots), list.bytes);
   (void)co_await metadata_.write_back();
   co_return snapshots_.snapshots.back().id;
 }

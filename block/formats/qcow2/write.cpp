@@ -61,13 +61,14 @@ Task<Result<void>> Image::write(uint64_t offset, IoVector buffers) {
   co_return Result<void>();
 }
 
+Task<Result<void>> Image::may_write(uint64_t host, uint64_t size) {
+  const uint32_t hit = geometry().external_data ? 0 : metadata_.overlap(host, size);
+  if (hit == 0) co_return Result<void>();
+  co_return io_error(co_await metadata_.report_overlap(hit, host, size));
+}
+
 Task<Result<void>> Image::write_data(uint64_t host, IoVector buffers) {
-  if (!geometry().external_data) {
-    const uint64_t size = buffers.size();
-    if (const uint32_t hit = metadata_.overlap(host, size); hit != 0) {
-      co_return io_error(co_await metadata_.report_overlap(hit, host, size));
-    }
-  }
+  BB_CO_TRY(co_await may_write(host, buffers.size()));
   co_return co_await metadata_.data().write(host, std::move(buffers));
 }
 
@@ -138,7 +139,8 @@ Task<Result<void>> Image::plan_write(uint64_t guest, uint64_t length, WritePlan&
   }
   const uint64_t first = g.cluster_start(guest);
   const uint64_t clusters = (align_up(end, g.cluster_size) - first) >> g.cluster_bits;
-  auto allocation = co_await metadata_.allocate(clusters, "data cluster");
+  auto allocation = co_await metadata_.allocate(
+      clusters, "data cluster", Metadata::FirstWrite{g.in_cluster(guest), run.length});
   if (!allocation) co_return io_error(allocation.error());
   plan.host = allocation->host + g.in_cluster(guest);
   plan.fresh = allocation->fresh;
@@ -167,6 +169,7 @@ Task<Result<void>> Image::write_with_cow(const WritePlan& plan, IoVector buffers
   if (!with_tail) co_return io_error(with_tail.error());
   co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
   if (!*with_head && !*with_tail) co_return co_await write_data(plan.host, std::move(buffers));
+  BB_CO_TRY(co_await may_write(plan.host, plan.length));
   IoVector whole;
   if (*with_head) whole.append(head.data(), head.size());
   for (const iovec& range : buffers.ranges()) whole.append(range.iov_base, range.iov_len);

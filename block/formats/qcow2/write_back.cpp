@@ -83,6 +83,7 @@ Task<Result<void>> Metadata::apply_frees() {
     for (const PendingFree& free : frees) {
       std::vector<HostRange> unused;
       if (free.of == FreeOf::kPlace) {
+        if (!g_.external_data && overlap(free.host, free.bytes) != 0) continue;
         unused.push_back(HostRange{free.host, free.bytes});
       } else {
         if (free.of == FreeOf::kTable) l2_cache_.drop(free.host, free.bytes);
