@@ -509,11 +509,14 @@ void Node::notify_resized() {
   for (Edge* edge : parents_) edge->parent().node_resized(*edge);
 }
 
+// QEMU's. A little more than a node may be long: who is asked for that much says why not.
+constexpr uint64_t kMaxTruncate = (uint64_t{1} << 63) - (uint64_t{1} << 30);
+
 Task<Expected<void>> Node::truncate(uint64_t length, TruncateOptions options) {
   if (!is_open()) co_return fail("No medium inserted");
-  if (length > kMaxLength)
-    co_return fail(
-        fmt::format("Required too big image size, it must be not greater than {}", kMaxLength));
+  if (length > kMaxTruncate) {
+    co_return fail(fmt::format("offset({}) exceeds maximum({})", length, kMaxTruncate));
+  }
   const uint64_t old_length = length_;
   const uint64_t changed_from = std::min(old_length, length);
   RequestScope request(*this, TrackedRequest::Kind::kTruncate, changed_from,
