@@ -23,10 +23,11 @@ constexpr uint64_t kGranularity = 65536;
 // The steps in which QEMU's commit goes on: clients see them in the progress of a slow one.
 constexpr uint64_t kLeastPiece = uint64_t{512} << 10;
 
-// In flight at most. One writer keeps a file busy; what is read ahead of it only makes guests wait.
-constexpr uint64_t kBuffer = 4 * MirrorCopy::kDataChunk;
+// In flight at most: one piece at a time. The kernel reads ahead and writes behind by itself; a
+// second piece only takes the processors from guests.
+constexpr uint64_t kBuffer = kLeastPiece;
 
-// So much is marked before it is copied: enough to keep all copies busy.
+// So much is marked before it is copied: seldom enough to keep the copying busy.
 constexpr uint64_t kMarkedAtOnce = uint64_t{64} << 20;
 
 }  // namespace
