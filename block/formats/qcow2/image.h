@@ -158,8 +158,8 @@ class Image {
   Task<Result<void>> plan_write(uint64_t guest, uint64_t length, WritePlan& plan);
   Task<Result<void>> write_with_cow(const WritePlan& plan, IoVector buffers);
   Task<Result<bool>> fetch_cow(const CowPart& part, bool fresh, Buffer& into);
-  // A place for guest data; where metadata lies the image is corrupt.
-  Task<Result<void>> may_write(uint64_t host, uint64_t size);
+  // What guest data would go over there: bits of overlap::, 0 where it may lie.
+  uint32_t metadata_at(uint64_t host, uint64_t size) const;
   Task<Result<void>> write_data(uint64_t host, IoVector buffers);
   // [locked]
   Task<Result<void>> link(const WritePlan& plan);

@@ -61,14 +61,15 @@ Task<Result<void>> Image::write(uint64_t offset, IoVector buffers) {
   co_return Result<void>();
 }
 
-Task<Result<void>> Image::may_write(uint64_t host, uint64_t size) {
-  const uint32_t hit = geometry().external_data ? 0 : metadata_.overlap(host, size);
-  if (hit == 0) co_return Result<void>();
-  co_return io_error(co_await metadata_.report_overlap(hit, host, size));
+uint32_t Image::metadata_at(uint64_t host, uint64_t size) const {
+  return geometry().external_data ? 0 : metadata_.overlap(host, size);
 }
 
 Task<Result<void>> Image::write_data(uint64_t host, IoVector buffers) {
-  BB_CO_TRY(co_await may_write(host, buffers.size()));
+  const uint64_t size = buffers.size();
+  if (const uint32_t hit = metadata_at(host, size); hit != 0) {
+    co_return io_error(co_await metadata_.report_overlap(hit, host, size));
+  }
   co_return co_await metadata_.data().write(host, std::move(buffers));
 }
 
@@ -169,7 +170,9 @@ Task<Result<void>> Image::write_with_cow(const WritePlan& plan, IoVector buffers
   if (!with_tail) co_return io_error(with_tail.error());
   co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
   if (!*with_head && !*with_tail) co_return co_await write_data(plan.host, std::move(buffers));
-  BB_CO_TRY(co_await may_write(plan.host, plan.length));
+  if (const uint32_t hit = metadata_at(plan.host, plan.length); hit != 0) {
+    co_return io_error(co_await metadata_.report_overlap(hit, plan.host, plan.length));
+  }
   IoVector whole;
   if (*with_head) whole.append(head.data(), head.size());
   for (const iovec& range : buffers.ranges()) whole.append(range.iov_base, range.iov_len);
