@@ -204,11 +204,13 @@ Task<Result<std::string>> Image::create_snapshot(Snapshot snapshot) {
   const uint64_t old_l1 = header().l1_offset;
   const uint64_t old_l1_bytes = uint64_t{header().l1_size} * 8;
   const uint64_t old_list = header().snapshots_offset;
+  const uint64_t old_list_bytes = snapshots_.bytes;
   if (auto done = co_await prepare(); !done) {
     co_await uncount(metadata_, shared.counted, disk_entries);
     co_await added.take_back();
     co_return io_error(done.error());
   }
+  co_await adopt_snapshots(std::move(snapshots), list.bytes);
   // It is made: what goes wrong from here on leaks, or is tried again with the next write-back.
   (void)co_await count_l1(metadata_, shared.dropped, Counting::kDrop, true);
   for (const uint64_t table : shared.replaced) {
@@ -218,10 +220,9 @@ Task<Result<std::string>> Image::create_snapshot(Snapshot snapshot) {
   if (active.bytes > 0) {
     metadata_.free_later(old_l1, old_l1_bytes, FreeReason::kSnapshot, Metadata::FreeOf::kTable);
   }
-  if (snapshots_.bytes > 0) {
-    metadata_.free_later(old_list, snapshots_.bytes, FreeReason::kSnapshot);
+  if (old_list_bytes > 0) {
+    metadata_.free_later(old_list, old_list_bytes, FreeReason::kSnapshot);
   }
-  co_await adopt_snapshots(std::move(snapshots), list.bytes);
   (void)co_await metadata_.write_back();
   co_return snapshots_.snapshots.back().id;
 }
