@@ -254,8 +254,12 @@ Task<int> SimStorage::read(std::shared_ptr<Inode> inode, uint64_t offset, IoVect
   const uint64_t length = buffers.size();
   const int error = co_await pass(inode->path, kSimRead, offset, length);
   if (error != 0) co_return error;
-  std::vector<std::byte> bytes(length);
-  inode->disk.live().read(offset, bytes);
+  uint64_t done = 0;
+  for (const iovec& range : buffers.ranges()) {
+    inode->disk.live().read(offset + done,
+                            {static_cast<std::byte*>(range.iov_base), range.iov_len});
+    done += range.iov_len;
+  }
   for (const InFlight& other : inode->in_flight) {
     const Change& what = other.change;
     if (what.kind != Change::Kind::kWrite) continue;
@@ -264,13 +268,11 @@ Task<int> SimStorage::read(std::shared_ptr<Inode> inode, uint64_t offset, IoVect
     for (uint64_t at = begin; at < end;) {
       const uint64_t next = std::min((at / kSector + 1) * kSector, end);
       if (fault_random_.percent(50)) {
-        std::copy_n(what.data->begin() + static_cast<std::ptrdiff_t>(at - what.offset), next - at,
-                    bytes.begin() + static_cast<std::ptrdiff_t>(at - offset));
+        buffers.slice(at - offset, next - at).copy_from(what.data->data() + (at - what.offset));
       }
       at = next;
     }
   }
-  buffers.copy_from(bytes.data());
   co_return 0;
 }
 
