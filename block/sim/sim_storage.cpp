@@ -254,12 +254,7 @@ Task<int> SimStorage::read(std::shared_ptr<Inode> inode, uint64_t offset, IoVect
   const uint64_t length = buffers.size();
   const int error = co_await pass(inode->path, kSimRead, offset, length);
   if (error != 0) co_return error;
-  uint64_t done = 0;
-  for (const iovec& range : buffers.ranges()) {
-    inode->disk.live().read(offset + done,
-                            {static_cast<std::byte*>(range.iov_base), range.iov_len});
-    done += range.iov_len;
-  }
+  inode->disk.live().read(offset, buffers);
   for (const InFlight& other : inode->in_flight) {
     const Change& what = other.change;
     if (what.kind != Change::Kind::kWrite) continue;

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "block/runtime/assert.h"
-#include "block/runtime/buffers.h"
 
 namespace blockbed::sim {
 
@@ -62,6 +61,20 @@ void SparseBytes::read(uint64_t offset, std::span<std::byte> into) const {
                      std::memcpy(into.data() + done, chunk->second->data() + inside, part);
                    }
                  });
+}
+
+void SparseBytes::read(uint64_t offset, const IoVector& into) const {
+  for (const iovec& range : into.ranges()) {
+    read(offset, std::span(static_cast<std::byte*>(range.iov_base), range.iov_len));
+    offset += range.iov_len;
+  }
+}
+
+void SparseBytes::write(uint64_t offset, const IoVector& data) {
+  for (const iovec& range : data.ranges()) {
+    write(offset, std::span(static_cast<const std::byte*>(range.iov_base), range.iov_len));
+    offset += range.iov_len;
+  }
 }
 
 void SparseBytes::write(uint64_t offset, std::span<const std::byte> data) {

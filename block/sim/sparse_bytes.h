@@ -17,6 +17,8 @@
 #include <span>
 #include <vector>
 
+#include "block/runtime/buffers.h"
+
 namespace blockbed::sim {
 
 class SparseBytes {
@@ -33,7 +35,9 @@ class SparseBytes {
   void resize(uint64_t size);
 
   void read(uint64_t offset, std::span<std::byte> into) const;
+  void read(uint64_t offset, const IoVector& into) const;
   void write(uint64_t offset, std::span<const std::byte> data);
+  void write(uint64_t offset, const IoVector& data);
   enum class Zeroes { kKeepSpace, kGiveSpaceBack };
   void zero(uint64_t offset, uint64_t length, Zeroes how);
 

@@ -53,7 +53,7 @@ class CopyBeforeWriteTest : public testing::Test {
   }
   unsigned char target_at(uint64_t offset) {
     std::byte byte{};
-    world.env.storage().content("t").read(offset, {&byte, 1});
+    world.env.storage().content("t").read(offset, std::span(&byte, 1));
     return static_cast<unsigned char>(byte);
   }
   sim::SimStorage::RuleId fault(sim::FaultRule rule) {

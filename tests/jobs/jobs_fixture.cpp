@@ -9,6 +9,13 @@
 
 namespace blockbed::test {
 
+namespace {
+
+// On the virtual clock.
+constexpr int64_t kLook = 100'000;
+
+}  // namespace
+
 void EventLog::emit(std::string_view event, json::Value data) {
   const json::Object& object = data.as_object();
   const auto text = [&](const char* key) { return object.find(key)->as_string(); };
@@ -95,10 +102,15 @@ Task<Expected<std::shared_ptr<BackupJob>>> World::backup(BackupOptions options) 
   co_return job;
 }
 
-Task<void> World::wait_for_end(std::shared_ptr<Job> job) {
-  while (job->status() != JobStatus::kConcluded && job->status() != JobStatus::kNull) {
-    co_await env.sleep(100'000);
+Task<void> World::wait_for_status(std::shared_ptr<Job> job, JobStatus status) {
+  // A job that is gone reaches no status any more.
+  while (job->status() != status && job->status() != JobStatus::kNull) {
+    co_await env.sleep(kLook);
   }
+}
+
+Task<void> World::wait_for_end(std::shared_ptr<Job> job) {
+  co_await wait_for_status(std::move(job), JobStatus::kConcluded);
 }
 
 Task<void> World::drop(Node& node) {

@@ -54,7 +54,9 @@ class World {
   Task<Expected<std::shared_ptr<BackupJob>>> backup(BackupOptions options);
   BackupOptions options(const std::string& id, Node& source, Node& target,
                         BackupSync sync = BackupSync::kFull);
-  // Until the job is concluded, or gone.
+  // Until the job has this status, or is gone.
+  Task<void> wait_for_status(std::shared_ptr<Job> job, JobStatus status);
+  // Until it is concluded, or gone.
   Task<void> wait_for_end(std::shared_ptr<Job> job);
   Task<void> drop(Node& node);
 

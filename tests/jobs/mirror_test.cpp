@@ -43,7 +43,7 @@ void write_while_a_mirror_begins(uint64_t seed) {
     buffer.io().fill(7);
     EXPECT_TRUE((co_await guest->write(0, buffer.io())).has_value());
     std::byte byte{};
-    world.env.storage().content("t").read(0, {&byte, 1});
+    world.env.storage().content("t").read(0, std::span(&byte, 1));
     EXPECT_EQ(byte, std::byte{7}) << "seed " << seed;
   };
 
@@ -56,10 +56,7 @@ void write_while_a_mirror_begins(uint64_t seed) {
   };
   world.run(begin());
   world.run(world.env.storage().wait_for_hits(held, 1));
-  const auto until_ready = [&]() -> Task<void> {
-    while (job->status() != JobStatus::kReady) co_await world.env.sleep(10'000);
-  };
-  world.run(until_ready());
+  world.run(world.wait_for_status(job, JobStatus::kReady));
   world.env.storage().release(held);
   world.run(gate.close());
   EXPECT_TRUE(world.run(world.jobs->cancel(job, /*force=*/true)).has_value());

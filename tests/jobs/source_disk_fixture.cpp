@@ -33,7 +33,7 @@ void SourceDisk::make(GoldenDisk& golden) {
     if (chance_.percent(30)) continue;
     const uint64_t number = golden.next_number();
     GoldenDisk::fill(cluster, number);
-    content.write(at, {cluster.data(), length});
+    content.write(at, std::span(cluster).first(length));
     golden.preset(at, length, number);
     std::fill_n(base_content_.begin() + static_cast<std::ptrdiff_t>(at / kSector), length / kSector,
                 number);

@@ -29,22 +29,14 @@ class MemoryStorage final : public Storage {
     const bool late = co_await wait_first();
     if (buffers.size() > may_read) co_return io_error(ETIME);
     may_read -= buffers.size();
-    uint64_t at = offset;
-    for (const iovec& range : buffers.ranges()) {
-      bytes.read(at, std::span(static_cast<std::byte*>(range.iov_base), range.iov_len));
-      at += range.iov_len;
-    }
+    bytes.read(offset, buffers);
     if (!late) co_await wait_last();
     co_return Result<void>();
   }
   Task<Result<void>> write(uint64_t offset, IoVector buffers) override {
     const bool late = co_await wait_first();
     if (bytes.size() < offset + buffers.size()) bytes.resize(offset + buffers.size());
-    uint64_t at = offset;
-    for (const iovec& range : buffers.ranges()) {
-      bytes.write(at, std::span(static_cast<const std::byte*>(range.iov_base), range.iov_len));
-      at += range.iov_len;
-    }
+    bytes.write(offset, buffers);
     if (!late) co_await wait_last();
     co_return Result<void>();
   }
