@@ -13,11 +13,11 @@ namespace {
 using namespace blockbed;
 using namespace blockbed::fuzz;
 
-constexpr uint64_t kPiece = 64 << 10;
-constexpr uint64_t kMostRead = 256 << 10;
+constexpr uint64_t kPiece = 32 << 10;
+constexpr uint64_t kMostRead = 128 << 10;
 constexpr uint64_t kBackingBytes = 40 << 10;
 // A map of many short runs is walked this far.
-constexpr int kMostRuns = 64;
+constexpr int kMostRuns = 16;
 
 // Where pieces of a disk begin that are read: all of them, or the first four and eight of the rest.
 std::vector<uint64_t> places(uint64_t length) {
