@@ -13,6 +13,8 @@ Task<Result<void>> Driver::write_compressed(uint64_t, IoVector) { co_return io_e
 Task<Result<void>> Driver::flush_to_children() { co_return Result<void>(); }
 Task<Result<void>> Driver::flush_to_disk() { co_return Result<void>(); }
 
+Task<void> Driver::expect_flush() { co_return; }
+
 Task<Result<BlockStatus>> Driver::block_status(uint64_t offset, uint64_t length, bool) {
   // A driver that cannot tell has everything as data.
   BlockStatus status;

@@ -101,6 +101,8 @@ class Driver {
   virtual Task<Result<void>> flush_to_children();
   // Protocols: make durable.
   virtual Task<Result<void>> flush_to_disk();
+  // Protocols: see File::expect_flush.
+  virtual Task<void> expect_flush();
   // False: a flush of this node is none of this child's business (the target of a backup).
   virtual bool flush_reaches(const Edge& edge) const { return (void)edge, true; }
   // want_zero: the caller needs `zero` to be right; otherwise `allocated` is enough and cheaper.

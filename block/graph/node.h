@@ -135,6 +135,8 @@ class Node final : public EdgeParent {
   // See Driver::make_empty; the node is drained.
   Task<Result<void>> make_empty();
   Task<Result<void>> flush();
+  // Of a protocol node: see File::expect_flush. Others have no flush of their own to expect.
+  Task<void> expect_flush();
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero = true);
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
 

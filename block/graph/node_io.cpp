@@ -413,6 +413,12 @@ Task<Result<void>> Node::flush() {
   co_return Result<void>();
 }
 
+Task<void> Node::expect_flush() {
+  if (!is_open() || !writable() || flags_.cache_no_flush) co_return;
+  RequestScope request(*this, TrackedRequest::Kind::kFlush, 0, 0);
+  co_await driver_->expect_flush();
+}
+
 Task<Result<BlockStatus>> Node::block_status(uint64_t offset, uint64_t length, bool want_zero) {
   if (!is_open()) co_return io_error(ENOMEDIUM);
   BB_CO_TRY(check_range(offset, length));

@@ -37,7 +37,7 @@ CommitJob::CommitJob(JobRegistry& registry, CommitOptions options)
       options_(std::move(options)),
       top_(registry.graph(), "", {Permissions::none(), Permissions::all()}),
       base_(registry.graph(), "", {Permissions::none(), Permissions::all()}),
-      flushes_(env().executor()) {
+      written_behind_(env().executor()) {
   // Whether the job stands still, it says itself.
   top_.set_disable_request_queuing(true);
   base_.set_disable_request_queuing(true);
@@ -154,7 +154,7 @@ Task<JobResult> CommitJob::copy_all() {
     if (copy_->dirty() && !std::exchange(answered, true)) co_await let_reply_go_first();
     BB_CO_TRY(co_await copy_marked());
     if (cancelled()) co_return JobResult();
-    if (answered && flushes_.inside() == 0) flushes_.spawn(flush_behind());
+    if (answered && written_behind_.inside() == 0) written_behind_.spawn(write_behind());
     // What needed no copy is done as well, now that the job has come behind it.
     counted().done += ahead_ - (length - *end);
     ahead_ = length - *end;
@@ -213,12 +213,10 @@ Task<JobResult> CommitJob::copy_marked() {
   co_return JobResult();
 }
 
-Task<void> CommitJob::flush_behind() {
-  // The file's own: the image goes on allocating meanwhile.
+Task<void> CommitJob::write_behind() {
   const Edge* storage = options_.base->storage_edge();
   const NodeRef file(storage != nullptr ? *storage->node() : *options_.base);
-  const Result<void> done = co_await file->flush();
-  if (flushed_) flushed_ = done;
+  co_await file->expect_flush();
 }
 
 Task<JobResult> CommitJob::meet_error(Errno error, bool is_read) {
@@ -251,8 +249,7 @@ void collect_images_above(Node& node, std::vector<NodeRef>& images) {
 
 Task<JobResult> CommitJob::prepare() {
   // Most of it while guests go on.
-  co_await flushes_.wait_idle();
-  if (!flushed_) co_return job_failure(flushed_.error());
+  co_await written_behind_.wait_idle();
   if (auto flushed = co_await base_.flush(); !flushed) co_return job_failure(flushed.error());
   std::vector<NodeRef> images;
   collect_images_above(*filter_, images);
@@ -309,7 +306,7 @@ Expected<void> CommitJob::take_out() {
 }
 
 Task<void> CommitJob::clean() {
-  co_await flushes_.wait_idle();
+  co_await written_behind_.wait_idle();
   Graph& graph = registry().graph();
   frozen_.release();
   std::vector<Node*> nodes{&*options_.disk, &*options_.base};

@@ -202,6 +202,8 @@ Task<Result<void>> FileDriver::flush_to_disk() {
   co_return result;
 }
 
+Task<void> FileDriver::expect_flush() { return file_->expect_flush(); }
+
 Task<Result<BlockStatus>> FileDriver::block_status(uint64_t offset, uint64_t length,
                                                    bool want_zero) {
   BlockStatus status;

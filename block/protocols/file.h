@@ -39,6 +39,7 @@ class FileDriver final : public Driver {
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<void>> flush_to_disk() override;
+  Task<void> expect_flush() override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
   Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
                                    uint64_t target_offset, RequestFlags flags) override;

@@ -62,6 +62,9 @@ class File {
   virtual Task<Result<void>> write(uint64_t offset, IoVector buffers) = 0;
   // Everything that completed before this call is durable when it returns.
   virtual Task<Result<void>> flush() = 0;
+  // A flush will come, but not soon: what was written may begin to go to the disk. Nothing is
+  // durable by it, and the flush tells what failed.
+  virtual Task<void> expect_flush() = 0;
 
   // Makes the range read as zeroes. may_unmap allows the space to be given back. ENOTSUP when only
   // writing zeroes can do it.

@@ -210,6 +210,15 @@ Task<Result<void>> ProductionFile::flush() {
   co_return {};
 }
 
+Task<void> ProductionFile::expect_flush() {
+  if (!options_.write || options_.direct) co_return;
+  const Away away(*this);
+  // It may wait for room in the disk's queue. Unlike fdatasync() it commits no journal, which
+  // others that write to the same file system would wait for.
+  co_await services_.pool.run(
+      [fd = descriptor_] { (void)::sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE); });
+}
+
 Task<Result<FileInfo>> ProductionFile::info() {
   const Result<file_system::Properties> properties = file_system::properties(descriptor_);
   if (!properties) co_return io_error(properties.error());

@@ -85,6 +85,7 @@ class ProductionFile final : public File {
   Task<Result<void>> read(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> flush() override;
+  Task<void> expect_flush() override;
   Task<Result<void>> zero(uint64_t offset, uint64_t length, bool may_unmap) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<void>> copy_from(File& source, uint64_t source_offset, uint64_t offset,

@@ -128,6 +128,22 @@ TEST_P(ProductionFiles, ReadsWhatWasWritten) {
   });
 }
 
+// A hint: what was written stays as it is, with a flush after it or without.
+TEST_P(ProductionFiles, AFlushMayBeExpected) {
+  RUN([](T& t) -> Task<void> {
+    const auto file = co_await t.open("a");
+    co_await t.write(*file, 0, 5 << 20, 1);
+    co_await file->expect_flush();
+    co_await t.write(*file, 1 << 20, 1 << 20, 2);
+    co_await file->expect_flush();
+    EXPECT_TRUE((co_await file->flush()).has_value());
+    EXPECT_TRUE(co_await t.reads(*file, 0, 1 << 20, 1));
+    EXPECT_TRUE(co_await t.reads(*file, 1 << 20, 1 << 20, 2));
+    EXPECT_TRUE(co_await t.reads(*file, 2 << 20, 3 << 20, 1));
+    EXPECT_TRUE((co_await file->close()).has_value());
+  });
+}
+
 TEST_P(ProductionFiles, ReadsZeroesBeyondTheEnd) {
   RUN([](T& t) -> Task<void> {
     const auto file = co_await t.open("a");
