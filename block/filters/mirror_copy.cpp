@@ -61,7 +61,8 @@ MirrorCopy::MirrorCopy(Env& env, Edge& source, Edge& target, uint64_t length, Se
       length_(length),
       settings_(settings),
       bitmap_(granules_to(length)),
-      copies_(env.executor()) {}
+      copies_(env.executor()),
+      written_behind_(env.executor()) {}
 
 MirrorCopy::~MirrorCopy() { BB_ASSERT(in_flight_head_ == nullptr); }
 
@@ -281,6 +282,7 @@ Task<Result<void>> MirrorCopy::copy_data(const Extent& claim, bool& error_is_rea
   Result<void> moved = co_await source_.read(claim.begin, data);
   error_is_read = !moved;
   if (moved) moved = co_await target_.write(claim.begin, data);
+  if (moved) written_behind_.wrote(*target_.node(), claim.length());
   spare_.give_back(std::move(buffer));
   co_return moved;
 }

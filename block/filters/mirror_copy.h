@@ -29,6 +29,7 @@
 #include "block/filters/progress.h"
 #include "block/filters/rate_limit.h"
 #include "block/filters/spare_buffers.h"
+#include "block/filters/write_behind.h"
 #include "block/graph/bitmap.h"
 #include "block/graph/edge.h"
 #include "block/runtime/env.h"
@@ -139,6 +140,9 @@ class MirrorCopy {
 
   bool in_flight() const { return in_flight_head_ != nullptr; }
 
+  // Before the object dies or the target goes away.
+  Task<void> wait_written_behind() { return written_behind_.wait_idle(); }
+
  private:
   // kNothing: no layer says what is there, and the target need not hold anything either.
   enum class Kind { kData, kZero, kNothing };
@@ -196,6 +200,7 @@ class MirrorCopy {
   bool answer_is_stale_ = false;
   SpareBuffers spare_{kDataChunk, kMaxInFlight};
   Gate copies_;
+  WriteBehind written_behind_;
 };
 
 }  // namespace blockbed

@@ -135,7 +135,7 @@ class Node final : public EdgeParent {
   // See Driver::make_empty; the node is drained.
   Task<Result<void>> make_empty();
   Task<Result<void>> flush();
-  // Of a protocol node: see File::expect_flush. Others have no flush of their own to expect.
+  // See File::expect_flush.
   Task<void> expect_flush();
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero = true);
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
@@ -209,6 +209,8 @@ class Node final : public EdgeParent {
   friend class RequestScope;
   friend Task<DrainedSection> drain(std::vector<Node*> nodes);
 
+  // What is written to this node may lie in that child.
+  bool takes_flush(const Edge& child) const;
   Task<Result<void>> read_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
   // Any offset and length: what lies around them is read too, and thrown away.
   Task<Result<void>> read_widened(uint64_t offset, IoVector buffers, RequestFlags flags);

@@ -385,6 +385,12 @@ Task<Result<void>> Node::make_empty() {
   co_return done;
 }
 
+bool Node::takes_flush(const Edge& child) const {
+  const Permissions needs = child.permissions().needs;
+  return driver_->flush_reaches(child) &&
+         (needs.has(Permission::kWrite) || needs.has(Permission::kWriteUnchanged));
+}
+
 Task<Result<void>> Node::flush() {
   if (!is_open()) co_return io_error(ENOMEDIUM);
   if (!writable()) co_return Result<void>();
@@ -402,12 +408,7 @@ Task<Result<void>> Node::flush() {
     BB_CO_TRY(co_await driver_->flush_to_disk());
   }
   for (std::size_t i = 0; i < children_.size(); ++i) {
-    Edge& edge = *children_[i];
-    if (!driver_->flush_reaches(edge)) continue;
-    if (edge.permissions().needs.has(Permission::kWrite) ||
-        edge.permissions().needs.has(Permission::kWriteUnchanged)) {
-      BB_CO_TRY(co_await edge.flush());
-    }
+    if (takes_flush(*children_[i])) BB_CO_TRY(co_await children_[i]->flush());
   }
   flushed_generation_ = generation;
   co_return Result<void>();
@@ -417,6 +418,9 @@ Task<void> Node::expect_flush() {
   if (!is_open() || !writable() || flags_.cache_no_flush) co_return;
   RequestScope request(*this, TrackedRequest::Kind::kFlush, 0, 0);
   co_await driver_->expect_flush();
+  for (std::size_t i = 0; i < children_.size(); ++i) {
+    if (takes_flush(*children_[i])) co_await children_[i]->node()->expect_flush();
+  }
 }
 
 Task<Result<BlockStatus>> Node::block_status(uint64_t offset, uint64_t length, bool want_zero) {

@@ -36,8 +36,7 @@ CommitJob::CommitJob(JobRegistry& registry, CommitOptions options)
     : BlockJob(registry, options.job),
       options_(std::move(options)),
       top_(registry.graph(), "", {Permissions::none(), Permissions::all()}),
-      base_(registry.graph(), "", {Permissions::none(), Permissions::all()}),
-      written_behind_(env().executor()) {
+      base_(registry.graph(), "", {Permissions::none(), Permissions::all()}) {
   // Whether the job stands still, it says itself.
   top_.set_disable_request_queuing(true);
   base_.set_disable_request_queuing(true);
@@ -154,7 +153,6 @@ Task<JobResult> CommitJob::copy_all() {
     if (copy_->dirty() && !std::exchange(answered, true)) co_await let_reply_go_first();
     BB_CO_TRY(co_await copy_marked());
     if (cancelled()) co_return JobResult();
-    if (answered && written_behind_.inside() == 0) written_behind_.spawn(write_behind());
     // What needed no copy is done as well, now that the job has come behind it.
     counted().done += ahead_ - (length - *end);
     ahead_ = length - *end;
@@ -213,12 +211,6 @@ Task<JobResult> CommitJob::copy_marked() {
   co_return JobResult();
 }
 
-Task<void> CommitJob::write_behind() {
-  const Edge* storage = options_.base->storage_edge();
-  const NodeRef file(storage != nullptr ? *storage->node() : *options_.base);
-  co_await file->expect_flush();
-}
-
 Task<JobResult> CommitJob::meet_error(Errno error, bool is_read) {
   if (error_action(options_.on_error, is_read, error) == ErrorAction::kReport) {
     co_return job_failure(error);
@@ -249,7 +241,7 @@ void collect_images_above(Node& node, std::vector<NodeRef>& images) {
 
 Task<JobResult> CommitJob::prepare() {
   // Most of it while guests go on.
-  co_await written_behind_.wait_idle();
+  co_await copy_->wait_written_behind();
   if (auto flushed = co_await base_.flush(); !flushed) co_return job_failure(flushed.error());
   std::vector<NodeRef> images;
   collect_images_above(*filter_, images);
@@ -306,7 +298,7 @@ Expected<void> CommitJob::take_out() {
 }
 
 Task<void> CommitJob::clean() {
-  co_await written_behind_.wait_idle();
+  if (copy_) co_await copy_->wait_written_behind();
   Graph& graph = registry().graph();
   frozen_.release();
   std::vector<Node*> nodes{&*options_.disk, &*options_.base};

@@ -75,8 +75,6 @@ class CommitJob final : public BlockJob {
   // where it stopped.
   Task<std::expected<uint64_t, JobFailure>> mark_from(uint64_t offset);
   Task<JobResult> copy_marked();
-  // What was copied begins to go to the disk: prepare() has to wait for all of it.
-  Task<void> write_behind();
   Task<JobResult> meet_error(Errno error, bool is_read);
   Task<Expected<void>> rename_backing(Node& image, std::string name, std::string format);
   Expected<void> take_out();
@@ -89,7 +87,6 @@ class CommitJob final : public BlockJob {
   FrozenChain frozen_;
   RateLimit rate_limit_;
   std::optional<MirrorCopy> copy_;
-  Gate written_behind_;
   // The pass that is going on.
   MirrorCopy::Pass* pass_ = nullptr;
   // Bytes behind which the job has not come, without those that are marked.

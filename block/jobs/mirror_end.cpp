@@ -151,6 +151,7 @@ Task<JobResult> MirrorJob::pivot() {
 Task<void> MirrorJob::clean() {
   Graph& graph = registry().graph();
   frozen_.release();
+  co_await copy_->wait_written_behind();
   std::vector<Node*> nodes{&source(), &target()};
   DrainedSection drained = co_await drain(std::move(nodes));
   if (filter_) {

@@ -23,6 +23,7 @@
 
 #include "block/filters/progress.h"
 #include "block/filters/rate_limit.h"
+#include "block/filters/write_behind.h"
 #include "block/graph/backend.h"
 #include "block/runtime/env.h"
 #include "block/runtime/gate.h"
@@ -98,6 +99,7 @@ class StreamWalk {
   std::unique_ptr<Timer> timer_;
   WaitQueue wake_;
   Gate copies_;
+  WriteBehind written_behind_;
 };
 
 }  // namespace blockbed
