@@ -14,10 +14,15 @@ Task<Result<bool>> Metadata::block_is_empty(uint64_t index, bool& counts_itself)
     const uint64_t cluster = (index << g_.refcount_block_bits) + first;
     auto piece = co_await refcount_piece(cluster);
     if (!piece) co_return io_error(piece.error());
-    for (uint64_t i = 0; i < per_piece; ++i) {
-      const uint64_t count = get_refcount((*piece)->data(), i, g_.refcount_order);
-      if (count == 0 || (cluster + i == own && count == 1)) continue;
-      co_return false;
+    for (uint64_t word = 0; word < g_.refcount_piece_bytes; word += 8) {
+      if (all_zero((*piece)->data() + word, 8)) continue;
+      const uint64_t begin = word * 8 >> g_.refcount_order;
+      const uint64_t end = (word + 8) * 8 >> g_.refcount_order;
+      for (uint64_t i = begin; i < end; ++i) {
+        const uint64_t count = get_refcount((*piece)->data(), i, g_.refcount_order);
+        if (count == 0 || (cluster + i == own && count == 1)) continue;
+        co_return false;
+      }
     }
   }
   co_return true;
