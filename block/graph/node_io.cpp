@@ -546,7 +546,6 @@ Task<Expected<void>> Node::truncate(uint64_t length, TruncateOptions options) {
     co_return fail(
         fmt::format("Could not refresh total sector count: {}", strerror_text(refreshed.error())));
   }
-  if (length_ > old_length) highest_written_offset_ = std::max(highest_written_offset_, old_length);
   co_return Expected<void>();
 }
 

@@ -175,7 +175,8 @@ class Image {
   // --- zeroing and discarding, a piece at a time
   enum class Change { kZero, kZeroUnmap, kDiscard, kRemove };
   // Whole clusters.
-  Task<Result<void>> change_clusters(uint64_t begin, uint64_t end, Change change);
+  Task<Result<void>> change_clusters(uint64_t begin, uint64_t end, Change change,
+                                     FreeReason reason = FreeReason::kRequest);
   std::optional<L2Entry> changed_entry(L2Entry old, const ClusterState& state, Change change) const;
   // The disk keeps its cluster although nothing of it is data any more (discard-no-unref).
   bool keeps_cluster(const ClusterState& state, Change change) const;

@@ -177,12 +177,12 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
   co_return piece;
 }
 
-void Metadata::drop_l2_table(uint64_t l1_index) {
+void Metadata::drop_l2_table(uint64_t l1_index, FreeReason reason) {
   const uint64_t table = l1_[l1_index] & kOffsetMask;
   if (table == 0) return;
   l1_.set(l1_index, 0);
   overlap_map_.remove(overlap::kActiveL2, table, g_.cluster_size);
-  free_later(table, g_.cluster_size, FreeReason::kOther, FreeOf::kTable);
+  free_later(table, g_.cluster_size, reason, FreeOf::kTable);
 }
 
 Task<Result<void>> Metadata::grow_l1(uint64_t entries) {

@@ -51,6 +51,7 @@ enum class FreeReason : uint8_t {
   kRequest,
   kSnapshot,
   kOther,
+  kCut,    // the disk shrinks: what is no part of it any more is space for others
   kNever,  // replaced by a new cluster: the place is reused soon anyway
 };
 
@@ -138,7 +139,7 @@ class Metadata {
     if (new_reference) ++unsynced_references_;
   }
   // Removes a whole L2 table from the active map (shrinking).
-  void drop_l2_table(uint64_t l1_index);
+  void drop_l2_table(uint64_t l1_index, FreeReason reason = FreeReason::kOther);
   Task<Result<void>> grow_l1(uint64_t entries);
   // Refcount blocks that count nothing are dropped, and the file ends behind its last cluster in
   // use (shorten.cpp). A failure leaves a file that is longer than it must be.

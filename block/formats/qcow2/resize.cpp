@@ -244,7 +244,9 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
   const uint64_t new_end = align_up(length, g.cluster_size);
   // Its tables go with those of the disk, and so must its clusters.
   auto done = co_await drop_vm_state();
-  if (done) done = co_await change_clusters(new_end, old_end, Change::kRemove);
+  if (done) {
+    done = co_await change_clusters(new_end, old_end, Change::kRemove, FreeReason::kCut);
+  }
   if (!done) {
     co_return fail(
         fmt::format("Failed to discard cropped clusters: {}", strerror_text(done.error())));
@@ -252,7 +254,7 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
   MutexGuard lock = co_await metadata_.lock();
   co_await metadata_.file().debug_event(DebugEvent::kL1ShrinkWriteTable);
   for (uint64_t i = g.l1_entries(new_end); i < metadata_.l1().size(); ++i)
-    metadata_.drop_l2_table(i);
+    metadata_.drop_l2_table(i, FreeReason::kCut);
   done = co_await metadata_.write_back();
   if (!done) {
     co_return fail(

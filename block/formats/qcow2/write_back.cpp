@@ -59,6 +59,8 @@ bool Metadata::discards(FreeReason reason) const {
       return options_.discard_snapshot;
     case FreeReason::kOther:
       return options_.discard_other;
+    case FreeReason::kCut:
+      return true;
     case FreeReason::kNever:
       return false;
   }

@@ -171,7 +171,8 @@ std::optional<L2Entry> Image::changed_entry(L2Entry old, const ClusterState& sta
   return entry;
 }
 
-Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change change) {
+Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change change,
+                                          FreeReason reason) {
   const Geometry& g = geometry();
   const bool removes = change == Change::kDiscard || change == Change::kRemove;
   uint64_t at = begin;
@@ -223,7 +224,7 @@ Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change c
         if (!piece) co_return io_error(piece.error());
         continue;
       }
-      metadata_.free_entry_later(old.value, FreeReason::kRequest);
+      metadata_.free_entry_later(old.value, reason);
     }
   }
   co_return Result<void>();
