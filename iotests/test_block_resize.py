@@ -26,6 +26,8 @@ SIZES = [
     (-512, "Parameter 'size' expects a >0 size", "Parameter 'size' expects a >0 size"),
     (1000, MULTIPLE, None),
     (1 << 56, "Failed to grow the L1 table: File too large", "Could not resize file: File too large"),
+    (MAXIMUM - (1 << 30), "Failed to grow the L1 table: File too large", "Could not resize file: File too large"),
+    (MAXIMUM, "Failed to grow the L1 table: File too large", "Could not resize file: File too large"),
     (MAXIMUM + 512, f"offset({MAXIMUM + 512}) exceeds maximum({MAXIMUM})", f"offset({MAXIMUM + 512}) exceeds maximum({MAXIMUM})"),
     (1 << 63, "Invalid parameter type for 'size', expected: integer", "Invalid parameter type for 'size', expected: integer"),
 ]
@@ -50,6 +52,21 @@ def test_sizes(server, images, kind, size, qcow2, raw):
     content = image.content()
     assert content[: min(size, SIZE) if error is None else SIZE].strip(b"\1") == b""
     assert content[SIZE:].strip(b"\0") == b""
+
+
+def test_sizes_behind_an_offset(server, images):
+    image = images.create("image.raw", "raw", SIZE)
+    server.blockdev_add(driver="raw", node_name="n", offset=4096, file={"driver": "file", "filename": str(image.path)})
+    for size, error in [
+        (MAXIMUM - 4096, "Could not resize file: File too large"),
+        (MAXIMUM - 1024, f"offset({MAXIMUM + 3072}) exceeds maximum({MAXIMUM})"),
+        (MAXIMUM, f"offset({MAXIMUM + 4096}) exceeds maximum({MAXIMUM})"),
+        (MAXIMUM + 1, f"offset({MAXIMUM + 1}) exceeds maximum({MAXIMUM})"),
+    ]:
+        assert server.error("block_resize", {"node-name": "n", "size": size}) == error, size
+    server.block_resize(node_name="n", size=MIB)
+    server.stop()
+    assert image.file_size == MIB + 4096
 
 
 FILTERS = {

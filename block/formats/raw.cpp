@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <limits>
 
 #include "block/graph/medium.h"
 #include "block/graph/node.h"
@@ -189,7 +190,8 @@ Task<Result<uint64_t>> RawDriver::length() {
 
 Task<Expected<void>> RawDriver::truncate(uint64_t length, TruncateOptions options) {
   if (window_.size) co_return fail("Cannot resize fixed-size raw disks");
-  if (length > kMaxLength - window_.offset)
+  // What no file can be as long as is the file's to tell.
+  if (length > std::numeric_limits<int64_t>::max() - window_.offset)
     co_return fail("Disk size too large for the chosen offset");
   co_return co_await file_.truncate(length + window_.offset, options);
 }
