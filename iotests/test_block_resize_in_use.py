@@ -1,4 +1,4 @@
-"""block_resize of a node that something uses: a job, an export, a device."""
+"""block_resize of a node that something uses: a job, an export, a device, a filter that shows an instant of it."""
 
 import pytest
 
@@ -171,3 +171,95 @@ def test_drive(start, images):
 def test_empty_drive(start):
     server = start("-drive", "if=none,id=d", machine="pc")
     assert server.error("block_resize", {"device": "d", "size": MIB}) == "Device 'd' has no medium"
+
+
+# ---------------------------------------------------------------------- filters
+
+
+def add_fleecing(server, images):
+    source = images.create("source.qcow2", size=SIZE).fill((0, SIZE, 1))
+    scratch = images.create("scratch.qcow2", size=SIZE)
+    server.add_image("source", source)
+    server.add_image("scratch", scratch)
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="source", target="scratch")
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw")
+    return source, scratch
+
+
+def refused(reader, offset):
+    with pytest.raises(OSError):
+        reader.pread(65536, offset)
+    return True
+
+
+@pytest.mark.parametrize("between, size", [(None, 16 * MIB), (4 * MIB, SIZE), (4 * MIB + 512, 16 * MIB), (0, SIZE), (16 * MIB, SIZE)])
+def test_copy_before_write(server, images, between, size):
+    """The disk is resized; the instant keeps its length, and what was cut off of it cannot be read any more."""
+    source, scratch = add_fleecing(server, images)
+    with server.export("cbw", writable=True) as guest:
+        guest.pwrite(b"\7" * 65536, MIB)
+    server.block_export_del(id=guest.export_id)
+    server.wait_event("BLOCK_EXPORT_DELETED")
+    for wanted in (between, size):
+        if wanted is not None:
+            server.block_resize(node_name="cbw", size=wanted)
+            for node, length in {"cbw": wanted, "source": wanted, "access": SIZE, "scratch": SIZE}.items():
+                assert server.query_node(node)["image"]["virtual-size"] == length
+    kept = SIZE if between is None else min(between, SIZE)
+    with server.export("cbw", "guest", writable=True) as guest, server.export("access") as reader:
+        assert (guest.size, reader.size) == (size, SIZE)
+        for _ in range(2):
+            for offset in (0, MIB, 3 * MIB, 5 * MIB, SIZE - 65536):
+                if offset < kept:
+                    assert reader.pread(65536, offset) == b"\1" * 65536
+                else:
+                    assert refused(reader, offset)
+            for offset in range(0, size, MIB):
+                guest.pwrite(b"\7" * 65536, offset)
+    server.stop()
+    source.check()
+    scratch.check()
+
+
+def test_copy_before_write_saves_the_cluster_that_gets_shorter(server, images):
+    add_fleecing(server, images)
+    server.block_resize(node_name="cbw", size=4 * MIB + 512)
+    with server.export("cbw", "guest", writable=True) as guest, server.export("access") as reader:
+        guest.pwrite(b"\7" * 512, 4 * MIB)
+        assert reader.pread(512, 4 * MIB) == b"\1" * 512
+
+
+@pytest.mark.differs("an assertion when the reader comes to what was cut off", server="qemu")
+def test_copy_before_write_that_is_shorter_than_the_instant(server, images):
+    add_fleecing(server, images)
+    with server.export("access") as reader:
+        server.block_resize(node_name="cbw", size=4 * MIB + 512)
+        assert reader.pread(MIB, 3 * MIB) == b"\1" * MIB
+        assert refused(reader, 4 * MIB) and refused(reader, 6 * MIB)
+        for offset in (4 * MIB, 6 * MIB):
+            with pytest.raises(OSError):
+                reader.extents(offset=offset, length=65536)
+        server.block_resize(node_name="cbw", size=SIZE)
+        assert refused(reader, 6 * MIB)
+
+
+def test_blkverify_resizes_the_disk_that_is_not_under_test(server, images):
+    for name in ("raw", "test"):
+        server.add_image(name, images.create(name, "raw", SIZE))
+    server.blockdev_add(driver="blkverify", node_name="v", raw="raw", test="test")
+    server.block_resize(node_name="v", size=16 * MIB)
+    assert [server.query_node(node)["image"]["virtual-size"] for node in ("v", "raw", "test")] == [SIZE, 16 * MIB, SIZE]
+
+
+@pytest.mark.differs("a filter keeps its size when the node below it is resized", server="qemu")
+@pytest.mark.parametrize("driver", ["throttle", "blkdebug", "blklogwrites", "copy-before-write"])
+def test_node_below_a_filter(server, images, driver):
+    server.object_add({"qom-type": "throttle-group", "id": "g"})
+    server.add_image("n", images.create("n", "raw", SIZE))
+    server.add_image("other", images.create("other", "raw", SIZE))
+    child = {"image" if driver == "blkdebug" else "file": "n"}
+    options = {"throttle": {"throttle-group": "g"}, "blklogwrites": {"log": "other"}, "copy-before-write": {"target": "other"}}
+    server.execute("blockdev-add", {"driver": driver, "node-name": "f", **child, **options.get(driver, {})})
+    for size in (4 * MIB, 16 * MIB):
+        server.block_resize(node_name="n", size=size)
+        assert server.query_node("f")["image"]["virtual-size"] == size

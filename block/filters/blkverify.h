@@ -39,6 +39,10 @@ class Blkverify final : public Driver {
   bool flush_reaches(const Edge& edge) const override { return &edge == &test_; }
 
   Task<Result<uint64_t>> length() override { return test_.node()->refresh_length(); }
+  // Of the disk that is not under test alone, which the other one's size hides.
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override {
+    return raw_.truncate(length, options);
+  }
   void child_resized(Edge& edge) override;
   Task<Result<std::optional<uint64_t>>> allocated_size() override;
 

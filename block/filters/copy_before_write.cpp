@@ -180,7 +180,8 @@ Task<Result<void>> CopyBeforeWrite::before(uint64_t offset, uint64_t length, boo
     copied = co_await engine_.copy_before(offset, length);
   }
   if (copied) {
-    done_->set(offset, length);
+    // A disk that has become longer than a bitmap can be has no readers.
+    if (!done_->inconsistent()) done_->set(offset, length);
   } else if (on_copy_error_ == OnCopyError::kBreakSnapshot) {
     if (!snapshot_error_) snapshot_error_ = copied.error();
   } else {
@@ -218,7 +219,8 @@ bool CopyBeforeWrite::read_from_disk_in(uint64_t begin, uint64_t end) const {
 }
 
 bool CopyBeforeWrite::can_be_read(uint64_t offset, uint64_t length) const {
-  return !snapshot_error_ && !refuses_readers_ && access_->next_clean(offset) >= offset + length;
+  return !snapshot_error_ && !refuses_readers_ && !access_->inconsistent() &&
+         offset + length <= access_->length() && access_->next_clean(offset) >= offset + length;
 }
 
 CopyBeforeWrite::InstantPart CopyBeforeWrite::instant_part(uint64_t offset, uint64_t length) {
@@ -259,7 +261,9 @@ Task<Result<BlockStatus>> CopyBeforeWrite::instant_status(uint64_t offset, uint6
 }
 
 Task<Result<void>> CopyBeforeWrite::discard_instant(uint64_t offset, uint64_t length) {
-  if (snapshot_error_) co_return io_error(EACCES);
+  if (snapshot_error_ || access_->inconsistent() || offset + length > access_->length()) {
+    co_return io_error(EACCES);
+  }
   const uint64_t cluster = engine_.cluster_size();
   const uint64_t begin = (offset + cluster - 1) / cluster * cluster;
   uint64_t end = offset + length;
@@ -274,8 +278,32 @@ Task<Result<void>> CopyBeforeWrite::discard_instant(uint64_t offset, uint64_t le
 
 Task<Result<uint64_t>> CopyBeforeWrite::length() { co_return source_.node()->length(); }
 
+Task<Expected<void>> CopyBeforeWrite::truncate(uint64_t length, TruncateOptions options) {
+  if (length < engine_.length()) {
+    // The cluster that becomes shorter is saved as long as there is all of it.
+    if (const uint64_t tail = length % engine_.cluster_size();
+        tail > 0 && length < source_.node()->length()) {
+      if (auto saved = co_await before(length - tail, tail, false); !saved) {
+        co_return fail(fmt::format("Could not copy what the disk has at its new end: {}",
+                                   strerror_text(saved.error())));
+      }
+    }
+    co_await engine_.deselect(length, engine_.length());
+  }
+  co_return co_await source_.truncate(length, options);
+}
+
 void CopyBeforeWrite::child_resized(Edge& edge) {
-  if (&edge == &source_) node().set_length(source_.node()->length());
+  if (&edge != &source_) return;
+  const uint64_t length = source_.node()->length();
+  node().set_length(length);
+  if (length >= engine_.length()) return;
+  const uint64_t cluster = length - length % engine_.cluster_size();
+  if (cluster < length && engine_.next_selected(cluster) == cluster) {
+    // Resized below the filter: not saved, and it can be no more.
+    if (!access_->inconsistent()) access_->unset(cluster, length - cluster);
+  }
+  engine_.bitmap().clear(cluster / engine_.cluster_size(), engine_.bitmap().size());
 }
 
 PermissionPair CopyBeforeWrite::child_permissions(const Edge* edge, ChildRoles roles,

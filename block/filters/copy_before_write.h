@@ -16,7 +16,9 @@
 //  the disk, where writes wait for such reads. Refused with EACCES is what `bitmap` does not mark,
 //  what a reader has discarded, and everything once the snapshot is broken.
 //  - While the filter is used, nobody else may write to the disk or resize it, and nobody resizes
-//  the target.
+//  the target. The instant keeps its length when the disk is resized through the filter. What is
+//  cut off is not saved: readers of the instant are refused it from then on, and what the disk gets
+//  there later is not saved either.
 // Source of the rules: BlockdevOptionsCbw and the permissions that QEMU 7.2 shows for it.
 // Threading: engine thread only.
 #pragma once
@@ -73,6 +75,7 @@ class CopyBeforeWrite final : public Driver, public PointInTime {
   bool flush_reaches(const Edge& edge) const override { return &edge == &source_; }
 
   Task<Result<uint64_t>> length() override;
+  Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;
   void child_resized(Edge& edge) override;
 
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,

@@ -90,7 +90,10 @@ Task<Result<BlockStatus>> SnapshotAccess::block_status(uint64_t offset, uint64_t
 }
 
 Task<Result<uint64_t>> SnapshotAccess::length() {
-  co_return snapshot_ != nullptr ? snapshot_->instant_length() : file_.node()->length();
+  if (snapshot_ != nullptr) co_return snapshot_->instant_length();
+  // An instant stays as long as it was, whatever becomes of the disk.
+  const PointInTime* const at = instant();
+  co_return at != nullptr ? at->instant_length() : file_.node()->length();
 }
 
 PermissionPair SnapshotAccess::child_permissions(const Edge*, ChildRoles, PermissionPair,
