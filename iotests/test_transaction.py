@@ -370,6 +370,7 @@ SNAPSHOT_REFUSED = [
     ("blockdev-snapshot", {"node": "a"}, "Parameter 'overlay' is missing"),
     ("blockdev-snapshot", {"overlay": "oa"}, "Parameter 'node' is missing"),
     ("blockdev-snapshot", {"node": "a", "overlay": "raw"}, "The overlay does not support backing images"),
+    ("blockdev-snapshot", {"node": "a", "overlay": "filter"}, "Filters cannot be used as overlays"),
     ("blockdev-snapshot", {"node": "a", "overlay": "b-over-a"}, "The overlay already has a backing image"),
     ("blockdev-snapshot-sync", {"node-name": "nope", "snapshot-file": "DIR/x"}, "Cannot find device='' nor node-name='nope'"),
     ("blockdev-snapshot-sync", {"node-name": "a"}, "Parameter 'snapshot-file' is missing"),
@@ -400,6 +401,8 @@ SNAPSHOT_REFUSED = [
 def test_snapshot_refused(server, disks, command, data, error):
     """Alone and in a transaction: the same words."""
     server.add_image("raw", disks.create("raw.raw", "raw", SIZE))
+    server.add_image("filtered", disks.create("filtered.qcow2", size=SIZE))
+    server.blockdev_add(driver="copy-on-read", node_name="filter", file="filtered")
     server.add_image("b-over-a", Image.create(disks.dir / "ba.qcow2", backing=disks.create("other.qcow2", size=SIZE)))
     data = {name: value.replace("DIR", str(disks.dir)) for name, value in data.items()}
     error = error.replace("DIR", str(disks.dir))
@@ -407,4 +410,29 @@ def test_snapshot_refused(server, disks, command, data, error):
     assert server.error(command, data) == error
     if "is missing" not in error:
         assert server.error("transaction", actions=[{"type": command, "data": data}]) == error
+    assert graph(server) == before
+
+
+# What no overlay is made of: (format, error when it is to be made, error when it is there).
+OTHER_OVERLAYS = [
+    ("copy-on-read", "Format driver 'copy-on-read' does not support image creation", "Filters cannot be used as overlays"),
+    ("preallocate", "Format driver 'preallocate' does not support image creation", "Filters cannot be used as overlays"),
+    ("compress", "Format driver 'compress' does not support image creation", None),
+    ("file", "Backing file not supported for file format 'file'", "The overlay does not support backing images"),
+    ("raw", "Backing file not supported for file format 'raw'", "The overlay does not support backing images"),
+    ("host_device", "Backing file not supported for file format 'host_device'", None),
+    ("null-co", "Format driver 'null-co' does not support image creation", "The only allowed filename for this driver is 'null-co://'"),
+    ("null-aio", "Format driver 'null-aio' does not support image creation", "The only allowed filename for this driver is 'null-aio://'"),
+    ("snapshot-access", "Format driver 'snapshot-access' does not support image creation", None),
+]
+
+
+@pytest.mark.parametrize("format, made, existing", OTHER_OVERLAYS)
+def test_overlays_of_other_drivers(server, disks, format, made, existing):
+    path = str(disks.create("overlay.raw", "raw", SIZE).path)
+    data = {"node-name": "a", "snapshot-file": path, "snapshot-node-name": "x", "format": format}
+    before = graph(server)
+    assert server.error("blockdev-snapshot-sync", data) == made
+    if existing is not None:
+        assert server.error("blockdev-snapshot-sync", {**data, "mode": "existing"}) == existing
     assert graph(server) == before

@@ -200,7 +200,10 @@ Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
                                        ImageFileRequest request,
                                        std::function<void(std::string_view)> announce) {
   const bool qcow2_format = request.format == "qcow2";
-  if (!qcow2_format && request.format != "raw" && request.format != "file") {
+  // A device is made by nobody, but that is not the first that is wrong with it here.
+  const bool device_over_backing = request.format == "host_device" && !request.backing_file.empty();
+  if (!qcow2_format && request.format != "raw" && request.format != "file" &&
+      !device_over_backing) {
     if (graph.drivers().find(request.format) == nullptr) {
       co_return fail(fmt::format("Unknown file format '{}'", request.format));
     }

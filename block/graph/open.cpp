@@ -428,6 +428,12 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
   }
 
   if (request.protocol_only || (entry != nullptr && entry->is_protocol)) {
+    // A protocol that is asked for by name reads what it is given, as whose name that may be.
+    if (entry != nullptr && entry->parse_filename != nullptr && entry->named_child.empty()) {
+      auto own = entry->parse_filename(filename);
+      if (!own) co_return fail(std::move(own).error());
+      storage_options->options = std::move(*own);
+    }
     for (const auto& [key, value] : storage_options->options) {
       if (!options.contains(key)) options.set(key, value);
     }

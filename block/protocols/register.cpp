@@ -1,11 +1,27 @@
 #include "block/protocols/register.h"
 
+#include <fmt/format.h>
+
 #include "block/graph/graph.h"
 #include "block/graph/option_text.h"
 #include "block/protocols/file.h"
 #include "block/protocols/null.h"
 
 namespace blockbed {
+
+namespace {
+
+constexpr char kCoName[] = "null-co://";
+constexpr char kAioName[] = "null-aio://";
+
+// There is nothing that a name could tell.
+template <const char* allowed>
+Expected<json::Object> only_name(std::string_view filename) {
+  if (filename == allowed) return json::Object();
+  return fail(fmt::format("The only allowed filename for this driver is '{}'", allowed));
+}
+
+}  // namespace
 
 void register_protocols(DriverRegistry& registry) {
   DriverEntry file;
@@ -22,8 +38,10 @@ void register_protocols(DriverRegistry& registry) {
   device.is_protocol = true;
   device.protocol_names = {"host_device"};
   device.parse_filename = [](std::string_view filename) -> Expected<json::Object> {
+    static constexpr std::string_view kPrefix = "host_device:";
+    if (filename.starts_with(kPrefix)) filename.remove_prefix(kPrefix.size());
     json::Object options;
-    options.set("filename", filename.substr(std::string_view("host_device:").size()));
+    options.set("filename", filename);
     return options;
   };
   device.open = [](OpenContext& context, const schema::BlockdevOptions& options) {
@@ -31,16 +49,14 @@ void register_protocols(DriverRegistry& registry) {
   };
   registry.add(std::move(device));
 
-  for (const char* name : {"null-co", "null-aio"}) {
+  for (const bool is_aio : {false, true}) {
+    const char* const name = is_aio ? "null-aio" : "null-co";
     DriverEntry null;
     null.name = name;
     null.is_protocol = true;
     null.protocol_names = {name};
     null.read_text = [](json::Object& options) { return read_size_text(options, {"size"}); };
-    null.parse_filename = [](std::string_view filename) -> Expected<json::Object> {
-      if (filename == "null-co://" || filename == "null-aio://") return json::Object();
-      return fail("The only allowed filename for this driver is 'null-co://'");
-    };
+    null.parse_filename = is_aio ? only_name<kAioName> : only_name<kCoName>;
     null.open = [name](OpenContext& context, const schema::BlockdevOptions& options) {
       return NullDriver::open(context, options, name);
     };

@@ -69,6 +69,7 @@ class OverlayAction : public Action {
     if (cumulative_permissions(*overlay).needs.has(Permission::kConsistentRead)) {
       return fail("The overlay is already in use");
     }
+    if (overlay->driver().is_filter()) return fail("Filters cannot be used as overlays");
     if (overlay->cow_edge() != nullptr) return fail("The overlay already has a backing image");
     if (!overlay->driver().supports_backing()) {
       return fail("The overlay does not support backing images");
