@@ -416,13 +416,16 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
     const bool defines_storage = file != nullptr && file->is_object();
     const bool names_storage = file != nullptr && file->is_string();
     if (defines_storage) co_await choose_file_driver(file->as_object());
-    if (!options.contains("driver")) {
-      if (!defines_storage && !names_storage) {
+    // What is no text names no driver, and what is neither text nor object no node.
+    const bool nothing = !defines_storage && !names_storage;
+    if (!options.contains("driver") || (nothing && !options.find("driver")->is_string())) {
+      if (nothing) {
         co_return fail("Must specify either driver or file");
       }
       co_return co_await probe_format(request, filename);
     }
-    if (entry != nullptr && !entry->is_protocol && !options.contains("file"))
+    // A quorum has many children, none of which is its file.
+    if (entry != nullptr && !entry->is_protocol && nothing && !options.contains("children"))
       co_return fail("A block device must be specified for \"file\"");
     co_return NodeRef();
   }
