@@ -202,6 +202,8 @@ ENTRIES = {
     "data without a place, read": (EXTENDED, 0, 1, "read", "Invalid cluster entry found  " + WHERE),
     "unaligned, read": (EXTENDED, COPIED | 0x18200, 1, "read", "Cluster allocation offset 0x18200 unaligned " + WHERE),
     "unaligned in version 2, read": (OLD, COPIED | 0x6200, None, "read", "Cluster allocation offset 0x6200 unaligned " + WHERE),
+    "both bits of a subcluster, written": (EXTENDED, COPIED | 0x18000, 1 << 32 | 1, "write", "Invalid cluster entry found " + WHERE),
+    "data without a place, written": (EXTENDED, 0, 1, "write", "Invalid cluster entry found " + WHERE),
     "unaligned, written": (EXTENDED, COPIED | 0x18200, 1, "write", "Data cluster offset 0x18200 unaligned (guest offset: 0)"),
     "unaligned in version 2, written": (OLD, COPIED | 0x6200, None, "write", "Data cluster offset 0x6200 unaligned (guest offset: 0)"),
 }

@@ -233,7 +233,9 @@ Task<Errno> Image::report_fault(Fault fault, uint64_t guest, bool writing) {
       break;
     case Fault::kSubclusters:
     case Fault::kNone:
-      corruption.message = "Invalid cluster entry found  " + where;
+      // Clients compare the text, and QEMU's has one blank more when it reads.
+      corruption.message =
+          (writing ? "Invalid cluster entry found " : "Invalid cluster entry found  ") + where;
       break;
   }
   co_return co_await metadata_.report(std::move(corruption));
