@@ -477,6 +477,48 @@ def test_a_snapshot_stores_what_it_covers(start, images, kept):
     kept.check()
 
 
+def stored_marks(start, image, name):
+    """The pieces that the image says are marked, to who opens it again."""
+    server = run(start, image)
+    server.nbd_start()
+    with server.export("disk", "show", bitmaps=[{"node": "disk", "name": name}],
+                       contexts=(f"qemu:dirty-bitmap:{name}",)) as nbd:
+        marks = {at // UNIT for begin, end in dirty(nbd, name) for at in range(begin, end, UNIT)}
+    server.stop()
+    return marks
+
+
+@pytest.mark.differs("stores it without what was written since the backup began, and no longer recording", server="qemu")
+@pytest.mark.parametrize("end", ["success", "cancel", "kill"])
+@pytest.mark.parametrize("mode", ["on-success", "never", "always"])
+def test_a_snapshot_while_a_backup_uses_the_bitmap(start, images, mode, end):
+    """The image is left for reading with a bitmap that must not miss what was written in the meantime."""
+    image = images.create("disk.qcow2", size=SIZE)
+    server = run(start, image)
+    server.add_image("top", images.create("top.qcow2", size=None, backing=image), backing=None)
+    server.blockdev_add(driver="null-co", node_name="target", size=SIZE)
+    add(server, "b", persistent=True)
+    with server.export("disk", writable=True) as nbd:
+        nbd.pwrite(b"x", 0)
+        nbd.pwrite(b"x", 2 * UNIT)
+        server.blockdev_backup(job_id="job", device="disk", target="target", sync="bitmap", bitmap="b", bitmap_mode=mode,
+                               speed=1)
+        server.wait_job("job", "running")
+        nbd.pwrite(b"x", 7 * UNIT)
+    server.nbd_server_stop()
+    server.blockdev_snapshot(node="disk", overlay="top")
+    assert stored(image) == {"b": ["auto"]}
+    if end == "success":
+        server.block_job_set_speed(device="job", speed=0)
+        server.finish_job("job")
+    elif end == "cancel":
+        server.block_job_cancel(device="job", force=True)
+        server.finish_job("job")
+    server.kill() if end == "kill" else server.stop()
+    assert stored_marks(start, image, "b") == {0, 2, 7}
+    image.check()
+
+
 def test_a_raw_disk_keeps_its_bitmaps_in_a_container(start, images):
     raw = images.create("disk.raw", "raw", SIZE)
     container = images.create("container.qcow2", size=SIZE, data_file=raw.path, data_file_raw="on")
@@ -549,6 +591,16 @@ def test_bitmaps_of_the_chain(server, images, disk):
         assert bitmap(server, "both", "top")["busy"] and not bitmap(server, "both")["busy"]
 
 
+def test_a_bitmap_that_records_is_shown_when_it_is_named_with_its_node(server, disk):
+    add(server, "b")
+    server.nbd_start()
+    with server.export("disk", writable=True) as guest:
+        guest.pwrite(b"x", UNIT)
+        with server.export("disk", "show", id="show", bitmaps=[{"node": "disk", "name": "b"}],
+                           contexts=("qemu:dirty-bitmap:b",)) as nbd:
+            assert dirty(nbd, "b") == [(UNIT, 2 * UNIT)]
+
+
 @pytest.mark.parametrize("options, error", [
     ({"bitmaps": ["b"]}, "Enabled bitmap 'b' incompatible with readonly export"),
     ({"bitmaps": ["no"]}, "Bitmap 'no' is not found"),
@@ -605,6 +657,19 @@ def test_marks_come_when_the_job_is_finalised(server, images, disk):
             getattr(server, end)(id="job")
             server.qmp.wait_null("job")
             assert not bitmap(server, "b")["busy"] and count(server, "b") == marks
+
+
+@EXTENSION
+def test_marks_that_the_image_cannot_keep(server, images, disk):
+    """The image is left for reading before the job ends: the marks would be in memory only."""
+    add(server, "b", persistent=True)
+    server.add_image("top", images.create("top.qcow2", size=SIZE))
+    server.block_dirty_bitmap_populate(job_id="job", node="disk", name="b", pattern="allocation-top", auto_finalize=False)
+    server.wait_job("job", "pending")
+    server.blockdev_snapshot(node="disk", overlay="top")
+    server.job_finalize(id="job")
+    assert server.finish_job("job")["data"]["error"] == "Bitmap 'b' is readonly and cannot be modified"
+    assert not bitmap(server, "b")["busy"]
 
 
 @EXTENSION

@@ -29,13 +29,22 @@ Expected<void> DirtyBitmap::check(Accept accept) const {
     return fail(fmt::format(
         "Bitmap '{}' is currently in use by another operation and cannot be used", name_));
   }
-  if (read_only() && accept != Accept::kReadOnly) {
-    return fail(fmt::format("Bitmap '{}' is readonly and cannot be modified", name_));
-  }
+  if (accept != Accept::kReadOnly) BB_TRY(check_writable());
   if (inconsistent_ && accept != Accept::kInconsistent) {
     return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", name_));
   }
   return {};
+}
+
+Expected<void> DirtyBitmap::check_writable() const {
+  if (!read_only()) return {};
+  return fail(fmt::format("Bitmap '{}' is readonly and cannot be modified", name_));
+}
+
+Bitmap DirtyBitmap::all_bits() const {
+  Bitmap all = bits_;
+  if (frozen()) all.merge(successor_->bits_);
+  return all;
 }
 
 void DirtyBitmap::set(uint64_t offset, uint64_t length) {

@@ -57,6 +57,8 @@ class DirtyBitmap {
   // Bytes that are marked, in whole pieces.
   uint64_t count() const { return bits_.count() << granularity_bits_; }
   const Bitmap& bits() const { return bits_; }
+  // What is known to be changed: while it is frozen, what its successor marks too.
+  Bitmap all_bits() const;
   bool enabled() const { return enabled_; }
   // Writes are marked here, or in the successor.
   bool recording() const { return enabled_ && !inconsistent_; }
@@ -70,6 +72,8 @@ class DirtyBitmap {
   // What a command can do without.
   enum class Accept { kNothing, kReadOnly, kInconsistent };
   Expected<void> check(Accept accept = Accept::kNothing) const;
+  // For who uses it already.
+  Expected<void> check_writable() const;
 
   // --- by the node
   void mark(uint64_t offset, uint64_t length) {
@@ -120,8 +124,12 @@ class DirtyBitmap {
   };
 
   // --- by the driver that keeps it
-  bool unsaved() const { return unsaved_; }
-  void set_unsaved(bool unsaved) { unsaved_ = unsaved; }
+  bool unsaved() const { return unsaved_ || (frozen() && successor_->unsaved_); }
+  void set_unsaved() { unsaved_ = true; }
+  void set_saved() {
+    unsaved_ = false;
+    if (frozen()) successor_->unsaved_ = false;
+  }
 
  private:
   friend class DirtyBitmapList;

@@ -70,6 +70,14 @@ Task<JobResult> BitmapPopulateJob::run() {
   co_return JobResult();
 }
 
+Task<JobResult> BitmapPopulateJob::prepare() {
+  // Its image may have been closed to writes since the job began, and could not keep the marks.
+  if (auto writable = bitmap_->check_writable(); !writable) {
+    co_return job_failure(std::move(writable).error());
+  }
+  co_return JobResult();
+}
+
 Task<void> BitmapPopulateJob::commit() {
   bitmap_->merge(found_);
   co_return;

@@ -43,6 +43,7 @@ class BitmapPopulateJob final : public BlockJob {
 
  protected:
   Task<JobResult> run() override;
+  Task<JobResult> prepare() override;
   Task<void> commit() override;
   Task<void> clean() override;
   // Looking up moves no data.

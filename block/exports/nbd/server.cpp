@@ -21,8 +21,10 @@ struct FoundBitmap {
   DirtyBitmap* bitmap;
 };
 
-// A name alone is looked for along the chain of what is exported.
-Expected<FoundBitmap> find_bitmap(Node& exported, const schema::BlockDirtyBitmapOrStr& named) {
+// A name alone is looked for along the chain of what is exported. Clients that only read would see
+// marks of such a bitmap come and go; one that is named with its node was chosen for that.
+Expected<FoundBitmap> find_bitmap(Node& exported, const schema::BlockDirtyBitmapOrStr& named,
+                                  bool writable) {
   Node* node = nullptr;
   DirtyBitmap* bitmap = nullptr;
   if (const auto* name = std::get_if<std::string>(&named.u)) {
@@ -31,6 +33,9 @@ Expected<FoundBitmap> find_bitmap(Node& exported, const schema::BlockDirtyBitmap
       if (bitmap != nullptr) break;
     }
     if (bitmap == nullptr) return fail(fmt::format("Bitmap '{}' is not found", *name));
+    if (!writable && node->writable() && bitmap->enabled()) {
+      return fail(fmt::format("Enabled bitmap '{}' incompatible with readonly export", *name));
+    }
   } else {
     const auto& external = std::get<schema::BlockDirtyBitmap>(named.u);
     auto found = exported.graph().find_device_or_node(external.node, external.node);
@@ -148,13 +153,8 @@ Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExp
   }
   if (nbd.bitmaps) {
     for (const schema::BlockDirtyBitmapOrStr& named : *nbd.bitmaps) {
-      auto found = find_bitmap(*backend->node(), named);
+      auto found = find_bitmap(*backend->node(), named, settings.writable);
       if (!found) co_return fail(std::move(found).error());
-      // A client would see marks come and go.
-      if (!settings.writable && found->node->writable() && found->bitmap->enabled()) {
-        co_return fail(fmt::format("Enabled bitmap '{}' incompatible with readonly export",
-                                   found->bitmap->name()));
-      }
       bitmaps.push_back(*std::move(found));
     }
   }

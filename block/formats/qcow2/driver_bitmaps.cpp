@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little);
 
 class BitsToFile final : public BitmapSource {
  public:
-  explicit BitsToFile(const Bitmap& bits) : bits_(bits) {}
+  explicit BitsToFile(Bitmap bits) : bits_(std::move(bits)) {}
 
   uint64_t next_set(uint64_t first) const override {
     const uint64_t found = bits_.next_set(first, bits_.size());
@@ -33,7 +33,7 @@ class BitsToFile final : public BitmapSource {
   }
 
  private:
-  const Bitmap& bits_;
+  const Bitmap bits_;
 };
 
 class BitsFromFile final : public BitmapReceiver {
@@ -98,7 +98,7 @@ Task<Expected<void>> Qcow2Driver::load_bitmap(const Header& header, const Stored
   BitsFromFile bits(bitmap.bits().size());
   BB_CO_TRY(co_await load_bits(*file_, header, stored, bits));
   (void)bitmap.replace(bits.take_bits());
-  bitmap.set_unsaved(false);
+  bitmap.set_saved();
   co_return Expected<void>();
 }
 
@@ -132,7 +132,9 @@ Task<Expected<void>> Qcow2Driver::store_bits(const std::vector<DirtyBitmap*>& bi
     one.granularity_bits = bitmap->granularity_bits();
     one.enabled = bitmap->enabled();
     one.stored_bits_hold = !bitmap->unsaved();
-    if (bitmap->unsaved()) one.bits = &sources.emplace_back(bitmap->bits());
+    // A job that works with it may fail, or the server end before it does: nothing may be missing
+    // then.
+    if (bitmap->unsaved()) one.bits = &sources.emplace_back(bitmap->all_bits());
     store.push_back(std::move(one));
   }
   co_return co_await qcow2::store_bitmaps(image_->metadata(), std::move(store));
@@ -151,7 +153,7 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
   BB_CO_TRY(co_await (unsaved ? store_bits(bitmaps) : store_flags(bitmaps)));
   // The image says that they are right: the next write has to say otherwise first.
   image_->end_writing();
-  for (DirtyBitmap* bitmap : bitmaps) bitmap->set_unsaved(false);
+  for (DirtyBitmap* bitmap : bitmaps) bitmap->set_saved();
   co_return co_await read_directory(image_->header());
 }
 
