@@ -136,6 +136,28 @@ def test_backing_of_another_size(server, images, base_size, cluster):
     write_and_judge(server, top, model, base_size)
 
 
+@pytest.mark.parametrize("extended", [False, True])
+def test_zeroes_hold_when_the_backing_file_is_there_again(server, images, extended):
+    """Without it a part of a cluster reads as zeroes before it is zeroed."""
+    base = images.create("base.qcow2", size=SIZE).fill((0, SIZE, 7))
+    options = {"extended_l2": "on", "cluster_size": 65536} if extended else {}
+    top = images.create("top.qcow2", size=SIZE, backing=base, **options)
+    server.add_image("top", top, backing=None)
+    server.nbd_start()
+    with server.export("top", writable=True) as nbd:
+        nbd.zero(4096, 0)
+        nbd.zero(512, 65536 * 3 + 512, no_hole=True)
+        nbd.zero(65536 * 2, 65536 * 5 + 4096)
+        nbd.pwrite(b"x" * 512, 65536 * 3)
+    server.stop()
+    content = top.content()
+    assert content[:4096] == bytes(4096)
+    assert content[65536 * 3 : 65536 * 3 + 1024] == b"x" * 512 + bytes(512)
+    assert content[65536 * 5 + 4096 : 65536 * 7 + 4096] == bytes(65536 * 2)
+    assert content[65536 * 8 : 65536 * 9] == b"\x07" * 65536
+    top.check()
+
+
 def test_a_long_chain(server, images):
     image = images.create("0.qcow2", size=SIZE).fill((0, SIZE, 1))
     for number in range(1, 12):

@@ -119,6 +119,19 @@ def test_growing_with_preallocation(server, images):
     assert raw.file_size == 2 * MIB
 
 
+@pytest.mark.parametrize("raw", ["on", "off"])
+def test_a_disk_with_a_data_file_grows_while_nobody_writes(server, images, raw):
+    """What its last cluster holds behind the old end is zeroed, in the data file."""
+    size = MIB + 512
+    image = images.create("image.qcow2", size=size, data_file=images.dir / "data.raw", data_file_raw=raw)
+    image.fill((MIB, 512, 1))
+    server.add_image("n", image)
+    server.block_resize(node_name="n", size=2 * MIB)
+    server.stop()
+    assert image.content() == bytes(MIB) + b"\x01" * 512 + bytes(MIB - 512)
+    image.check()
+
+
 @pytest.mark.differs("its assertion about a permission fails when such an image shrinks", server="qemu")
 @pytest.mark.parametrize("raw", ["on", "off"])
 def test_the_data_file_has_the_size_of_the_disk(server, images, raw):
@@ -439,6 +452,7 @@ def test_objects_of_the_tools(target, chain):
         for text in OBJECT if number == 0 else OBJECT[:1] + OBJECT[-1:]:
             agree(target, tool, ["--object", text, *arguments], chain.dir)
     agree(target, "amend", ["--object", "foo,id=x", "-o", "compat=1.1", "nofile"], chain.dir)
+    agree(target, "amend", ["-t", "foo", "-o", "size=3M", "top.qcow2"], chain.dir)
     agree(target, "measure", ["--object", "secret,id=s,data=x", "--object", "secret,id=s,data=x", "--size", "1G"], chain.dir)
     agree(target, "measure", ["--object", "foo", "--size", "x"], chain.dir)
 

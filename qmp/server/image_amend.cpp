@@ -141,6 +141,9 @@ int run_amend(const std::vector<std::string>& arguments) {
   if (parsed->names.size() != 1) return usage_error("Expecting one image file name");
   auto name = read_image_name(*parsed);
   if (!name) return kToolFailed;
+  if (const std::string* cache = parsed->value("cache"); cache != nullptr) {
+    if (!check_cache_mode("cache", *cache)) return kToolFailed;
+  }
   const std::string text = joined_options(*parsed);
   return tool.run([&](ToolGraph& graph) { return amend_image(graph, *name, text); });
 }

@@ -90,12 +90,7 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
     return std::nullopt;
   }
   if (const std::string* cache = arguments.value("source-cache")) {
-    constexpr std::array<std::string_view, 6> kModes = {"none",   "off",          "writeback",
-                                                        "unsafe", "writethrough", "directsync"};
-    if (std::ranges::find(kModes, *cache) == kModes.end()) {
-      report_error("", fmt::format("Invalid source cache option: {}", *cache));
-      return std::nullopt;
-    }
+    if (!check_cache_mode("source cache", *cache)) return std::nullopt;
   }
   request.quiet = arguments.has("quiet");
   request.force_share = arguments.has("force-share");

@@ -123,6 +123,14 @@ std::optional<ToolArguments> read_arguments(const std::vector<std::string>& argu
 
 }  // namespace
 
+bool check_cache_mode(std::string_view what, const std::string& mode) {
+  constexpr std::array<std::string_view, 6> kModes = {"none",   "off",          "writeback",
+                                                      "unsafe", "writethrough", "directsync"};
+  if (std::ranges::find(kModes, mode) != kModes.end()) return true;
+  report_error("", fmt::format("Invalid {} option: {}", what, mode));
+  return false;
+}
+
 int usage_error(std::string_view text) {
   report_error("", fmt::format("{}\nTry '{} --help' for more information", text, program_name()));
   return kToolFailed;

@@ -73,6 +73,9 @@ std::optional<bool> read_tool_output(const ToolArguments& arguments);
 // what is wrong and answers nothing.
 std::optional<uint64_t> read_tool_size(std::string_view what, const std::string& text);
 
+// A cache mode of qemu-img; false: it is none, and `what` completes "Invalid ... option".
+bool check_cache_mode(std::string_view what, const std::string& mode);
+
 // --- images
 
 struct ImageName {

@@ -108,6 +108,10 @@ PermissionPair Qcow2Driver::child_permissions(const Edge* edge, ChildRoles roles
     parent.needs |= Permission::kConsistentRead;
     parent.shares = parent.shares - Permission::kWrite;
   }
+  // What the last cluster holds behind the old end is zeroed when the disk grows.
+  if (roles.has(ChildRole::kData) && writable && parent.needs.has(Permission::kResize)) {
+    parent.needs |= Permission::kWrite;
+  }
   return Driver::child_permissions(edge, roles, parent, writable);
 }
 

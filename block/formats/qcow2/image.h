@@ -182,6 +182,9 @@ class Image {
   bool keeps_cluster(const ClusterState& state, Change change) const;
   // Within one cluster, extended entries only. ENOTSUP: compressed.
   Task<Result<void>> zero_subclusters(uint64_t begin, uint64_t end);
+  // The (sub)cluster at `begin`, of which nothing is allocated, gets the zero flag. False: by now
+  // it holds something.
+  Task<Result<bool>> flag_unallocated(uint64_t begin);
   // An end of a zero request that covers only a part of a (sub)cluster.
   Task<Result<void>> zero_part(uint64_t begin, uint64_t end, RequestFlags flags);
   Task<Result<void>> write_zero_bytes(uint64_t begin, uint64_t end);

@@ -54,17 +54,42 @@ Task<Result<void>> Image::zero(uint64_t offset, uint64_t length, RequestFlags fl
 }
 
 Task<Result<void>> Image::zero_part(uint64_t begin, uint64_t end, RequestFlags flags) {
-  // A (sub)cluster that reads as zeroes already needs nothing written.
-  for (uint64_t at = begin; at < end;) {
-    auto mapped = co_await map_read(at, end - at);
-    if (!mapped) co_return io_error(mapped.error());
-    if (!reads_zero(mapped->kind, at)) {
-      if (flags.no_fallback) co_return io_error(ENOTSUP);
-      co_return co_await write_zero_bytes(begin, end);
-    }
-    at += mapped->length;
+  const uint64_t unit = align_down(begin, geometry().subcluster_size());
+  auto mapped = co_await map_read(begin, end - begin);
+  if (!mapped) co_return io_error(mapped.error());
+  if (mapped->kind == Kind::kZero) co_return Result<void>();
+  // Where nothing is allocated it reads as zeroes without a backing file, or behind that one's end;
+  // with another one it would not.
+  if (mapped->kind == Kind::kUnallocated && reads_zero(mapped->kind, unit)) {
+    auto flagged = co_await flag_unallocated(unit);
+    if (!flagged) co_return io_error(flagged.error());
+    if (*flagged) co_return Result<void>();
   }
-  co_return Result<void>();
+  if (flags.no_fallback) co_return io_error(ENOTSUP);
+  co_return co_await write_zero_bytes(begin, end);
+}
+
+Task<Result<bool>> Image::flag_unallocated(uint64_t begin) {
+  const Geometry& g = geometry();
+  const uint64_t cluster = g.cluster_start(begin);
+  MutexGuard guard = co_await lock_range(cluster, cluster + g.cluster_size);
+  auto piece = co_await metadata_.writable_piece(begin);
+  if (!piece) co_return io_error(piece.error());
+  const uint32_t index = g.index_in_piece(cluster);
+  L2Entry entry = load_entry(g, (*piece)->data(), index);
+  const ClusterState state = cluster_state(g, entry, cluster);
+  if (state.kind == Kind::kCompressed || state.kind == Kind::kInvalid) co_return false;
+  if (g.extended_l2) {
+    const uint64_t bit = uint64_t{1} << ((begin - cluster) >> g.subcluster_bits);
+    if ((entry.bitmap & bit) != 0) co_return false;
+    entry.bitmap |= bit << 32;
+  } else {
+    if (state.kind != Kind::kUnallocated) co_return false;
+    entry.value |= kEntryZero;
+  }
+  store_entry(g, (*piece)->data(), index, entry);
+  metadata_.piece_changed(**piece, false);
+  co_return true;
 }
 
 Task<Result<void>> Image::write_zero_bytes(uint64_t begin, uint64_t end) {
