@@ -78,6 +78,8 @@ def test_bottom_is_checked(server, chain):
     add_chain(server, chain)
     add = {"driver": "copy-on-read", "node-name": "c", "file": "top"}
     assert server.error("blockdev-add", add | {"bottom": "nobody"}) == "Bottom node 'nobody' not found"
+    # It has its name before it is open.
+    assert server.error("blockdev-add", add | {"bottom": "c"}) == "Bottom node 'c' is a filter"
     add_filter(server)
     assert server.error("blockdev-add", add | {"bottom": "cor"}) == "Bottom node 'cor' is a filter"
 

@@ -427,3 +427,13 @@ def test_taking_it_down_in_every_order(fleece):
             fleece.guest.pwrite(b"\1" * 512, 0)
         assert done == set(STEPS)
     assert server.node_names() == {"src", "guest"} | {name for name in server.node_names() if name.startswith("#")}
+
+
+def test_an_instant_of_the_file_below_an_image(server, images):
+    """Who has the file to itself is not in the way of a node that only looks at an instant of it."""
+    image = images.create("image.qcow2", size=SIZE).fill((0, SIZE, 1))
+    server.blockdev_add(driver="file", node_name="file", filename=str(image.path))
+    server.blockdev_add(driver="file", node_name="scratch", filename=str(images.create("scratch.raw", "raw", SIZE).path))
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="file", target="scratch")
+    server.blockdev_add(driver="qcow2", node_name="image", file="cbw")
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw")

@@ -19,13 +19,15 @@ Task<Expected<std::unique_ptr<Driver>>> CopyOnRead::open(OpenContext& context,
   if (own.bottom) {
     Node* found = context.graph().find_node(*own.bottom);
     if (found == nullptr) co_return fail(fmt::format("Bottom node '{}' not found", *own.bottom));
-    if (lost_its_medium(*found)) {
+    // This node, or one around it: they have names before they are open.
+    const bool being_opened = !found->is_open();
+    if (!being_opened && lost_its_medium(*found)) {
       co_return fail(fmt::format("Bottom node '{}' not opened", *own.bottom));
     }
-    if (found->driver().is_filter()) {
+    if (found == &context.node() || (!being_opened && found->driver().is_filter())) {
       co_return fail(fmt::format("Bottom node '{}' is a filter", *own.bottom));
     }
-    if (!chain_contains(*(*file)->node(), *found)) {
+    if (being_opened || !chain_contains(*(*file)->node(), *found)) {
       co_return fail(fmt::format("Bottom node '{}' is not in the chain of '{}'", *own.bottom,
                                  (*file)->node()->name()));
     }

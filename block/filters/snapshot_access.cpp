@@ -27,7 +27,8 @@ Task<Expected<std::unique_ptr<Driver>>> SnapshotAccess::open(
   // What holds the data of an internal snapshot is the image's own: no snapshot is made through it.
   ChildRoles roles = ChildRole::kPrimary;
   if (!own.internal_snapshot) roles = ChildRole::kData | ChildRole::kPrimary;
-  auto file = co_await context.open_child("file", roles);
+  // It is in nobody's way, from the beginning on.
+  auto file = co_await context.open_child("file", roles, PermissionPair());
   if (!file) co_return fail(std::move(file).error());
   auto driver = std::make_unique<SnapshotAccess>(context.node(), **file);
   if (own.internal_snapshot) BB_CO_TRY(co_await driver->choose(*own.internal_snapshot));

@@ -83,9 +83,13 @@ class OpenContext {
   // Opens or finds what the option `name` says (an inline definition or the name of a node) and
   // attaches it as child `name`. Fails when the option is absent ("A block device must be specified
   // for \"file\"").
-  Task<Expected<Edge*>> open_child(std::string name, ChildRoles roles);
+  // Until the driver is there to be asked, the edge has `meanwhile`, or what its roles need and
+  // share by default.
+  Task<Expected<Edge*>> open_child(std::string name, ChildRoles roles,
+                                   std::optional<PermissionPair> meanwhile = std::nullopt);
   // The same, null when the option is absent or JSON null.
-  Task<Expected<Edge*>> open_optional_child(std::string name, ChildRoles roles);
+  Task<Expected<Edge*>> open_optional_child(std::string name, ChildRoles roles,
+                                            std::optional<PermissionPair> meanwhile = std::nullopt);
   // What the options say of the child: a definition, a name, null; a null pointer when nothing.
   const json::Value* child_option(std::string_view name) const;
   // Attaches another child by a reference that the driver made (external data file named by the
@@ -95,7 +99,8 @@ class OpenContext {
 
  private:
   friend class Graph;
-  Expected<Edge*> attach(std::string name, ChildRoles roles, NodeRef child);
+  Expected<Edge*> attach(std::string name, ChildRoles roles, NodeRef child,
+                         std::optional<PermissionPair> meanwhile = std::nullopt);
 
   Graph& graph_;
   Node& node_;

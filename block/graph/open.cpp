@@ -82,21 +82,23 @@ const json::Value* OpenContext::child_option(std::string_view name) const {
   return index < list->as_array().size() ? &list->as_array()[index] : nullptr;
 }
 
-Task<Expected<Edge*>> OpenContext::open_child(std::string name, ChildRoles roles) {
-  auto edge = co_await open_optional_child(name, roles);
+Task<Expected<Edge*>> OpenContext::open_child(std::string name, ChildRoles roles,
+                                              std::optional<PermissionPair> meanwhile) {
+  auto edge = co_await open_optional_child(name, roles, meanwhile);
   if (edge && *edge == nullptr) {
     co_return fail(fmt::format("A block device must be specified for \"{}\"", name));
   }
   co_return edge;
 }
 
-Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRoles roles) {
+Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRoles roles,
+                                                       std::optional<PermissionPair> meanwhile) {
   const json::Value* option = child_option(name);
   if (option == nullptr || option->is_null()) co_return nullptr;
   if (option->is_string()) {
     auto found = graph_.find_device_or_node(option->as_string(), option->as_string());
     if (!found) co_return fail(found.error());
-    co_return attach(std::move(name), roles, NodeRef(**found));
+    co_return attach(std::move(name), roles, NodeRef(**found), meanwhile);
   }
   Graph::OpenRequest request;
   request.options = option->as_object();
@@ -106,7 +108,7 @@ Task<Expected<Edge*>> OpenContext::open_optional_child(std::string name, ChildRo
   auto child = co_await graph_.open(std::move(request));
   if (!child) co_return fail(std::move(child).error());
   (*child)->inherits_from_ = &node_;
-  co_return attach(std::move(name), roles, std::move(*child));
+  co_return attach(std::move(name), roles, std::move(*child), meanwhile);
 }
 
 Task<Expected<Edge*>> OpenContext::open_child_by_filename(std::string name, ChildRoles roles,
@@ -127,18 +129,20 @@ Task<Expected<Edge*>> OpenContext::open_child_by_filename(std::string name, Chil
   co_return attach(std::move(name), roles, std::move(*child));
 }
 
-Expected<Edge*> OpenContext::attach(std::string name, ChildRoles roles, NodeRef child) {
+Expected<Edge*> OpenContext::attach(std::string name, ChildRoles roles, NodeRef child,
+                                    std::optional<PermissionPair> meanwhile) {
   GraphChange change(graph_);
   if (reaches(*child, node_)) {
     return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child->name(),
                             name, node_.name()));
   }
   Edge* edge = change.attach_child(node_, std::move(name), roles, *child);
-  // The node's driver is not there yet, so the defaults speak for it; its own wishes are checked
-  // when it is open.
-  const PermissionPair wanted = default_child_permissions(
-      node_, roles, {Permissions::none(), Permissions::all()}, node_.writable());
-  change.set_permissions(*edge, wanted);
+  // The driver's own wishes are checked when the node is open.
+  if (!meanwhile) {
+    meanwhile = default_child_permissions(node_, roles, {Permissions::none(), Permissions::all()},
+                                          node_.writable());
+  }
+  change.set_permissions(*edge, *meanwhile);
   BB_TRY(change.check());
   change.commit();
   return edge;
