@@ -4,6 +4,7 @@ Each session is cut off after every command, and in every command (sent, the rep
 connected when there is something to read. The recipe knows the names that the session gives and nothing of how far it came.
 """
 
+import hashlib
 import socket
 
 import pytest
@@ -18,6 +19,8 @@ class Scene:
 
     # Monitors hear of the sessions before theirs: what has events has another name each time.
     session = 0
+    # What a reader asks for.
+    CONTEXTS: tuple[str, ...] = ("base:allocation",)
 
     def __init__(self, start, images, monitors: int):
         self.images = images
@@ -25,6 +28,7 @@ class Scene:
         self.server = self.start(start, monitors=monitors)
         self.server.nbd_start()
         self.byte = 1
+        self.content = bytearray(b"\1" * SIZE)
         self.prepare()
         self.before = self.left()
 
@@ -37,8 +41,15 @@ class Scene:
         self.guest = self.server.export("guest", writable=True)
 
     def guest_writes(self) -> None:
+        self.write(0, SIZE)
+
+    def write(self, offset: int, length: int) -> None:
         self.byte = self.byte % 250 + 1
-        self.guest.pwrite(bytes([self.byte]) * SIZE, 0)
+        self.content[offset : offset + length] = bytes([self.byte]) * length
+        self.pwrite(offset, length)
+
+    def pwrite(self, offset: int, length: int) -> None:
+        self.guest.pwrite(bytes([self.byte]) * length, offset)
 
     def begin_session(self) -> None:
         self.session += 1
@@ -47,17 +58,26 @@ class Scene:
         """Commands of a session from its beginning to its end; `None` stands for the reader."""
         raise NotImplementedError
 
+    def read(self, reader: Nbd) -> None:
+        assert reader.read_all() == self.content
+
     def left(self) -> tuple:
         """All that a session could leave behind, as `query-*` lists it."""
         server = self.server
+        nodes = [node for node in server.query_named_block_nodes(flat=True) if not node["node-name"].startswith("#")]
         return (
-            {name for name in server.node_names() if not name.startswith("#")},
+            {node["node-name"] for node in nodes},
             {export["id"] for export in server.query_block_exports()},
             server.query_jobs(),
+            {(node["node-name"], bitmap["name"], bitmap["recording"], bitmap["busy"])
+             for node in nodes for bitmap in node.get("dirty-bitmaps", []) if "name" in bitmap},
         )
 
     def recipe(self, server: Qmp | Server) -> None:
         raise NotImplementedError
+
+    def ended(self) -> None:
+        """Called when a session came to its end, before the guest writes again."""
 
     @property
     def export(self) -> str:
@@ -78,6 +98,17 @@ class Scene:
     def drop_node(self, server, node: str) -> None:
         if any(entry["node-name"] == node for entry in server.query_named_block_nodes(flat=True)):
             server.blockdev_del(node_name=node)
+
+    def drop_job(self, server) -> None:
+        """Whatever state it is in: one that is not over is cancelled, one that waits to be dismissed is."""
+        cancelled = False
+        while status := next((job["status"] for job in server.query_jobs() if job["id"] == self.job), None):
+            if status == "concluded":
+                server.job_dismiss(id=self.job)
+            elif status in ("running", "paused", "pending") and not cancelled:
+                # It may have come to its end since.
+                server.try_execute("job-cancel", {"id": self.job})
+                cancelled = True
 
 
 class ByReopen(Scene):
@@ -122,9 +153,8 @@ class ByQomSet(ByReopen):
     def put(self, node: str) -> tuple:
         return ("qom-set", {"path": "/machine/peripheral/disk", "property": "drive", "value": node})
 
-    def guest_writes(self) -> None:
-        self.byte = self.byte % 250 + 1
-        assert self.server.hmp(f'qemu-io -d disk "write -P {self.byte} 0 {SIZE}"') == ""
+    def pwrite(self, offset: int, length: int) -> None:
+        assert self.server.hmp(f'qemu-io -d disk "write -P {self.byte} {offset} {length}"') == ""
 
     def recipe(self, server) -> None:
         self.drop_export(server, "access")
@@ -161,12 +191,168 @@ class Classic(Scene):
 
     def recipe(self, server) -> None:
         self.drop_export(server, "access")
-        for job in server.query_jobs():
-            if job["id"] == self.job and job["status"] == "running":
-                server.job_cancel(id=self.job)
-        while server.query_jobs():
-            pass
+        self.drop_job(server)
         self.drop_node(server, "access")
+
+
+class JobOfAccess(ByReopen):
+    """What `access` shows is not read from outside, but copied by a job that is told when to end and when to go."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.copy = self.images.create("copy.raw", "raw", SIZE)
+
+    def steps(self) -> list:
+        begin, end = super().steps()[:4], super().steps()[7:]
+        return [*begin, *self.backup(sync="full"), *end]
+
+    def backup(self, **how) -> list:
+        return [
+            ("blockdev-add", {"driver": "raw", "node-name": "copy", "file": {"driver": "file", "filename": str(self.copy)}}),
+            ("blockdev-backup", {"job-id": self.job, "device": "access", "target": "copy", "speed": 1,
+                                 "x-perf": {"max-workers": 1, "max-chunk": 65536},
+                                 "auto-finalize": False, "auto-dismiss": False, **how}),
+            ("block-job-set-speed", {"device": self.job, "speed": 0}),
+            ("job-finalize", {"id": self.job}),
+            ("job-dismiss", {"id": self.job}),
+            ("blockdev-del", {"node-name": "copy"}),
+        ]
+
+    def recipe(self, server) -> None:
+        self.drop_job(server)
+        self.drop_node(server, "copy")
+        super().recipe(server)
+
+    def ended(self) -> None:
+        assert self.copy.content() == self.content
+
+
+class Marked(Scene):
+    """Mixed into a scene: its session takes what the bitmap `b` marks, and `b` begins anew at that instant.
+
+    Whoever takes the marks is to blame when they are lost: as long as there is `taken`, nobody has said that the backup was
+    a success, and what it marks belongs to `b`."""
+
+    UNIT = 65536
+    BEFORE, MEANWHILE = (1, 2, 9), (2, 5)
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.server.block_dirty_bitmap_add(node="src", name="b", granularity=self.UNIT)
+
+    def begin_session(self) -> None:
+        super().begin_session()
+        self.server.block_dirty_bitmap_clear(node="src", name="b")
+        for piece in self.BEFORE:
+            self.write(piece * self.UNIT, self.UNIT)
+
+    def guest_writes(self) -> None:
+        for piece in self.MEANWHILE:
+            self.write(piece * self.UNIT, self.UNIT)
+
+    def take(self, *others) -> tuple:
+        return ("transaction", {"actions": [
+            {"type": "block-dirty-bitmap-add",
+             "data": {"node": "src", "name": "taken", "granularity": self.UNIT, "disabled": True}},
+            {"type": "block-dirty-bitmap-merge", "data": {"node": "src", "target": "taken", "bitmaps": ["b"]}},
+            {"type": "block-dirty-bitmap-clear", "data": {"node": "src", "name": "b"}},
+            *others,
+        ]})  # fmt: skip
+
+    SUCCESS = ("block-dirty-bitmap-remove", {"node": "src", "name": "taken"})
+
+    def give_back(self, server) -> None:
+        """Nothing is lost when this is done although the backup was a success: the next one copies more than it must."""
+        if ("src", "taken") in self.bitmaps(server):
+            server.transaction(actions=[
+                {"type": "block-dirty-bitmap-merge", "data": {"node": "src", "target": "b", "bitmaps": ["taken"]}},
+                {"type": "block-dirty-bitmap-remove", "data": {"node": "src", "name": "taken"}},
+            ])
+
+    def recipe(self, server) -> None:
+        was_taken = ("src", "taken") in self.bitmaps(server)
+        super().recipe(server)
+        self.give_back(server)
+        if was_taken:
+            assert self.digest() == self.digest_of(*self.BEFORE, *self.MEANWHILE)
+
+    @staticmethod
+    def bitmaps(server) -> set:
+        nodes = server.query_named_block_nodes(flat=True)
+        return {(node["node-name"], bitmap["name"]) for node in nodes for bitmap in node.get("dirty-bitmaps", [])
+                if "name" in bitmap}
+
+    def digest(self) -> str:
+        return self.server.x_debug_block_dirty_bitmap_sha256(node="src", name="b")["sha256"]
+
+    def digest_of(self, *pieces: int) -> str:
+        return hashlib.sha256(sum(1 << piece for piece in set(pieces)).to_bytes(8, "little")).hexdigest()
+
+    def ended(self) -> None:
+        """The session came to its end: what was taken is done with."""
+        assert self.digest() == self.digest_of()
+
+    def read(self, reader: Nbd) -> None:
+        extents = reader.extents("qemu:dirty-bitmap:taken")
+        marked = [piece for piece in range(SIZE // self.UNIT)
+                  if any(e.flags & 1 and e.offset <= piece * self.UNIT < e.offset + e.length for e in extents)]
+        assert marked == list(self.BEFORE)
+        for piece in marked:
+            start = piece * self.UNIT
+            assert reader.pread(self.UNIT, start) == self.content[start : start + self.UNIT]
+
+    CONTEXTS = ("qemu:dirty-bitmap:taken",)
+
+    def exported(self) -> tuple:
+        return ("block-export-add", {"type": "nbd", "id": self.export, "node-name": "access",
+                                     "bitmaps": [{"node": "src", "name": "taken"}]})
+
+
+class MarkedByReopen(Marked, ByReopen):
+    """Only what is marked can be read; the marks are shown to the reader."""
+
+    def steps(self) -> list:
+        steps = super().steps()
+        steps[1][1]["bitmap"] = {"node": "src", "name": "taken"}
+        steps[4] = self.exported()
+        return [self.take(), *steps, self.SUCCESS]
+
+    def read(self, reader: Nbd) -> None:
+        super().read(reader)
+        with pytest.raises(OSError, match="Invalid argument"):
+            reader.pread(self.UNIT, 0)
+
+
+class MarkedClassic(Marked, Classic):
+    """The marks are taken in the instant in which the backup begins."""
+
+    def steps(self) -> list:
+        steps = super().steps()
+        steps[1] = self.take({"type": "blockdev-backup", "data": steps[1][1]})
+        steps[2] = self.exported()
+        return [*steps, self.SUCCESS]
+
+
+class MarkedJobOfAccess(Marked, JobOfAccess):
+    """The job copies what a bitmap of `access` marks, which goes with that node."""
+
+    def steps(self) -> list:
+        begin, end = ByReopen.steps(self)[:4], ByReopen.steps(self)[7:]
+        begin[1][1]["bitmap"] = {"node": "src", "name": "taken"}
+        marks = ("transaction", {"actions": [
+            {"type": "block-dirty-bitmap-add", "data": {"node": "access", "name": "todo", "granularity": self.UNIT}},
+            {"type": "block-dirty-bitmap-merge",
+             "data": {"node": "access", "target": "todo", "bitmaps": [{"node": "src", "name": "taken"}]}},
+        ]})  # fmt: skip
+        backup = self.backup(sync="bitmap", **{"bitmap": "todo", "bitmap-mode": "never"})
+        return [self.take(), *begin, marks, *backup, *end, self.SUCCESS]
+
+    def ended(self) -> None:
+        super().ended()
+        copied = self.copy.content()
+        for piece in range(SIZE // self.UNIT):
+            place = slice(piece * self.UNIT, (piece + 1) * self.UNIT)
+            assert copied[place] == (self.content[place] if piece in self.BEFORE else bytes(self.UNIT)), piece
 
 
 def run_until(client: Qmp, scene: Scene, last: int) -> Nbd | None:
@@ -174,15 +360,23 @@ def run_until(client: Qmp, scene: Scene, last: int) -> Nbd | None:
     reader = None
     for step in scene.steps()[: last + 1]:
         if step is None:
-            reader = Nbd(scene.server.nbd_path, "access")
-            assert reader.read_all() == bytes([scene.byte]) * SIZE
+            reader = Nbd(scene.server.nbd_path, "access", scene.CONTEXTS)
+            scene.read(reader)
             continue
         client.execute(*step)
-        if step[0] == "block-export-del":
-            client.wait_event("BLOCK_EXPORT_DELETED", {"id": scene.export})
-        elif step[0] == "job-cancel":
-            client.wait_null(scene.job)
+        if step[0] in WAITS:
+            WAITS[step[0]](client, scene)
     return reader
+
+
+# What a client waits for after a command, before its next one.
+WAITS = {
+    "block-export-del": lambda client, scene: client.wait_event("BLOCK_EXPORT_DELETED", {"id": scene.export}),
+    "job-cancel": lambda client, scene: client.wait_null(scene.job),
+    "block-job-set-speed": lambda client, scene: client.wait_status(scene.job, "pending"),
+    "job-finalize": lambda client, scene: client.wait_status(scene.job, "concluded"),
+    "job-dismiss": lambda client, scene: client.wait_null(scene.job),
+}
 
 
 def hang_up(client: Qmp) -> None:
@@ -209,7 +403,7 @@ def check_recovery(scene: Scene, reader: Nbd | None) -> None:
 def end(scene: Scene) -> None:
     scene.server.stop()
     scene.source.check()
-    scene.source.read(0, SIZE, scene.byte)
+    assert scene.source.content() == scene.content
 
 
 def kill_after_each_command(scene: Scene) -> None:
@@ -218,6 +412,8 @@ def kill_after_each_command(scene: Scene) -> None:
         client = scene.server.monitors[1 + last]
         reader = run_until(client, scene, last)
         client.close()
+        if last == len(scene.steps()) - 1:
+            scene.ended()
         check_recovery(scene, reader)
     end(scene)
 
@@ -236,13 +432,20 @@ def kill_in_each_command(scene: Scene) -> None:
     end(scene)
 
 
-MONITORS = 12
+MONITORS = 20
 KILLS = pytest.mark.parametrize("kill", [kill_after_each_command, kill_in_each_command])
 
 
 @KILLS
 @pytest.mark.parametrize("kind", [ByReopen, Classic])
 def test_killed_in_a_session(start, images, kind, kill):
+    kill(kind(start, images, MONITORS))
+
+
+@KILLS
+@pytest.mark.manners("daemon")
+@pytest.mark.parametrize("kind", [JobOfAccess, MarkedByReopen, MarkedClassic, MarkedJobOfAccess])
+def test_killed_in_a_session_with_a_job_or_marks(start, images, kind, kill):
     kill(kind(start, images, MONITORS))
 
 
@@ -256,7 +459,7 @@ def test_what_is_left_is_listed(start, images):
     """What a session has made is seen by whoever comes next, under the names that it was given."""
     scene = ByReopen(start, images, monitors=2)
     scene.begin_session()
-    nodes, exports, _ = scene.before
+    nodes, exports, *_ = scene.before
     run_until(scene.server.monitors[1], scene, 4)
     scene.server.monitors[1].close()
     left = scene.left()
@@ -265,3 +468,17 @@ def test_what_is_left_is_listed(start, images):
         scene.server.blockdev_del(node_name="access")
     scene.recipe(scene.server)
     assert scene.left() == scene.before
+
+
+def test_marks_and_jobs_that_are_left_are_listed(start, images):
+    scene = MarkedJobOfAccess(start, images, monitors=2)
+    scene.begin_session()
+    run_until(scene.server.monitors[1], scene, 7)
+    scene.server.monitors[1].close()
+    nodes, exports, jobs, bitmaps = scene.left()
+    assert nodes - scene.before[0] == {"scratch", "cbw", "access", "copy"} and exports == scene.before[1]
+    assert [(job["id"], job["type"], job["status"]) for job in jobs] == [(scene.job, "backup", "running")]
+    assert bitmaps == {("src", "b", True, False), ("src", "taken", False, False), ("access", "todo", True, True)}
+    with pytest.raises(QmpError, match="in use"):
+        scene.server.blockdev_del(node_name="access")
+    check_recovery(scene, None)
