@@ -347,6 +347,22 @@ def test_persistent_bitmaps(start, images):
     assert stored["flags"] == ["auto"]
 
 
+def test_a_bitmap_made_before_the_image_is_taken_over(start, images):
+    """It is nobody else's: free to change at once, and stored with the others in the end."""
+    image = images.create("d.qcow2", size=SIZE)
+    server = start("-incoming", "defer", *blockdev(image))
+    for name in ("b", "gone"):
+        server.block_dirty_bitmap_add(node="d", name=name, persistent=True)
+        for verb in ("clear", "disable", "enable"):
+            server.execute(f"block-dirty-bitmap-{verb}", {"node": "d", "name": name})
+    server.block_dirty_bitmap_remove(node="d", name="gone")
+    server.cont()
+    assert "wrote 512/512" in server.qemu_io("d", "write 0 512")
+    server.stop()
+    (stored,) = image.info()["format-specific"]["data"]["bitmaps"]
+    assert (stored["name"], stored["flags"]) == ("b", ["auto"])
+
+
 @pytest.mark.differs("the node cannot be used any more", server="qemu")
 def test_images_that_cannot_be_taken_over(start, images):
     image = images.create("d.qcow2", size=SIZE)

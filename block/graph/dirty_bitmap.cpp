@@ -22,7 +22,7 @@ DirtyBitmap::DirtyBitmap(const Node& node, std::string name, uint64_t length, ui
 
 DirtyBitmap::~DirtyBitmap() { BB_ASSERT(uses_ == 0); }
 
-bool DirtyBitmap::read_only() const { return persistent_ && !node_.writable(); }
+bool DirtyBitmap::read_only() const { return persistent_ && stored_ && !node_.writable(); }
 
 Expected<void> DirtyBitmap::check(Accept accept) const {
   if (busy()) {

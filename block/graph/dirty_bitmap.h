@@ -65,7 +65,7 @@ class DirtyBitmap {
   bool busy() const { return uses_ > 0; }
   bool persistent() const { return persistent_; }
   bool inconsistent() const { return inconsistent_; }
-  // Kept in an image that cannot be written to.
+  // An image that cannot be written to has it: it stays as it is there.
   bool read_only() const;
   bool frozen() const { return successor_ != nullptr; }
 
@@ -125,8 +125,12 @@ class DirtyBitmap {
 
   // --- by the driver that keeps it
   bool unsaved() const { return unsaved_ || (frozen() && successor_->unsaved_); }
-  void set_unsaved() { unsaved_ = true; }
+  void set_removed() {
+    stored_ = false;
+    unsaved_ = true;
+  }
   void set_saved() {
+    stored_ = true;
     unsaved_ = false;
     if (frozen()) successor_->unsaved_ = false;
   }
@@ -148,6 +152,8 @@ class DirtyBitmap {
   bool enabled_ = true;
   bool persistent_ = false;
   bool inconsistent_ = false;
+  // Loaded from the image, or stored there.
+  bool stored_ = false;
   bool unsaved_ = true;
 };
 

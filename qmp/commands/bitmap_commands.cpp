@@ -125,7 +125,7 @@ class RemoveAction final : public BitmapAction {
       BB_CO_TRY(co_await node_->driver().persistent_bitmaps()->remove_stored(bitmap_->name()));
       // An image that is left for reading until the end does not get it again.
       bitmap_->set_persistent(false);
-      bitmap_->set_unsaved();
+      bitmap_->set_removed();
     }
     use_ = DirtyBitmap::Use(*bitmap_);
     co_return Expected<void>();

@@ -54,8 +54,9 @@ class BitsFromFile final : public BitmapReceiver {
   std::vector<uint64_t> words_;
 };
 
-// What would be stored now.
-bool is_stored(const DirtyBitmap& bitmap) { return bitmap.persistent() && !bitmap.inconsistent(); }
+bool is_to_be_stored(const DirtyBitmap& bitmap) {
+  return bitmap.persistent() && !bitmap.inconsistent();
+}
 
 }  // namespace
 
@@ -93,6 +94,7 @@ Task<Expected<void>> Qcow2Driver::load_bitmap(const Header& header, const Stored
   bitmap.set_enabled((stored.flags & bitmap_flag::kAuto) != 0);
   if (stored.in_use()) {
     bitmap.set_inconsistent();
+    bitmap.set_saved();
     co_return Expected<void>();
   }
   BitsFromFile bits(bitmap.bits().size());
@@ -144,8 +146,9 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
   // Newest first, as QEMU stores them.
   std::vector<DirtyBitmap*> bitmaps;
   for (const auto& bitmap : node().dirty_bitmaps()) {
-    if (is_stored(*bitmap)) bitmaps.push_back(bitmap.get());
+    if (is_to_be_stored(*bitmap) && !bitmap->read_only()) bitmaps.push_back(bitmap.get());
   }
+  if (!bitmaps.empty() && !node().writable()) co_return fail("No write access");
   const bool unsaved = std::ranges::any_of(bitmaps, &DirtyBitmap::unsaved);
   // Marked, or said so already when this Image began.
   const bool in_use = image_->writing() || std::ranges::any_of(directory_, &StoredBitmap::in_use);
@@ -158,7 +161,7 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
 }
 
 Task<void> Qcow2Driver::store_bitmaps_or_tell() {
-  if (!node().writable() || image_->metadata().failed()) co_return;
+  if (node().flags().inactive || image_->metadata().failed()) co_return;
   auto stored = co_await store_bitmaps();
   if (stored) co_return;
   node().graph().events().tell_error(
@@ -186,7 +189,7 @@ Task<Expected<void>> Qcow2Driver::can_store(std::string name, uint64_t granulari
   bitmap.granularity_bits = static_cast<uint8_t>(std::countr_zero(granularity));
   std::vector<std::string> others;
   for (const auto& other : node().dirty_bitmaps()) {
-    if (is_stored(*other)) others.push_back(other->name());
+    if (is_to_be_stored(*other)) others.push_back(other->name());
   }
   co_return co_await can_store_bitmap(*file_, image_->header(), bitmap, std::move(others));
 }
@@ -194,6 +197,8 @@ Task<Expected<void>> Qcow2Driver::can_store(std::string name, uint64_t granulari
 Task<Expected<void>> Qcow2Driver::remove_stored(std::string name) {
   // Nobody will read any more what the image says.
   if (medium_lost()) co_return Expected<void>();
+  // What such an image has is not removed by anybody (DirtyBitmap::read_only).
+  if (!node().writable()) co_return Expected<void>();
   BB_CO_TRY(co_await remove_bitmap(image_->metadata(), std::move(name)));
   co_return co_await read_directory(image_->header());
 }

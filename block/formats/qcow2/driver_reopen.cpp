@@ -20,6 +20,9 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
   const auto& own = std::get<schema::BlockdevOptionsQcow2>(state.options.u);
   auto options = parse_options(own, image_->header(), state.writable(), state.flags.unmap);
   if (!options) co_return fail(std::move(options).error());
+  // Those that cannot be stored would be lost.
+  const bool left = state.flags.read_only || (node().writable() && state.other_file != nullptr);
+  if (left && !state.others_wrote) BB_CO_TRY(co_await store_bitmaps());
   if (*options == image_->metadata().options() && state.other_file == nullptr &&
       !state.others_wrote) {
     co_return Expected<void>();
@@ -27,10 +30,6 @@ Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
   // Their tables may not be there any more.
   if ((state.other_file != nullptr || state.others_wrote) && !readers_.empty()) {
     co_return fail(readers_.front()->describe());
-  }
-  // Those that cannot be stored would be lost.
-  if (node().writable() && (!state.writable() || state.other_file != nullptr)) {
-    BB_CO_TRY(co_await store_bitmaps());
   }
   // The other Image begins with what the file says; this one goes on from there if it must.
   if (auto closed = co_await image_->close(); !closed) {
