@@ -1,11 +1,12 @@
 """The harness itself: a judge that cannot fail proves nothing."""
 
+import itertools
 import random
 import threading
 
 import pytest
 
-from blockbed_iotests import History, QmpError, normalise
+from blockbed_iotests import History, QmpError, check_increments, find_faults, normalise
 from blockbed_iotests.history import Instant, Write, payload
 
 
@@ -78,6 +79,66 @@ def test_history_sees_two_instants_of_two_disks():
         assert history.check(Instant(0, 99), copies) == {1: count}
     with pytest.raises(AssertionError, match="no prefix"):
         history.check(Instant(0, 99), {"a": at[1]["a"], "b": at[4]["b"]})
+
+
+# ---------------------------------------------------------------------- what increments have
+
+
+# A chain of three instants: a write of epoch 0, two of epoch 1, one of epoch 2.
+CHAIN = [Instant(10, 11), Instant(20, 21), Instant(30, 31)]
+WRITES = [(1, 0, 0, 512, 1, 2), (1, 1, 512, 512, 12, 13), (1, 2, 2048, 1024, 14, 15), (1, 3, 0, 100, 22, 23)]
+
+
+def faults(*increments, writes=WRITES, granularity=512):
+    """What is wrong, in short, with increments of these (offset, length)."""
+    found = find_faults(history_with(*writes), CHAIN[: len(increments) + 1], [{"d": i} for i in increments], granularity)
+    return [(fault.increment, fault.kind, fault.offset, fault.length, fault.epoch) for fault in found]
+
+
+def test_increments_that_are_right():
+    assert faults([(512, 512), (2048, 1024)], [(0, 512)]) == []
+    check_increments(history_with(*WRITES), CHAIN[:1], [], 512)
+
+
+def test_a_lost_range_is_named():
+    assert faults([(512, 512), (2048, 512)], [(0, 512)]) == [(1, "lost", 2560, 512, 1)]
+    assert faults([(2048, 1024)], []) == [(1, "lost", 512, 512, 1), (2, "lost", 0, 100, 2)]
+    with pytest.raises(AssertionError, match=(
+        "^increment 1: lost: 512 bytes at 512 of d, last written in epoch 1 by write 1 of writer 1$"
+    )):
+        check_increments(history_with(*WRITES), CHAIN, [{"d": [(2048, 1024)]}, {"d": [(0, 512)]}], 512)
+
+
+def test_a_range_that_comes_one_increment_late_is_lost_and_superfluous():
+    assert faults([(512, 512)], [(0, 512), (2048, 1024)]) == [
+        (1, "lost", 2048, 1024, 1), (2, "copied for nothing", 2048, 1024, 1)
+    ]
+
+
+def test_a_range_that_was_copied_for_nothing_is_named():
+    assert faults([(0, 1024), (2048, 1536)], [(0, 512)]) == [
+        (1, "copied for nothing", 0, 512, 0), (1, "copied for nothing", 3072, 512, None)
+    ]
+    with pytest.raises(AssertionError, match="^increment 1: copied for nothing: 512 bytes at 3584 of d, never written$"):
+        check_increments(history_with(*WRITES), CHAIN[:2], [{"d": [(512, 512), (2048, 1024), (3584, 512)]}], 512)
+
+
+def test_increments_have_whole_granules():
+    assert faults([(0, 1024), (2048, 1024)], [(0, 1024)], granularity=1024) == []
+    assert faults([(0, 1024), (2048, 2048)], [(0, 1024)], granularity=1024) == [(1, "copied for nothing", 3072, 1024, None)]
+
+
+def test_a_trim_that_did_nothing_may_be_in():
+    history = history_with((1, 0, 0, 512, 12, 13))
+    history.writes[0].idle = True
+    for copied in ([], [(0, 512)]):
+        assert find_faults(history, CHAIN[:2], [{"d": copied}], 512) == []
+
+
+def test_a_write_in_flight_may_be_in_either_increment():
+    writes = [(1, 0, 0, 512, 19, 22)]
+    for first, second in itertools.product(([], [(0, 512)]), repeat=2):
+        assert faults(first, second, writes=writes) == []
 
 
 def test_qmp_keeps_the_order_of_messages(server):

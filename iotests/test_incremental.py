@@ -7,8 +7,6 @@ import random
 
 import pytest
 
-from blockbed_iotests import History
-
 SIZE = 4 << 20
 UNIT = 65536
 PIECES = SIZE // UNIT
@@ -371,82 +369,3 @@ def test_drive_backup_by_a_bitmap(server, source, workdir, images):
     increment = images.at("inc.qcow2", "qcow2")
     assert increment.allocated() == 2 * UNIT
     increment.check()
-
-
-# ---------------------------------------------------------------------- a chain of increments
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("seed", range(3))
-def test_every_increment_restores_to_its_instant(server, images, kind, seed):
-    """A full backup and increments upon it while a guest writes without a pause: each is exactly its instant."""
-    add_source(server, images, kind)
-    history = History({"src": bytes(SIZE)})
-    chain, instants = [], []
-    with server.export("src", writable=True) as nbd, history.writer({"src": nbd}, seed=seed) as guest:
-        for number in range(4):
-            guest.wait_writes(20)
-            backing = chain[-1] if chain else None
-            image = images.create(f"inc{number}.qcow2", size=SIZE, backing=backing)
-            server.add_image(f"inc{number}", image)
-            chain.append(image)
-            backup = {"job-id": f"job{number}", "device": "src", "target": f"inc{number}", "speed": 1 << 18}
-            with history.instant() as instant:
-                if number == 0:
-                    server.transaction(actions=[
-                        {"type": "block-dirty-bitmap-add", "data": {"node": "src", "name": "b", "persistent": True}},
-                        {"type": "blockdev-backup", "data": {**backup, "sync": "full"}},
-                    ])
-                else:
-                    server.execute("blockdev-backup", {**backup, "sync": "incremental", "bitmap": "b"})
-            instants.append(instant)
-            guest.wait_writes(20)
-            server.block_job_set_speed(device=f"job{number}", speed=0)
-            assert "error" not in server.finish_job(f"job{number}")["data"]
-            server.blockdev_del(node_name=f"inc{number}")
-    server.stop()
-    for image, instant in zip(chain, instants):
-        history.check(instant, {"src": image.content()})
-        image.check()
-
-
-@pytest.mark.parametrize("outcome", ["cancel", "kill"])
-@pytest.mark.parametrize("seed", range(2))
-def test_the_increment_after_a_failure_has_all(start, images, outcome, seed):
-    """A backup that came to nothing is made good by the next one; after a crash no bitmap says that it could be."""
-    server = start()
-    image = add_source(server, images, "qcow2")
-    history = History({"src": bytes(SIZE)})
-    full = images.create("full.qcow2", size=SIZE)
-    server.add_image("full", full)
-    with server.export("src", writable=True) as nbd, history.writer({"src": nbd}, seed=seed) as guest:
-        guest.wait_writes(10)
-        server.transaction(actions=[
-            {"type": "block-dirty-bitmap-add", "data": {"node": "src", "name": "b", "persistent": True}},
-            {"type": "blockdev-backup", "data": {"job-id": "full", "device": "src", "target": "full", "sync": "full"}},
-        ])
-        server.finish_job("full")
-        guest.wait_writes(20)
-        lost = images.create("lost.qcow2", size=None, backing=full)
-        server.add_image("lost", lost, backing="full")
-        server.blockdev_backup(job_id="lost", device="src", target="lost", sync="incremental", bitmap="b", speed=1)
-        guest.wait_writes(10)
-        if outcome == "cancel":
-            server.block_job_cancel(device="lost")
-            server.finish_job("lost")
-            guest.wait_writes(10)
-            increment = images.create("inc.qcow2", size=None, backing=full)
-            server.add_image("inc", increment, backing="full")
-            with history.instant() as instant:
-                server.blockdev_backup(job_id="inc", device="src", target="inc", sync="incremental", bitmap="b")
-            server.finish_job("inc")
-        guest_done = guest
-    if outcome == "kill":
-        assert guest_done.acked
-        server.kill()
-        server = start()
-        server.add_image("src", image)
-        assert all(b["inconsistent"] for b in server.query_node("src").get("dirty-bitmaps", []))
-        return
-    server.stop()
-    history.check(instant, {"src": increment.content()})

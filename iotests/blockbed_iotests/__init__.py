@@ -17,6 +17,7 @@ with it runs unchanged against each.
 from .differential import Differential, normalise
 from .history import History, Recorder
 from .image import Image, qemu_img, qemu_io
+from .increments import check_increments, find_faults
 from .nbd import Nbd, RawNbd
 from .qmp import Disconnected, Qmp, QmpError
 from .server import Program, Server, ServerDied, find_program
@@ -34,6 +35,8 @@ __all__ = [
     "Recorder",
     "Server",
     "ServerDied",
+    "check_increments",
+    "find_faults",
     "find_program",
     "normalise",
     "qemu_img",

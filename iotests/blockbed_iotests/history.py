@@ -16,7 +16,8 @@ Contract
     values that the order of acknowledgements allows.
   - With `writer.paused()` around the command the instant is exact, and `at` gives the bytes.
 
-A trim leaves bytes that the protocol does not define; the writer reads them back and takes that as what it wrote.
+A trim leaves bytes that the protocol does not define; the writer reads them back and takes that as what it wrote. When
+they are what they were before, nobody can tell whether the trim was ignored (`idle`).
 Threads: writers are threads; `check` and `at` are called when the writers of interest are stopped or paused, or on
 instants that are over, which never change again.
 """
@@ -47,6 +48,7 @@ class Write:
     data: bytes | None  # None: derived from writer and number, see `payload`
     issued: int
     acked: int | None = None
+    idle: bool = False  # may have done nothing at all
 
     @property
     def end(self) -> int:
@@ -329,10 +331,12 @@ class Writer:
         if kind == "zero":
             nbd.zero(length, offset, no_hole=choose.random() < 0.5)
         elif kind == "trim":
+            before = nbd.pread(length, offset)
             nbd.trim(length, offset)
         else:
             nbd.pwrite(write.bytes(), offset, fua=choose.random() < 0.1)
         acked = history.tick()
         if kind == "trim":
             write.data = nbd.pread(length, offset)
+            write.idle = write.data == before
         write.acked = acked

@@ -136,9 +136,13 @@ class Image:
     def map(self) -> list[dict]:
         return json.loads(qemu_img("map", "--output=json", "-f", self.format, self.path))
 
+    def own(self) -> list[tuple[int, int]]:
+        """Where the top layer holds data or explicit zeroes: (offset, length)."""
+        return [(extent["start"], extent["length"]) for extent in self.map() if extent["depth"] == 0 and extent["present"]]
+
     def allocated(self) -> int:
         """Bytes of the top layer that hold data or explicit zeroes."""
-        return sum(extent["length"] for extent in self.map() if extent["depth"] == 0 and extent["present"])
+        return sum(length for _, length in self.own())
 
     def copy(self, path: Path | str) -> Image:
         """A byte-for-byte copy of the file."""
