@@ -152,6 +152,14 @@ def start_backup(server, guest, sync, mode):
     return before
 
 
+def check_copied(target, content, pieces):
+    """The target holds these pieces of the disk as it was, and nothing else."""
+    found = target.content()
+    for piece in range(PIECES):
+        place = slice(piece * UNIT, (piece + 1) * UNIT)
+        assert found[place] == (content[place] if piece in pieces else bytes(UNIT)), piece
+
+
 WORKING = [(s, m) for s, m in itertools.product(SYNCS[:4], MODES[1:])
            if refusal(s, m, "b") is None]
 
@@ -180,34 +188,83 @@ def test_marks_after_the_end(server, images, kind, sync, mode, outcome):
     expected = during if mode == "always" or (outcome == "success" and mode == "on-success") else before | during
     assert marks(server) == expected
     server.stop()
-    content = target.content()
-    for piece in range(PIECES):
-        is_copied = sync in ("full", "top") or piece in before
-        data = copied[piece * UNIT : (piece + 1) * UNIT] if is_copied else bytes(UNIT)
-        assert content[piece * UNIT : (piece + 1) * UNIT] == data, piece
+    check_copied(target, copied, set(range(PIECES)) if sync in ("full", "top") else before)
+    image.check()
+
+
+def stop_in_the_middle(server, guest, sync, mode):
+    """A backup that has copied one piece, and no more than one. After that and before its end the guest writes: some of what
+    it writes over is to be copied, some is not. What the bitmap marked, what was written since."""
+    before = guest.write(1, 2, 3, 9, 40, PIECES - 1)
+    content = bytes(guest.content)
+    options = {"bitmap-mode": mode} if sync != "incremental" else {}
+    server.execute("blockdev-backup", {
+        "job-id": "job", "device": "src", "target": "dst", "sync": sync, "bitmap": "b", "speed": 1,
+        "x-perf": {"max-workers": 1, "max-chunk": UNIT}, **options,
+    })
+    while server.job("job")["current-progress"] < UNIT:
+        pass
+    return before, content, guest.write(2, 20, 21)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("sync, mode", WORKING)
+def test_marks_after_a_cancel_in_the_middle(server, images, kind, sync, mode):
+    image = add_source(server, images, kind)
+    server.block_dirty_bitmap_add(node="src", name="b", granularity=UNIT, persistent=True)
+    target = images.create("dst.raw", "raw", SIZE)
+    server.add_image("dst", target)
+    with server.export("src", writable=True) as nbd:
+        guest = Guest(nbd)
+        guest.write(50)
+        server.block_dirty_bitmap_clear(node="src", name="b")
+        before, content, during = stop_in_the_middle(server, guest, sync, mode)
+        # A full backup has everything to copy, the top of a chain what it holds (a raw disk holds everything), the others
+        # what is marked.
+        everything = set(range(PIECES))
+        wanted = {"full": everything, "top": everything if kind == "raw" else before | {50}}.get(sync, before)
+        copied = {min(wanted)} | during & wanted
+        assert server.job("job")["current-progress"] == len(copied) * UNIT
+        server.block_job_cancel(device="job")
+        ended = server.finish_job("job")
+        assert (ended["event"], ended["data"]["offset"]) == ("BLOCK_JOB_CANCELLED", len(copied) * UNIT)
+    assert marks(server) == (during | wanted - copied if mode == "always" else before | during)
+    server.stop()
+    check_copied(target, content, copied)
+    assert image.content() == guest.content
     image.check()
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("sync, mode", WORKING)
-def test_marks_after_a_crash(start, images, kind, sync, mode):
-    """A server that ends in the middle of a backup leaves no bitmap that could be believed; the disk is as it was written."""
+@pytest.mark.parametrize("when", ["in the middle", "pending"])
+def test_marks_after_a_crash(start, images, kind, sync, mode, when):
+    """A server that ends in a backup leaves no bitmap that could be believed; the disk is as it was written. In the middle
+    the bitmap is one that the image has kept before, in the end one that was never stored."""
     server = start()
     image = add_source(server, images, kind)
     server.block_dirty_bitmap_add(node="src", name="b", granularity=UNIT, persistent=True)
+    if when == "in the middle":
+        server.stop()
+        server = start()
+        server.add_image("src", image)
     server.add_image("dst", images.create("dst.raw", "raw", SIZE))
     with server.export("src", writable=True) as nbd:
         guest = Guest(nbd)
-        start_backup(server, guest, sync, mode)
-        server.wait_job("job", "pending")
-        guest.write(2, 20, 21)
+        if when == "pending":
+            start_backup(server, guest, sync, mode)
+            server.wait_job("job", "pending")
+            guest.write(2, 20, 21)
+        else:
+            stop_in_the_middle(server, guest, sync, mode)
         nbd.flush()
         server.kill()
     assert image.content() == guest.content
     server = start()
     server.add_image("src", image)
-    # One that was never stored is not there at all.
-    assert all(b["inconsistent"] for b in server.query_node("src").get("dirty-bitmaps", []))
+    bitmaps = server.query_node("src").get("dirty-bitmaps", [])
+    assert [b["name"] for b in bitmaps] == (["b"] if when == "in the middle" else [])
+    assert all(b["inconsistent"] for b in bitmaps)
     for found in server.query_node("src").get("dirty-bitmaps", []):
         server.block_dirty_bitmap_remove(node="src", name=found["name"])
     server.stop()
