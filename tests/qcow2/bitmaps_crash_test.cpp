@@ -37,9 +37,9 @@ struct Look {
 };
 
 // What the next one to open the image believes.
-Task<std::optional<Look>> look_at(Env& env, std::string where) {
+Task<std::optional<Look>> look_at(Env& env, std::string where, std::string data_path = {}) {
   Look look;
-  auto opened = co_await open_image(env, "disk", MetadataOptions());
+  auto opened = co_await open_image(env, "disk", MetadataOptions(), {}, data_path);
   EXPECT_TRUE(opened) << where << (opened ? "" : opened.error().description);
   if (!opened) co_return std::nullopt;
   Image& image = *(*opened)->image;
@@ -109,13 +109,14 @@ class BitmapRun {
       : env_(env), create_(std::move(create)), steps_(steps) {}
 
   Task<void> prepare() {
-    EXPECT_TRUE(co_await create_image(env_, "disk", create_));
+    EXPECT_TRUE(co_await create_image(env_, "disk", create_, create_.data_file_name));
     moments_.emplace_back();
   }
 
   Task<void> work() {
     for (int i = 0; i < steps_ && !::testing::Test::HasFailure(); ++i) {
-      auto opened = co_await open_image(env_, "disk", writable_options());
+      auto opened =
+          co_await open_image(env_, "disk", writable_options(), {}, create_.data_file_name);
       EXPECT_TRUE(opened);
       if (!opened) co_return;
       co_await step(*(*opened)->image, static_cast<std::byte>(i + 1));
@@ -138,7 +139,8 @@ class BitmapRun {
     sim::SimRandom& r = env_.chance();
     const uint64_t size = bits_needed(image.length(), kGranularity);
     const std::string name = fmt::format("bitmap{}", r.next() % 4);
-    if (r.next() % 2 == 0) {
+    const bool written = r.next() % 2 == 0;
+    if (written) {
       Moment& next = begin();
       for (auto& [known, bits] : next.bitmaps) bits.reset();
       next.data = value;
@@ -146,6 +148,7 @@ class BitmapRun {
       // Durable, so that no later moment has the old data.
       EXPECT_TRUE(co_await image.flush());
       EXPECT_TRUE(co_await image.metadata().file().flush());
+      EXPECT_TRUE(co_await image.metadata().data().flush());
       end(next);
     }
     switch (r.next() % 5) {
@@ -167,6 +170,12 @@ class BitmapRun {
       }
       default: {
         Moment& next = begin();
+        // What was written and not flushed is on the disk before a bitmap that stands for it.
+        if (!written && r.next() % 2 == 0) {
+          for (auto& [known, bits] : next.bitmaps) bits.reset();
+          next.data = value;
+          EXPECT_TRUE(co_await put(image, value));
+        }
         std::vector<PlainBits> contents;
         std::vector<std::string> names;
         for (int b = 0; b < 4; ++b) {
@@ -199,12 +208,12 @@ class BitmapRun {
 uint64_t visited = 0;
 
 void judge_crash(const sim::StorageImage& left, const std::vector<Moment>& moments, uint64_t point,
-                 bool always_there, const std::string& where) {
+                 bool always_there, const std::string& where, const std::string& data_path) {
   sim::SimEnv env(1);
   for (const auto& [path, content] : left) env.storage().put(path, content);
   std::size_t after = 1;
   while (after + 1 < moments.size() && moments[after].operation <= point) ++after;
-  const auto look = env.run(look_at(env, where));
+  const auto look = env.run(look_at(env, where, data_path));
   if (look) judge(*look, moments[after - 1], moments[after], always_there, where);
   ++visited;
 }
@@ -218,18 +227,19 @@ void visit(uint64_t seed, const CreateOptions& create, int steps, bool always_th
   env.run(run.work());
   if (::testing::Test::HasFailure()) return;
   // All that was stored is there.
-  const auto last = env.run(look_at(env, "at the end"));
+  const auto last = env.run(look_at(env, "at the end", create.data_file_name));
   if (last) EXPECT_TRUE(last->bitmaps == run.moments().back().bitmaps) << "seed " << seed;
   for (sim::CrashPoints crash(env.storage()); !crash.at_end(); crash.next()) {
     const uint64_t point = base + crash.point();
     const std::string where =
         fmt::format("seed {} point {} ({}) ", seed, crash.point(), crash.describe());
-    judge_crash(crash.image(sim::CrashSubset::none()), run.moments(), point, always_there, where);
-    judge_crash(crash.image(sim::CrashSubset::all()), run.moments(), point, always_there, where);
-    for (uint64_t s = 0; s < 2; ++s) {
-      judge_crash(crash.image(sim::CrashSubset::seeded(seed * 100 + s)), run.moments(), point,
-                  always_there, where);
-    }
+    auto one = [&](sim::CrashSubset subset) {
+      judge_crash(crash.image(subset), run.moments(), point, always_there, where,
+                  create.data_file_name);
+    };
+    one(sim::CrashSubset::none());
+    one(sim::CrashSubset::all());
+    for (uint64_t s = 0; s < 2; ++s) one(sim::CrashSubset::seeded(seed * 100 + s));
     if (::testing::Test::HasFailure()) return;
   }
 }
@@ -259,6 +269,17 @@ TEST(Qcow2BitmapsCrash, WideCounts) {
     CreateOptions o = small(512, 6000);
     o.refcount_bits = 64;
     visit(seed, o, 6, true);
+  });
+}
+
+// The disk is in another file, and loses what was not flushed there for itself.
+TEST(Qcow2BitmapsCrash, DataFile) {
+  sim::for_each_seed(3, [](uint64_t seed) {
+    CreateOptions o = small(512, 6000);
+    o.data_file = true;
+    o.data_file_name = "data";
+    o.data_file_raw = seed % 2 == 0;
+    visit(seed, o, 8, true);
   });
 }
 

@@ -63,6 +63,7 @@ Task<Expected<void>> create_image(Env& env, std::string path, CreateOptions opti
   }
   auto made = co_await create(env, storage, data.get(), options);
   (void)co_await storage.flush();
+  if (data) (void)co_await data->flush();
   (void)co_await (*file)->close();
   if (data_file) (void)co_await data_file->close();
   co_return made;
