@@ -264,6 +264,27 @@ def test_copy_range(server, images, method, size):
     target.compare(source)
 
 
+@pytest.mark.parametrize("clusters", ["512", "64k", "1M"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_copy_range_between_images(server, images, chain, flat, compressed, clusters):
+    """Clusters of every kind to clusters of another size, that a snapshot shares and that keep their other parts."""
+    if compressed:
+        chain.io("write -c -P 7 512k 64k", "write -c -P 8 3584k 64k")
+        flat.fill(("512k", "64k", 7), ("3584k", "64k", 8))
+    server.add_image("src", chain)
+    target = images.create("target.qcow2", size=SIZE, cluster_size=clusters).fill((0, SIZE, 9))
+    qemu_img("snapshot", "-c", "before", target.path)
+    target.fill(("2M", "1M", 10))
+    run_backup(server, "blockdev-backup", target, sync="full", x_perf={"use-copy-range": True})
+    server.stop()
+    target.compare(flat)
+    target.check()
+    chain.check()
+    qemu_img("snapshot", "-a", "before", target.path)
+    target.io(f"read -P 9 0 {SIZE}")
+    target.check()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_compress(server, images, flat, method):
     server.add_image("src", flat)

@@ -51,6 +51,10 @@ class Qcow2Driver final : public Driver,
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> flush_to_children() override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
+  Task<Result<void>> copy_range_to(uint64_t offset, uint64_t length, Edge& target,
+                                   uint64_t target_offset, RequestFlags flags) override;
+  Task<Result<void>> copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
+                                     uint64_t length, RequestFlags flags) override;
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
   bool can_write_compressed() const override { return !image_->geometry().external_data; }

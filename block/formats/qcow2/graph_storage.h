@@ -48,6 +48,10 @@ class EdgeStorage final : public Storage {
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) override {
     return looked_at().block_status(offset, length);
   }
+  Task<Result<void>> copy_from(File& source, uint64_t source_offset, uint64_t offset,
+                               uint64_t length) override {
+    return edge_.copy_range_from(source, source_offset, offset, length, RequestFlags());
+  }
   bool new_space_reads_zero() const override {
     return edge_.node()->driver().has_zero_init_truncate();
   }

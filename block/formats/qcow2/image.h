@@ -54,6 +54,10 @@ class Image {
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers);
   Task<Result<void>> write(uint64_t offset, IoVector buffers);
+  // A range of `source` that the host copies. Some of it may have been when that fails, with
+  // ENOTSUP when the host cannot.
+  Task<Result<void>> copy_from(File& source, uint64_t source_offset, uint64_t offset,
+                               uint64_t length);
   // ENOTSUP: the caller writes zero bytes.
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags);
   // ENOTSUP: not possible here, which callers treat as done nothing.
@@ -152,15 +156,34 @@ class Image {
     CowPart head;
     CowPart tail;
   };
-  // Writes a run at the start of `buffers`; its length.
-  Task<Result<uint64_t>> write_some(uint64_t guest, IoVector buffers);
+  // What is written: bytes in memory, or a range of a file that the host copies.
+  struct Payload {
+    IoVector buffers;
+    File* source = nullptr;
+    uint64_t source_offset = 0;
+    uint64_t size = 0;
+
+    explicit Payload(IoVector bytes) : buffers(std::move(bytes)), size(buffers.size()) {}
+    Payload(File& from, uint64_t offset, uint64_t length)
+        : source(&from), source_offset(offset), size(length) {}
+    void shorten(uint64_t length) {
+      if (source == nullptr && length < size) buffers = buffers.slice(0, length);
+      size = length;
+    }
+  };
+  // Writes a run at the start of `payload`; its length.
+  Task<Result<uint64_t>> write_some(uint64_t guest, Payload payload);
   // [locked] What the first run of the range needs; allocates.
   Task<Result<void>> plan_write(uint64_t guest, uint64_t length, WritePlan& plan);
-  Task<Result<void>> write_with_cow(const WritePlan& plan, IoVector buffers);
+  Task<Result<void>> write_with_cow(const WritePlan& plan, Payload payload);
+  Task<Result<void>> copy_with_cow(const WritePlan& plan, const Payload& payload);
   Task<Result<bool>> fetch_cow(const CowPart& part, bool fresh, Buffer& into);
   // What guest data would go over there: bits of overlap::, 0 where it may lie.
   uint32_t metadata_at(uint64_t host, uint64_t size) const;
+  // EIO when it would go over metadata, which is reported.
+  Task<Result<void>> check_place(uint64_t host, uint64_t size);
   Task<Result<void>> write_data(uint64_t host, IoVector buffers);
+  Task<Result<void>> copy_data(uint64_t host, const Payload& payload);
   // [locked]
   Task<Result<void>> link(const WritePlan& plan);
   bool reads_zero(Kind kind, uint64_t begin) const;

@@ -22,6 +22,10 @@
 #include "block/runtime/task.h"
 #include "qmp/schema/error.h"
 
+namespace blockbed {
+class File;
+}  // namespace blockbed
+
 namespace blockbed::qcow2 {
 
 class Storage {
@@ -36,6 +40,12 @@ class Storage {
   virtual Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) = 0;
   virtual Task<Result<uint64_t>> length() = 0;
   virtual Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length) = 0;
+  // A range of `source`, copied inside the host. ENOTSUP: it cannot, and nothing happened.
+  virtual Task<Result<void>> copy_from(File& source, uint64_t source_offset, uint64_t offset,
+                                       uint64_t length) {
+    (void)source, (void)source_offset, (void)offset, (void)length;
+    co_return io_error(ENOTSUP);
+  }
   // What lies beyond the end reads as zeroes once the file has grown over it.
   virtual bool new_space_reads_zero() const = 0;
 

@@ -54,7 +54,7 @@ Task<Result<void>> Image::write(uint64_t offset, IoVector buffers) {
         }
       }
     }
-    auto some = co_await write_some(offset + done, buffers.slice(done, size - done));
+    auto some = co_await write_some(offset + done, Payload(buffers.slice(done, size - done)));
     if (!some) co_return io_error(some.error());
     done += *some;
   }
@@ -65,15 +65,21 @@ uint32_t Image::metadata_at(uint64_t host, uint64_t size) const {
   return geometry().external_data ? 0 : metadata_.overlap(host, size);
 }
 
-Task<Result<void>> Image::write_data(uint64_t host, IoVector buffers) {
-  const uint64_t size = buffers.size();
+Task<Result<void>> Image::check_place(uint64_t host, uint64_t size) {
   if (const uint32_t hit = metadata_at(host, size); hit != 0) {
     co_return io_error(co_await metadata_.report_overlap(hit, host, size));
+  }
+  co_return Result<void>();
+}
+
+Task<Result<void>> Image::write_data(uint64_t host, IoVector buffers) {
+  if (metadata_at(host, buffers.size()) != 0) [[unlikely]] {
+    co_return co_await check_place(host, buffers.size());
   }
   co_return co_await metadata_.data().write(host, std::move(buffers));
 }
 
-Task<Result<uint64_t>> Image::write_some(uint64_t guest, IoVector buffers) {
+Task<Result<uint64_t>> Image::write_some(uint64_t guest, Payload payload) {
   const Geometry& g = geometry();
   WritePlan plan;
   InFlight change;
@@ -81,7 +87,7 @@ Task<Result<uint64_t>> Image::write_some(uint64_t guest, IoVector buffers) {
     MutexGuard guard =
         co_await lock_range(g.cluster_start(guest), g.cluster_start(guest) + g.cluster_size);
     const uint64_t limit = next_in_flight(guest);
-    const uint64_t length = std::min<uint64_t>(buffers.size(), limit - guest);
+    const uint64_t length = std::min<uint64_t>(payload.size, limit - guest);
     BB_CO_TRY(co_await plan_write(guest, length, plan));
     if (plan.kind != WriteKind::kInPlace) {
       change.begin = g.cluster_start(guest);
@@ -89,13 +95,17 @@ Task<Result<uint64_t>> Image::write_some(uint64_t guest, IoVector buffers) {
       enter(change);
     }
   }
-  if (plan.length < buffers.size()) buffers = buffers.slice(0, plan.length);
+  payload.shorten(plan.length);
   if (plan.kind == WriteKind::kInPlace) {
-    co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
-    BB_CO_TRY(co_await write_data(plan.host, std::move(buffers)));
+    if (payload.source != nullptr) {
+      BB_CO_TRY(co_await copy_data(plan.host, payload));
+    } else {
+      co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
+      BB_CO_TRY(co_await write_data(plan.host, std::move(payload.buffers)));
+    }
     co_return plan.length;
   }
-  auto done = co_await write_with_cow(plan, std::move(buffers));
+  auto done = co_await write_with_cow(plan, std::move(payload));
   MutexGuard guard = co_await metadata_.lock();
   if (done) done = co_await link(plan);
   if (!done && plan.kind == WriteKind::kAllocate && !g.external_data) {
@@ -161,7 +171,9 @@ Task<Result<bool>> Image::fetch_cow(const CowPart& part, bool fresh, Buffer& int
   co_return !(fresh && all_zero(into.data(), into.size()));
 }
 
-Task<Result<void>> Image::write_with_cow(const WritePlan& plan, IoVector buffers) {
+Task<Result<void>> Image::write_with_cow(const WritePlan& plan, Payload payload) {
+  if (payload.source != nullptr) co_return co_await copy_with_cow(plan, payload);
+  IoVector buffers = std::move(payload.buffers);
   Buffer head;
   Buffer tail;
   auto with_head = co_await fetch_cow(plan.head, plan.fresh, head);
@@ -170,9 +182,8 @@ Task<Result<void>> Image::write_with_cow(const WritePlan& plan, IoVector buffers
   if (!with_tail) co_return io_error(with_tail.error());
   co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
   if (!*with_head && !*with_tail) co_return co_await write_data(plan.host, std::move(buffers));
-  if (const uint32_t hit = metadata_at(plan.host, plan.length); hit != 0) {
-    co_return io_error(co_await metadata_.report_overlap(hit, plan.host, plan.length));
-  }
+  // What is told of is what the guest writes.
+  BB_CO_TRY(co_await check_place(plan.host, plan.length));
   IoVector whole;
   if (*with_head) whole.append(head.data(), head.size());
   for (const iovec& range : buffers.ranges()) whole.append(range.iov_base, range.iov_len);

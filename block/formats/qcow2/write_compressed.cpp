@@ -56,7 +56,7 @@ Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buff
   if (bytes == 0) {
     const uint64_t size = buffers.size();
     for (uint64_t done = 0; done < size;) {
-      auto some = co_await write_some(guest + done, buffers.slice(done, size - done));
+      auto some = co_await write_some(guest + done, Payload(buffers.slice(done, size - done)));
       if (!some) co_return io_error(some.error());
       done += *some;
     }

@@ -95,8 +95,8 @@ Task<Result<bool>> Image::flag_unallocated(uint64_t begin) {
 Task<Result<void>> Image::write_zero_bytes(uint64_t begin, uint64_t end) {
   const Buffer zeroes = Buffer::zeroed(std::min(kZeroChunk, end - begin));
   while (begin < end) {
-    auto some =
-        co_await write_some(begin, zeroes.io(0, std::min<uint64_t>(zeroes.size(), end - begin)));
+    auto some = co_await write_some(
+        begin, Payload(zeroes.io(0, std::min<uint64_t>(zeroes.size(), end - begin))));
     if (!some) co_return io_error(some.error());
     begin += *some;
   }
