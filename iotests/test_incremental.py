@@ -416,6 +416,38 @@ def test_progress_counts_what_is_marked(server, images, source):
     assert ended["data"]["len"] == ended["data"]["offset"] == 4 * UNIT
 
 
+@pytest.mark.parametrize("cluster", [4096, 128 << 10])
+@pytest.mark.parametrize("sync", ["full", "top", "incremental", "bitmap", "none"])
+def test_progress_counts_whole_clusters(server, images, sync, cluster):
+    """Also the last one, of which the disk has a part; one cluster of it is marked and in the top layer, and the last is."""
+    size, unit = (1 << 20) + 12288, max(UNIT, cluster)
+    base = images.create("base.qcow2", size=size).fill((0, size, 1))
+    server.add_image("src", images.create("src.qcow2", size=size, backing=base))
+    server.add_image("dst", images.create("dst.qcow2", size=size, cluster_size=cluster))
+    server.block_dirty_bitmap_add(node="src", name="b")
+    backup = {"job-id": "job", "device": "src", "target": "dst", "sync": sync, "auto-finalize": False}
+    if sync in ("incremental", "bitmap"):
+        backup.update({"bitmap": "b", "bitmap-mode": "on-success"})
+    total = (-(-size // unit) if sync in ("full", "none") else 2) * unit
+    done = unit if sync == "none" else total
+    with server.export("src", writable=True) as nbd:
+        for offset in (300 << 10, size - 512):
+            nbd.pwrite(b"x" * 512, offset)
+        server.execute("blockdev-backup", backup)
+        if sync == "none":
+            nbd.pwrite(b"y" * 512, size - 512)
+        else:
+            server.wait_job("job", "pending")
+        job, (block_job,) = server.job("job"), server.query_block_jobs()
+        assert (job["current-progress"], job["total-progress"]) == (block_job["offset"], block_job["len"]) == (done, total)
+        if sync == "none":
+            server.block_job_cancel(device="job")
+        else:
+            server.job_finalize(id="job")
+        ended = server.finish_job("job")
+        assert (ended["data"]["offset"], ended["data"]["len"]) == (done, total)
+
+
 def test_drive_backup_by_a_bitmap(server, source, workdir, images):
     source.write(1, 2)
     server.drive_backup(job_id="job", device="src", target=str(workdir / "inc.qcow2"), sync="incremental", bitmap="b",

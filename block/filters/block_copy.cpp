@@ -20,13 +20,13 @@ class BlockCopy::InFlight {
   InFlight(BlockCopy& engine, const Extent& range)
       : begin(range.begin), end(range.end), waiters(engine.env_.executor()), engine_(engine) {
     engine_.bitmap_.clear(engine_.cluster_of(begin), engine_.clusters_to(end));
-    engine_.in_flight_bytes_ += end - begin;
+    engine_.in_flight_bytes_ += engine_.counted(range);
     next = engine_.in_flight_head_;
     if (next != nullptr) next->previous_ = this;
     engine_.in_flight_head_ = this;
   }
   ~InFlight() {
-    engine_.in_flight_bytes_ -= end - begin;
+    engine_.in_flight_bytes_ -= engine_.counted({begin, end});
     if (previous_ != nullptr) {
       previous_->next = next;
     } else {
@@ -85,13 +85,7 @@ Task<void> BlockCopy::deselect(uint64_t begin, uint64_t end) {
   }
 }
 
-uint64_t BlockCopy::remaining() const {
-  uint64_t bytes = bitmap_.count() * cluster_size_;
-  if (bitmap_.size() > 0 && bitmap_.test(bitmap_.size() - 1)) {
-    bytes -= bitmap_.size() * cluster_size_ - length_;
-  }
-  return bytes + in_flight_bytes_;
-}
+uint64_t BlockCopy::remaining() const { return bitmap_.count() * cluster_size_ + in_flight_bytes_; }
 
 void BlockCopy::set_progress(Progress* progress) {
   progress_ = progress;
@@ -186,8 +180,8 @@ Task<Result<void>> BlockCopy::copy(Extent claim, bool& error_is_read) {
   if (!result) {
     bitmap_.set(cluster_of(claim.begin), clusters_to(claim.end));
   } else if (progress_ != nullptr) {
-    progress_->remaining -= claim.end - claim.begin;
-    if (claim.kind != Kind::kUnallocated) progress_->done += claim.end - claim.begin;
+    progress_->remaining -= counted(claim);
+    if (claim.kind != Kind::kUnallocated) progress_->done += counted(claim);
   }
   co_return result;
 }

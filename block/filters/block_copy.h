@@ -74,7 +74,7 @@ class BlockCopy {
   uint64_t length() const { return length_; }
   uint64_t cluster_size() const { return cluster_size_; }
   Bitmap& bitmap() { return bitmap_; }
-  // Bytes whose bit is set or whose copy is in flight.
+  // Bytes whose bit is set or whose copy is in flight; whole clusters, at the end of the disk too.
   uint64_t remaining() const;
 
   // --- what is to be copied, in bytes: whole clusters that the range touches
@@ -180,6 +180,10 @@ class BlockCopy {
   // The number of clusters that [0, offset) touches.
   uint64_t clusters_to(uint64_t offset) const {
     return offset / cluster_size_ + (offset % cluster_size_ != 0 ? 1 : 0);
+  }
+  // What progress and remaining() have of it.
+  uint64_t counted(const Extent& extent) const {
+    return (clusters_to(extent.end) - cluster_of(extent.begin)) * cluster_size_;
   }
   bool known(uint64_t offset) const { return known_.begin <= offset && offset < known_.end; }
 
