@@ -1,5 +1,6 @@
 """The harness itself: a judge that cannot fail proves nothing."""
 
+import dataclasses
 import itertools
 import random
 import threading
@@ -8,6 +9,7 @@ import pytest
 
 from blockbed_iotests import History, QmpError, check_increments, find_faults, normalise
 from blockbed_iotests.history import Instant, Write, payload
+from blockbed_iotests.write_log import DISCARD, FLUSH, FUA, CrashPoint, Entry, crash_points, replay
 
 
 def history_with(*writes):
@@ -139,6 +141,34 @@ def test_a_write_in_flight_may_be_in_either_increment():
     writes = [(1, 0, 0, 512, 19, 22)]
     for first, second in itertools.product(([], [(0, 512)]), repeat=2):
         assert faults(first, second, writes=writes) == []
+
+
+# ---------------------------------------------------------------------- what a crash leaves
+
+
+def test_what_a_flush_came_after_lasts():
+    write = [Entry(at, 1, 0, bytes([at + 1])) for at in range(3)]
+    entries = [write[0], Entry(0, 0, FLUSH, b""), write[1], dataclasses.replace(write[2], flags=FUA)]
+    states = {point: replay(bytes(4), entries, point) for point in crash_points(entries)}
+    assert states == {
+        CrashPoint(0): bytes(4), CrashPoint(1): b"\1\0\0\0", CrashPoint(1, frozenset([0])): bytes(4),
+        CrashPoint(3): b"\1\2\0\0", CrashPoint(4): b"\1\2\3\0", CrashPoint(4, frozenset([2])): b"\1\0\3\0",
+    }
+
+
+def test_any_of_few_writes_is_lost_and_each_of_many():
+    def lost(count):
+        return {point.lost for point in crash_points([Entry(at, 1, 0, b"x") for at in range(count)]) if point.lost}
+
+    assert lost(3) == {frozenset(s) for s in ([0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2])}
+    everything = frozenset(range(9))
+    assert lost(9) == {everything} | {frozenset([i]) for i in range(9)} | {everything - {i} for i in range(9)}
+
+
+def test_a_replay_makes_the_file_larger():
+    entries = [Entry(2, 2, 0, b"ab"), Entry(0, 3, DISCARD, b"")]
+    assert replay(b"x", entries, CrashPoint(1)) == b"x\0ab"
+    assert replay(b"x", entries, CrashPoint(2)) == b"\0\0\0b"
 
 
 def test_qmp_keeps_the_order_of_messages(server):
