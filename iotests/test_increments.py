@@ -105,6 +105,38 @@ def test_the_increment_after_a_cancel_has_all(server, images, seed):
     check_increments(history, [first, second], [{"src": increment.own()}], UNIT)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_two_halves_are_the_whole(server, images, seed):
+    """With the mode `always` what a cancelled backup has copied counts: the next one has the rest, and nothing twice but what
+    was written again."""
+    add_source(server, images, "qcow2")
+    history = History({"src": bytes(SIZE)})
+    with server.export("src", writable=True) as nbd, history.writer({"src": nbd}, seed=seed, largest=16384) as guest:
+        guest.wait_writes(10)
+        full, first = begin_chain(server, images, history)
+        server.finish_job("full")
+        guest.wait_writes(20)
+        half = add_increment(server, images, "half", full)
+        how = {"device": "src", "sync": "bitmap", "bitmap": "b", "bitmap-mode": "always"}
+        with history.instant() as middle:
+            server.execute("blockdev-backup", {"job-id": "half", "target": "half", **how, "speed": 1,
+                                               "x-perf": {"max-workers": 1, "max-chunk": UNIT}})
+        guest.wait_writes(10)
+        server.block_job_cancel(device="half")
+        ended = server.finish_job("half")["data"]
+        assert 0 < ended["offset"] < ended["len"]
+        guest.wait_writes(10)
+        rest = add_increment(server, images, "rest", half)
+        with history.instant() as last:
+            server.execute("blockdev-backup", {"job-id": "rest", "target": "rest", **how})
+        server.finish_job("rest")
+    server.stop()
+    history.check(last, {"src": rest.content()})
+    check_increments(history, [first, last], [{"src": half.own() + rest.own()}], UNIT)
+    # What the first lacks is no more than that.
+    assert {fault.kind for fault in find_faults(history, [first, middle], [{"src": half.own()}], UNIT)} == {"lost"}
+
+
 def test_no_increment_after_a_crash(start, images):
     """No bitmap says that it could be."""
     server = start()
