@@ -323,6 +323,10 @@ class MarkedByReopen(Marked, ByReopen):
             reader.pread(self.UNIT, 0)
 
 
+class MarkedByQomSet(MarkedByReopen, ByQomSet):
+    """The same for a device."""
+
+
 class MarkedClassic(Marked, Classic):
     """The marks are taken in the instant in which the backup begins."""
 
@@ -451,8 +455,9 @@ def test_killed_in_a_session_with_a_job_or_marks(start, images, kind, kill):
 
 @KILLS
 @pytest.mark.manners("system")
-def test_killed_in_a_session_with_a_device(start, images, kill):
-    kill(ByQomSet(start, images, MONITORS))
+@pytest.mark.parametrize("kind", [ByQomSet, MarkedByQomSet])
+def test_killed_in_a_session_with_a_device(start, images, kind, kill):
+    kill(kind(start, images, MONITORS))
 
 
 def test_what_is_left_is_listed(start, images):
