@@ -263,3 +263,27 @@ def test_many_jobs(server, images):
     server.stop()
     for number in range(20):
         images.at(f"dst{number}.raw", "raw").read(0, "64k", number)
+
+
+# ---------------------------------------------------------------------- guests meanwhile
+
+
+@pytest.mark.differs("ignores what is discarded above a filter that a job has put there", server="qemu")
+@pytest.mark.parametrize("command, options", [
+    ("blockdev-backup", {"target": "dst", "sync": "none"}),
+    ("blockdev-mirror", {"target": "dst", "sync": "full"}),
+    ("blockdev-mirror", {"target": "dst", "sync": "full", "copy-mode": "write-blocking"}),
+    ("block-commit", {}),
+])
+def test_a_disk_is_discarded_while_a_job_works_on_it(server, images, command, options):
+    base = images.create("base.qcow2", size="1M")
+    top = images.create("top.qcow2", size=None, backing=base).fill((0, "1M", 1))
+    server.add_image("src", top, discard="unmap")
+    server.add_image("dst", images.create("dst.qcow2", size="1M"))
+    with server.export("src", writable=True) as guest:
+        server.execute(command, {"job-id": "job", "device": "src", **options})
+        guest.trim(65536, 65536)
+        assert guest.pread(3 * 65536, 0) == b"\1" * 65536 + bytes(65536) + b"\1" * 65536
+        server.job_cancel(id="job")
+        server.finish_job("job")
+        assert guest.pread(65536, 65536) == bytes(65536)
