@@ -1,6 +1,7 @@
 """blockdev-create: images of every kind made by the server, judged by the tools, and every refusal."""
 
 import re
+import struct
 
 import pytest
 
@@ -160,6 +161,10 @@ def test_qcow2(server, images, file_node, name):
             {"backing-file": "/no/base", "backing-fmt": "raw", "preallocation": "metadata"},
             "Backing file and preallocation can only be used at the same time if extended_l2 is on",
         ),
+        (
+            {"backing-file": "", "preallocation": "metadata"},
+            "Backing file and preallocation can only be used at the same time if extended_l2 is on",
+        ),
         ({"size": 1000}, "Image size must be a multiple of 512 bytes"),
         ({"size": -1}, "Image size must be a multiple of 512 bytes"),
         ({"size": -512}, "Could not resize image: Image size cannot be negative"),
@@ -179,6 +184,97 @@ def test_qcow2_refused(server, file_node, change, error):
     options = {"driver": "qcow2", "file": "f", "size": SIZE, **change}
     assert create(server, {name: value for name, value in options.items() if value is not None}) == error
     assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE}) is None
+
+
+def test_a_backing_file_without_a_name(server, file_node):
+    """Its format is kept for the one that the image may get."""
+    options = {"driver": "qcow2", "file": "f", "size": SIZE, "backing-file": "", "backing-fmt": "raw"}
+    assert create(server, options) is None
+    server.blockdev_del(node_name="f")
+    assert "backing-filename" not in Image(file_node, "qcow2").info()
+    assert struct.pack(">II", 0xE2792ACA, 3) + b"raw" in file_node.read_bytes()[:512]
+
+
+# ---------------------------------------------------------------------- qcow2 on what is no empty file
+
+FULL = "No space left on device"
+FIXED = "Cannot resize fixed-size raw disks"
+
+
+@pytest.mark.parametrize("options", [{}, {"version": "v2"}, {"extended-l2": True}], ids=str)
+@pytest.mark.parametrize(
+    "clusters, preallocation, error",
+    [
+        (2, "off", f"Could not write refcount table: {FULL}"),
+        (3, "off", f"Could not resize image: Failed to grow the L1 table: {FULL}"),
+        (4, "off", None),
+        (4, "metadata", f"Could not resize image: Allocating clusters failed: {FULL}"),
+        (4, "falloc", f"Could not resize image: Failed to resize refcount structures: {FULL}"),
+        (5, "metadata", f"Could not resize image: {FIXED}"),
+        (5, "falloc", f"Could not resize image: Failed to resize underlying file: {FIXED}"),
+        (5, "full", f"Could not resize image: Failed to resize underlying file: {FIXED}"),
+        (200, "off", None),
+        (300, "metadata", None),
+    ],
+)
+def test_on_a_window_of_a_file(server, images, options, clusters, preallocation, error):
+    """It can neither grow nor be cut."""
+    path = images.dir / "image"
+    path.write_bytes(b"\xaa" * (400 << 16))
+    server.blockdev_add(driver="raw", node_name="w", size=clusters << 16, file={"driver": "file", "filename": str(path)})
+    wanted = {"driver": "qcow2", "file": "w", "size": 16 << 20, "preallocation": preallocation, **options}
+    assert create(server, wanted) == error
+    server.blockdev_del(node_name="w")
+    assert path.stat().st_size == 400 << 16
+    assert path.read_bytes()[clusters << 16:] == b"\xaa" * ((400 - clusters) << 16)
+    if error is None:
+        Image(path, "qcow2").check()
+
+
+def over_old_content():
+    for options in ({}, {"version": "v2"}, {"extended-l2": True}, {"cluster-size": 2 << 20}):
+        for mode in ("off", "metadata", "falloc", "full"):
+            marks = []
+            if mode in ("falloc", "full"):
+                marks.append(pytest.mark.differs("is refused as a preallocation of a shorter file", server="qemu"))
+            elif mode == "metadata" and "extended-l2" not in options:
+                marks.append(pytest.mark.differs("the new disk shows what the file held", server="qemu"))
+            yield pytest.param({"preallocation": mode, **options}, marks=marks, id=f"{mode} {options}")
+
+
+@pytest.mark.parametrize("options", over_old_content())
+def test_over_what_a_file_holds(server, images, options):
+    """Nothing of it shows in the new disk, also when parts of clusters are written; the file keeps its length."""
+    path = images.dir / "image"
+    path.write_bytes(b"\xaa" * (32 << 20))
+    server.blockdev_add(driver="file", node_name="f", filename=str(path))
+    assert create(server, {"driver": "qcow2", "file": "f", "size": 16 << 20, **options}) is None
+    server.blockdev_add(driver="qcow2", node_name="q", file="f")
+    with server.export("q", writable=True) as nbd:
+        assert nbd.pread(16 << 20, 0) == bytes(16 << 20)
+        nbd.pwrite(b"\1" * 1000, 100000)
+        assert nbd.pread(16 << 20, 0) == bytes(100000) + b"\1" * 1000 + bytes((16 << 20) - 101000)
+    server.stop()
+    assert path.stat().st_size == 32 << 20
+    Image(path, "qcow2").check()
+
+
+def test_in_another_image(server, images):
+    outer = images.create("outer.qcow2", size="64M").fill((0, "1M", 0xAA))
+    server.add_image("outer", outer)
+    assert create(server, {"driver": "qcow2", "file": "outer", "size": SIZE}) is None
+    server.blockdev_add(driver="qcow2", node_name="inner", file="outer")
+    with server.export("inner", writable=True) as nbd:
+        assert nbd.pread(SIZE, 0) == bytes(SIZE)
+        nbd.pwrite(b"\1" * 1000, 100000)
+        assert nbd.pread(65536, 65536) == bytes(34464) + b"\1" * 1000 + bytes(30072)
+    server.stop()
+    outer.check()
+
+
+def test_on_what_keeps_nothing(server):
+    server.blockdev_add(driver="null-co", node_name="n", size=64 << 20, read_zeroes=True)
+    assert create(server, {"driver": "qcow2", "file": "n", "size": SIZE}) == "Image is not in qcow2 format"
 
 
 def test_file_given_in_place(server, images):

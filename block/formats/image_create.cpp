@@ -93,7 +93,7 @@ Expected<qcow2::CreateOptions> options_of(const schema::BlockdevCreateOptionsQco
   if (o.compression_type == schema::Qcow2CompressionType::kZstd) {
     result.compression = qcow2::CompressionType::kZstd;
   }
-  result.backing_file = o.backing_file.value_or("");
+  result.backing_file = o.backing_file;
   if (o.backing_fmt) result.backing_format = std::string(name(*o.backing_fmt));
   result.preallocation = preallocation_of(o.preallocation);
   result.data_file = o.data_file.has_value();
@@ -229,7 +229,7 @@ Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
 
   qcow2::CreateOptions options;
   options.size = (request.size + 511) / 512 * 512;
-  options.backing_file = request.backing_file;
+  if (!request.backing_file.empty()) options.backing_file = request.backing_file;
   options.backing_format = request.backing_format;
   Target file(graph);
   Expected<void> result = co_await file.open_file(request.filename);

@@ -140,6 +140,51 @@ struct Manner {
   bool text = false;
 };
 
+// The generic options that a node says itself, or has from a parent that does. A child that is
+// only named decides the others for itself.
+struct Said {
+  bool read_only = false;
+  bool auto_read_only = false;
+  bool cache_direct = false;
+  bool cache_no_flush = false;
+  bool force_share = false;
+
+  static constexpr Said everything() { return {true, true, true, true, true}; }
+
+  void add(const json::Object& options) {
+    const json::Value* cache = options.find("cache");
+    const auto in_cache = [cache](std::string_view name) {
+      return cache != nullptr && cache->is_object() && cache->as_object().contains(name);
+    };
+    read_only = read_only || options.contains("read-only");
+    auto_read_only = auto_read_only || options.contains("auto-read-only");
+    cache_direct = cache_direct || in_cache("direct");
+    cache_no_flush = cache_no_flush || in_cache("no-flush");
+    force_share = force_share || options.contains("force-share");
+  }
+};
+
+// What a node gets from its parent in the call.
+struct FromParent {
+  InheritedOptions options;
+  Said said;
+
+  void keep_unsaid(const NodeFlags& own) {
+    NodeFlags& flags = options.flags;
+    if (!said.read_only) flags.read_only = own.read_only;
+    if (!said.auto_read_only) flags.auto_read_only = own.auto_read_only;
+    if (!said.cache_direct) flags.cache_direct = own.cache_direct;
+    if (!said.cache_no_flush) flags.cache_no_flush = own.cache_no_flush;
+    if (!said.force_share) flags.force_share = own.force_share;
+    said = Said::everything();
+  }
+};
+
+FromParent from_parent(const NodeFlags& above, Said said, ChildRoles roles) {
+  if (roles.has(ChildRole::kCow)) said.read_only = said.auto_read_only = true;
+  return {inherited_from(above, roles), said};
+}
+
 // One node of a reopen.
 struct Part {
   struct Link {
@@ -164,7 +209,7 @@ class Reopening {
   explicit Reopening(Graph& graph) : graph_(graph) {}
 
   Expected<void> add(Node& node, json::Object options, Manner manner,
-                     std::optional<InheritedOptions> inherited);
+                     std::optional<FromParent> parent);
   Task<Expected<void>> run();
 
  private:
@@ -184,7 +229,7 @@ class Reopening {
 // --- which nodes, and with which options
 
 Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
-                              std::optional<InheritedOptions> inherited) {
+                              std::optional<FromParent> parent) {
   const auto place = std::ranges::find(parts_, &node, [](const Part& p) { return p.node.get(); });
   const std::size_t index = static_cast<std::size_t>(place - parts_.begin());
   json::Object definitions = take_definitions(node, options);
@@ -211,8 +256,15 @@ Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
       }
     }
   }
-  if (manner.keep && !inherited) inherited = InheritedOptions{node.flags()};
-  auto flags = flags_from(options, inherited, OptionsFrom::kReopen);
+  FromParent inherited;
+  if (parent) {
+    inherited = *parent;
+    if (manner.keep) inherited.keep_unsaid(node.flags());
+  } else if (manner.keep) {
+    inherited = FromParent{{node.flags()}, Said::everything()};
+  }
+  inherited.said.add(options);
+  auto flags = flags_from(options, inherited.options, OptionsFrom::kReopen);
   if (!flags) return fail(std::move(flags).error());
   flags->inactive = node.flags().inactive;
   {
@@ -233,7 +285,8 @@ Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
       if (!option->is_string() || option->as_string() != child->name()) continue;
       of_child = Manner{true, false};
     }
-    BB_TRY(add(*child, std::move(its_options), of_child, inherited_from(*flags, edge->roles())));
+    BB_TRY(add(*child, std::move(its_options), of_child,
+               from_parent(*flags, inherited.said, edge->roles())));
   }
   return {};
 }

@@ -333,7 +333,7 @@ Task<Expected<Answer>> measure_qcow2(Request& request, Node* source) {
   if (source != nullptr) {
     request.options.size = source->length();
     const uint64_t cluster = request.options.cluster_size;
-    if (!request.options.backing_file.empty()) {
+    if (!request.options.backing_file.value_or("").empty()) {
       // How much of the chain the new image shares is not known.
       data = (source->length() + cluster - 1) / cluster * cluster;
     } else {

@@ -17,6 +17,7 @@ constexpr uint64_t kMinClusterSize = uint64_t{1} << kMinClusterBits;
 constexpr uint64_t kMaxClusterSize = uint64_t{1} << kMaxClusterBits;
 // What QEMU lets any disk have: 2^63 - 1 in steps of its largest alignment.
 constexpr uint64_t kMaxSize = INT64_MAX - ((uint64_t{1} << 30) - 1);
+constexpr uint64_t kFirstHeaderBytes = 512;
 constexpr uint64_t kMinExtendedClusterSize = uint64_t{1} << kMinExtendedClusterBits;
 
 Header new_header(const CreateOptions& o) {
@@ -64,11 +65,11 @@ Expected<void> check_create(const CreateOptions& o) {
           "version=v3 or greater)");
     }
   }
-  if (!o.backing_file.empty() && o.preallocation != Preallocation::kOff && !o.extended_l2) {
+  if (o.backing_file && o.preallocation != Preallocation::kOff && !o.extended_l2) {
     return fail(
         "Backing file and preallocation can only be used at the same time if extended_l2 is on");
   }
-  if (!o.backing_format.empty() && o.backing_file.empty()) {
+  if (!o.backing_format.empty() && !o.backing_file) {
     return fail("Backing format cannot be used without backing file");
   }
   if (o.lazy_refcounts && o.version < 3) {
@@ -85,7 +86,7 @@ Expected<void> check_create(const CreateOptions& o) {
         "version=v3 or greater)");
   }
   if (o.data_file_raw && !o.data_file) return fail("data-file-raw requires data-file");
-  if (o.data_file_raw && !o.backing_file.empty()) {
+  if (o.data_file_raw && o.backing_file) {
     return fail("Backing file and data-file-raw cannot be used at the same time");
   }
   if (o.data_file && o.version < 3) {
@@ -106,16 +107,17 @@ Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOption
   const uint64_t cluster = options.cluster_size;
   Header header = new_header(options);
 
-  // Nothing of what was there before shows through.
-  TruncateOptions truncate_options;
-  truncate_options.exact = false;
-  BB_CO_TRY(co_await file.truncate(0, truncate_options));
-
   auto bytes = serialise_header(header);
   if (!bytes) co_return fail("Could not write qcow2 header: No space left on device");
   // As far as QEMU's first header goes; the rest of the cluster is a hole.
-  auto done = co_await file.write(
-      0, IoVector(std::span<const std::byte>(*bytes).first(std::min<uint64_t>(cluster, 512))));
+  auto done =
+      co_await file.write(0, IoVector(std::span<const std::byte>(*bytes).first(kFirstHeaderBytes)));
+  auto length = co_await file.length();
+  if (done && !length) done = io_error(length.error());
+  if (done && cluster > kFirstHeaderBytes && *length > kFirstHeaderBytes) {
+    const uint64_t end = std::min(cluster, *length);
+    done = co_await file.zero(kFirstHeaderBytes, end - kFirstHeaderBytes, {});
+  }
   if (!done) {
     co_return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(done.error())));
   }
@@ -129,6 +131,10 @@ Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOption
   if (!done) {
     co_return fail(fmt::format("Could not write refcount table: {}", strerror_text(done.error())));
   }
+
+  // What keeps nothing of what is written to it is found out here.
+  auto kept = co_await read_header(file, HeaderUse::kWriting);
+  if (!kept) co_return fail(std::move(kept).error());
 
   NoBacking no_backing;
   MetadataOptions metadata_options;
@@ -150,21 +156,21 @@ Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOption
   }
   if (result) {
     Header final_header = image.header();
-    final_header.backing_name = options.backing_file;
+    const std::string backing_file = options.backing_file.value_or("");
+    final_header.backing_name = backing_file;
     if (!options.backing_format.empty()) final_header.backing_format = options.backing_format;
     if (options.data_file && !options.data_file_name.empty()) {
       final_header.data_file_name = options.data_file_name;
     }
     MutexGuard lock = co_await image.metadata().lock();
-    if (options.backing_file.size() > kMaxBackingNameBytes) {
+    if (backing_file.size() > kMaxBackingNameBytes) {
       done = io_error(EINVAL);
     } else {
       done = co_await image.metadata().rewrite_header(std::move(final_header));
     }
-    if (!done && !options.backing_file.empty()) {
+    if (!done && !backing_file.empty()) {
       result = fail(fmt::format("Could not assign backing file '{}' with format '{}': {}",
-                                options.backing_file, options.backing_format,
-                                strerror_text(done.error())));
+                                backing_file, options.backing_format, strerror_text(done.error())));
     } else if (!done) {
       result = fail(fmt::format("Could not update qcow2 header: {}", strerror_text(done.error())));
     }

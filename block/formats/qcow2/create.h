@@ -5,11 +5,11 @@
 //
 // Contract
 //  - check_create() says in QEMU's words what is wrong with the options, before anything is
-//  touched.
+//    touched.
 //  - create() overwrites the start of `file`, which nobody else uses, and leaves a complete image:
-//  with
-//    QEMU's own layout (header, refcount table, one refcount block, L1 table), byte for byte where
-//    nothing was preallocated.
+//    with QEMU's own layout (header, refcount table, one refcount block, L1 table), byte for byte
+//    where nothing was preallocated. `file` keeps its length if it is longer: some cannot be cut.
+//    Nothing of what it held shows in the new disk.
 // Units: bytes. Errors: texts of QEMU. Threading: engine thread only.
 #pragma once
 
@@ -32,7 +32,8 @@ struct CreateOptions {
   bool extended_l2 = false;
   bool lazy_refcounts = false;
   CompressionType compression = CompressionType::kZlib;
-  std::string backing_file;
+  // Empty is not the same as none: nothing that a backing file forbids can be had with it.
+  std::optional<std::string> backing_file;
   std::string backing_format;
   Preallocation preallocation = Preallocation::kOff;
   bool data_file = false;

@@ -249,8 +249,8 @@ class Image {
   Task<Expected<void>> grow(uint64_t length, TruncateOptions options);
   Task<Expected<void>> shrink(uint64_t length);
   Task<Expected<void>> cut_data_file(uint64_t length);
-  Task<Result<void>> preallocate(uint64_t begin, uint64_t end, Preallocation mode);
-  Task<Result<void>> extend_file(uint64_t length, Preallocation mode);
+  Task<Expected<void>> preallocate(uint64_t begin, uint64_t end, Preallocation mode);
+  Task<Expected<void>> extend_file(uint64_t length, Preallocation mode);
 
   Env& env_;
   Storage* const data_;

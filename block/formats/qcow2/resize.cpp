@@ -125,11 +125,7 @@ Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   }
   if (options.preallocation != Preallocation::kOff) {
     if (g.external_data && old_length > 0) BB_CO_TRY(co_await cut_data_file(old_length));
-    done = co_await preallocate(tail_end, length, options.preallocation);
-    if (!done) {
-      co_return fail(
-          fmt::format("Could not preallocate new data: {}", strerror_text(done.error())));
-    }
+    BB_CO_TRY(co_await preallocate(tail_end, length, options.preallocation));
   }
   if (g.external_data) {
     // The disk is as long as the data file, for those who read that alone.
@@ -156,8 +152,15 @@ Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
   co_return Expected<void>();
 }
 
-Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocation mode) {
+Task<Expected<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocation mode) {
   const Geometry& g = geometry();
+  const auto failed = [mode](Errno error) {
+    return fail(fmt::format("{}: {}",
+                            mode == Preallocation::kMetadata
+                                ? "Allocating clusters failed"
+                                : "Failed to resize refcount structures",
+                            strerror_text(error)));
+  };
   begin = align_down(begin, g.cluster_size);
   end = align_up(end, g.cluster_size);
   uint64_t at = begin;
@@ -166,7 +169,7 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
         std::min(end, align_down(at, g.piece_coverage()) + g.piece_coverage());
     MutexGuard guard = co_await lock_range(at, piece_end);
     auto piece = co_await metadata_.writable_piece(at);
-    if (!piece) co_return io_error(piece.error());
+    if (!piece) co_return failed(piece.error());
     // The run of clusters that have nothing yet.
     uint64_t run_end = at;
     while (run_end < piece_end) {
@@ -184,7 +187,7 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
     if (!g.external_data) {
       auto allocation =
           co_await metadata_.allocate((run_end - at) >> g.cluster_bits, "data cluster");
-      if (!allocation) co_return io_error(allocation.error());
+      if (!allocation) co_return failed(allocation.error());
       host = allocation->host;
       fresh = allocation->fresh;
       // The file reaches as far as what is referred to in it, before anything refers to it.
@@ -197,15 +200,16 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
       metadata_.keep_place(at, run_end);
     }
     piece = co_await metadata_.writable_piece(at);
-    if (!piece) co_return io_error(piece.error());
+    if (!piece) co_return failed(piece.error());
     if (!fresh && g.version < 3) {
       // No flag can hide what was there before.
       const Buffer zeroes = Buffer::zeroed(g.cluster_size);
       for (uint64_t i = 0; i < run_end - at; i += g.cluster_size) {
-        BB_CO_TRY(co_await write_data(host + i, zeroes.io()));
+        auto written = co_await write_data(host + i, zeroes.io());
+        if (!written) co_return failed(written.error());
       }
       piece = co_await metadata_.writable_piece(at);
-      if (!piece) co_return io_error(piece.error());
+      if (!piece) co_return failed(piece.error());
     }
     for (; at < run_end; at += g.cluster_size, host += g.cluster_size) {
       L2Entry entry;
@@ -222,19 +226,24 @@ Task<Result<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocatio
     }
     metadata_.piece_changed(**piece, true);
   }
-  co_return Result<void>();
+  co_return Expected<void>();
 }
 
-Task<Result<void>> Image::extend_file(uint64_t length, Preallocation mode) {
+Task<Expected<void>> Image::extend_file(uint64_t length, Preallocation mode) {
   auto present = co_await metadata_.file().length();
-  if (!present) co_return io_error(present.error());
-  if (*present >= length) co_return Result<void>();
+  if (!present) {
+    co_return fail(
+        fmt::format("Failed to inquire current file length: {}", strerror_text(present.error())));
+  }
+  if (*present >= length) co_return Expected<void>();
   TruncateOptions options;
   if (mode == Preallocation::kFalloc || mode == Preallocation::kFull) options.preallocation = mode;
   options.exact = false;
   auto grown = co_await metadata_.file().truncate(length, options);
-  if (!grown) co_return io_error(ENOSPC);
-  co_return Result<void>();
+  if (!grown && mode != Preallocation::kMetadata) {
+    co_return fail(fmt::format("Failed to resize underlying file: {}", grown.error().description));
+  }
+  co_return grown;
 }
 
 Task<Expected<void>> Image::shrink(uint64_t length) {
