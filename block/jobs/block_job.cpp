@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "block/graph/drain.h"
 #include "block/graph/graph.h"
 #include "block/graph/graph_change.h"
 #include "block/jobs/job_registry.h"
@@ -66,6 +67,32 @@ void BlockJob::detach_nodes(GraphChange& change) {
   for (const std::unique_ptr<Edge>& edge : edges_) {
     if (edge->node() != nullptr) change.detach_root(*edge);
   }
+}
+
+void BlockJob::detach_node(GraphChange& change, const Node& node) {
+  for (std::size_t i = 0; i < bans_.size(); ++i) {
+    if (edges_[i]->node() != &node) continue;
+    bans_[i].reset();
+    change.detach_root(*edges_[i]);
+  }
+}
+
+Task<void> BlockJob::leave() {
+  std::vector<Node*> nodes;
+  for (const std::unique_ptr<Edge>& edge : edges_) {
+    if (edge->node() != nullptr) nodes.push_back(edge->node());
+  }
+  if (nodes.empty()) co_return;
+  Graph& graph = registry().graph();
+  {
+    DrainedSection drained = co_await drain(std::move(nodes));
+    GraphChange change(graph);
+    detach_nodes(change);
+    const Expected<void> checked = change.check();
+    BB_ASSERT(checked.has_value());  // who uses less cannot be in anybody's way
+    change.commit();
+  }
+  co_await graph.close_unreferenced();
 }
 
 std::string BlockJob::describe_user() const { return fmt::format("{} job '{}'", type(), id()); }

@@ -6,11 +6,10 @@
 //
 // Contract
 //  - add_node() and detach_nodes() happen under the graph lock; the edges take what permissions
-//  say, and stay with their
-//    nodes when a filter is put in.
+//    say, and stay with their nodes when a filter is put in. What a kind has not detached at its
+//    end it keeps, with what it forbids, until the job is dismissed.
 //  - error_action() emits BLOCK_JOB_ERROR and, when the policy says stop, pauses the job as the
-//  client would; the caller
-//    then goes to its next pause point and tries again.
+//    client would; the caller then goes to its next pause point and tries again.
 // Source of the rule: query-block-jobs, the BLOCK_JOB_* events and error texts of QEMU 7.2.
 // Threading: engine thread only.
 #pragma once
@@ -68,6 +67,7 @@ class BlockJob : public Job, public EdgeParent {
   Expected<void> add_node(std::string edge_name, Node& node, PermissionPair permissions,
                           OperationSet forbids = OperationSet::all());
   void detach_nodes(GraphChange& change);
+  void detach_node(GraphChange& change, const Node& node);
 
   enum class ErrorAction { kReport, kIgnore, kStop };
   ErrorAction error_action(OnError policy, bool is_read, Errno error);
@@ -81,10 +81,12 @@ class BlockJob : public Job, public EdgeParent {
   void tell_ready() override;
   void tell_pending() override;
   void tell_finished() override;
+  Task<void> leave() override;
 
  private:
   json::Object event_data() const;
 
+  // With each edge the ban of its node, null when it was lifted.
   std::vector<std::unique_ptr<Edge>> edges_;
   std::vector<std::unique_ptr<OperationBan>> bans_;
   uint64_t speed_ = 0;

@@ -35,11 +35,13 @@ constexpr uint64_t kMarkedAtOnce = uint64_t{64} << 20;
 CommitJob::CommitJob(JobRegistry& registry, CommitOptions options)
     : BlockJob(registry, options.job),
       options_(std::move(options)),
-      top_(registry.graph(), "", {Permissions::none(), Permissions::all()}),
-      base_(registry.graph(), "", {Permissions::none(), Permissions::all()}) {
+      top_(std::in_place, registry.graph(), "",
+           PermissionPair{Permissions::none(), Permissions::all()}),
+      base_(std::in_place, registry.graph(), "",
+            PermissionPair{Permissions::none(), Permissions::all()}) {
   // Whether the job stands still, it says itself.
-  top_.set_disable_request_queuing(true);
-  base_.set_disable_request_queuing(true);
+  top_->set_disable_request_queuing(true);
+  base_->set_disable_request_queuing(true);
 }
 
 // --- creation
@@ -61,6 +63,7 @@ Task<Expected<std::shared_ptr<CommitJob>>> CommitJob::create(JobRegistry& regist
   if (Expected<void> attached = co_await job->attach(); !attached) {
     registry.give_up(*job);
     co_await job->clean();
+    co_await job->leave();
     co_return fail(std::move(attached).error());
   }
   co_return job;
@@ -103,15 +106,15 @@ Task<Expected<void>> CommitJob::attach() {
   PermissionPair wanted{Permission::kConsistentRead | Permission::kWrite,
                         Permission::kConsistentRead | Permission::kWriteUnchanged};
   if (base.length() < top.length()) wanted.needs |= Permission::kResize;
-  BB_CO_TRY(base_.set_permissions(wanted));
-  BB_CO_TRY(base_.insert(base));
-  BB_CO_TRY(top_.insert(top));
+  BB_CO_TRY(base_->set_permissions(wanted));
+  BB_CO_TRY(base_->insert(base));
+  BB_CO_TRY(top_->insert(top));
 
   MirrorCopy::Settings settings;
   settings.granularity = kGranularity;
   settings.least_piece = kLeastPiece;
   settings.buffer_size = kBuffer;
-  copy_.emplace(env(), top_.edge(), base_.edge(), top.length(), settings);
+  copy_.emplace(env(), top_->edge(), base_->edge(), top.length(), settings);
   ahead_ = top.length();
   copy_->set_ahead(ahead_);
   copy_->set_progress(&counted());
@@ -135,7 +138,7 @@ void CommitJob::interrupted() {
 
 Task<JobResult> CommitJob::run() {
   if (options_.base->length() < options_.top->length()) {
-    auto grown = co_await base_.truncate(options_.top->length(), TruncateOptions());
+    auto grown = co_await base_->truncate(options_.top->length(), TruncateOptions());
     if (!grown) co_return job_failure(std::move(grown).error());
   }
   JobResult result = co_await copy_all();
@@ -242,13 +245,13 @@ void collect_images_above(Node& node, std::vector<NodeRef>& images) {
 Task<JobResult> CommitJob::prepare() {
   // Most of it while guests go on.
   co_await copy_->wait_written_behind();
-  if (auto flushed = co_await base_.flush(); !flushed) co_return job_failure(flushed.error());
+  if (auto flushed = co_await base_->flush(); !flushed) co_return job_failure(flushed.error());
   std::vector<NodeRef> images;
   collect_images_above(*filter_, images);
   std::vector<Node*> nodes{&*filter_, &*options_.base};
   for (const NodeRef& image : images) nodes.push_back(&*image);
   drained_ = co_await drain(std::move(nodes));
-  if (auto flushed = co_await base_.flush(); !flushed) co_return job_failure(flushed.error());
+  if (auto flushed = co_await base_->flush(); !flushed) co_return job_failure(flushed.error());
 
   const std::string name = options_.backing_file.value_or(options_.base->filename());
   const std::string format(options_.base->skip_filters()->driver().name());
@@ -287,9 +290,8 @@ Task<Expected<void>> CommitJob::rename_backing(Node& image, std::string name, st
 Expected<void> CommitJob::take_out() {
   frozen_.release();
   GraphChange change(registry().graph());
-  detach_nodes(change);
-  change.detach_root(top_.edge());
-  change.detach_root(base_.edge());
+  change.detach_root(top_->edge());
+  change.detach_root(base_->edge());
   BB_TRY(change.replace_in_parents(*filter_, *options_.base));
   BB_TRY(change.check());
   change.commit();
@@ -305,8 +307,9 @@ Task<void> CommitJob::clean() {
   DrainedSection drained = co_await drain(std::move(nodes));
   {
     GraphChange change(graph);
-    detach_nodes(change);
-    for (Backend* backend : {&top_, &base_}) {
+    // One that has succeeded keeps them.
+    if (filter_) detach_nodes(change);
+    for (Backend* backend : {&*top_, &*base_}) {
       if (backend->node() != nullptr) change.detach_root(backend->edge());
     }
     const Expected<void> checked = change.check();
@@ -316,6 +319,8 @@ Task<void> CommitJob::clean() {
   if (filter_) co_await remove_filter(graph, std::exchange(filter_, NodeRef()));
   if (copy_) copy_->set_progress(nullptr);
   copy_.reset();
+  top_.reset();
+  base_.reset();
   co_await leave_for_reading(graph, std::exchange(opened_, {}));
   drained.end();
   drained_.end();

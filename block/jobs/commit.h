@@ -82,8 +82,8 @@ class CommitJob final : public BlockJob {
   CommitOptions options_;
   WritableNodes opened_;
   NodeRef filter_;
-  Backend top_;
-  Backend base_;
+  std::optional<Backend> top_;
+  std::optional<Backend> base_;
   FrozenChain frozen_;
   RateLimit rate_limit_;
   std::optional<MirrorCopy> copy_;

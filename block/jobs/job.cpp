@@ -173,6 +173,7 @@ Task<JobResult> Job::prepare() { co_return JobResult(); }
 Task<void> Job::commit() { co_return; }
 Task<void> Job::abort() { co_return; }
 Task<void> Job::clean() { co_return; }
+Task<void> Job::leave() { co_return; }
 Task<Expected<void>> Job::complete() {
   co_return fail(fmt::format("The active block job '{}' cannot be completed", id()));
 }

@@ -13,7 +13,8 @@
 //  - run() never takes the graph lock and never drains. What needs that happens in prepare(),
 //  commit(), abort() and
 //    clean(), which are called with the graph lock held, after all runs of the transaction have
-//    ended: prepare() may still fail, then exactly one of commit() and abort(), then clean().
+//    ended: prepare() may still fail, then exactly one of commit() and abort(), then clean(), and
+//    leave() when the job is dismissed.
 //  - cancelled() is to be looked at after every pause point; run() then returns as soon as nothing
 //  is in flight.
 // Contract for the rest: verbs check the state table (job_state.h) and answer with QEMU's texts;
@@ -127,6 +128,8 @@ class Job : public std::enable_shared_from_this<Job> {
   virtual Task<void> commit();
   virtual Task<void> abort();
   virtual Task<void> clean();
+  // It is about to be forgotten: what clients saw it hold until then is let go.
+  virtual Task<void> leave();
   // `complete` was accepted. The caller does not hold the graph lock.
   virtual Task<Expected<void>> complete();
   // Kinds that can be completed without having become ready.

@@ -146,11 +146,13 @@ Task<void> JobRegistry::finish(Job& job) {
     co_await job.commit();
   }
   co_await job.clean();
+  const bool dismissed = job.auto_dismiss() || !job.started_;
+  if (dismissed) co_await job.leave();
   job.finished_ = true;
   if (job.started_) job.tell_finished();
   std::erase(job.parameters_.transaction->jobs_, &job);
   job.set_status(JobStatus::kConcluded);
-  if (job.auto_dismiss() || !job.started_) forget(job);
+  if (dismissed) forget(job);
 }
 
 Task<void> JobRegistry::abandon(std::shared_ptr<Job> job) {
@@ -187,10 +189,14 @@ Task<Expected<void>> JobRegistry::finalize(std::shared_ptr<Job> job) {
   co_return Expected<void>();
 }
 
-Expected<void> JobRegistry::dismiss(Job& job) {
-  BB_TRY(job.check_verb(JobVerb::kDismiss));
-  forget(job);
-  return {};
+Task<Expected<void>> JobRegistry::dismiss(std::shared_ptr<Job> job) {
+  BB_CO_TRY(job->check_verb(JobVerb::kDismiss));
+  MutexGuard lock = co_await graph_.lock();
+  // Another client may have been faster.
+  BB_CO_TRY(job->check_verb(JobVerb::kDismiss));
+  co_await job->leave();
+  forget(*job);
+  co_return Expected<void>();
 }
 
 bool JobRegistry::settled(const Job& job) {
@@ -223,6 +229,8 @@ Task<void> JobRegistry::shutdown() {
   while (!jobs_.empty()) {
     const std::shared_ptr<Job> job = jobs_.front();
     if (job->status() == JobStatus::kConcluded) {
+      MutexGuard lock = co_await graph_.lock();
+      co_await job->leave();
       forget(*job);
       continue;
     }

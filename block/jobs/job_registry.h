@@ -61,7 +61,7 @@ class JobRegistry {
   // --- verbs that can end a job
   Task<Expected<void>> cancel(std::shared_ptr<Job> job, bool force);
   Task<Expected<void>> finalize(std::shared_ptr<Job> job);
-  Expected<void> dismiss(Job& job);
+  Task<Expected<void>> dismiss(std::shared_ptr<Job> job);
 
   Task<void> settle(std::shared_ptr<Job> job);
   Task<void> settle(std::vector<std::shared_ptr<Job>> jobs);

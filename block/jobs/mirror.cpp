@@ -29,22 +29,23 @@ MirrorJob::MirrorJob(JobRegistry& registry, MirrorOptions options, NodeRef filte
     : BlockJob(registry, options.job),
       options_(std::move(options)),
       filter_(std::move(filter)),
-      target_(registry.graph(), "", {Permissions::none(), Permissions::all()}) {
-  copy_.emplace(env(), MirrorTop::of(*filter_).below(), target_.edge(), source().length(),
+      target_(std::in_place, registry.graph(), "",
+              PermissionPair{Permissions::none(), Permissions::all()}) {
+  copy_.emplace(env(), MirrorTop::of(*filter_).below(), target_->edge(), source().length(),
                 settings);
-  target_.set_user(&target_user_);
+  target_->set_user(&target_user_);
   // Whether the job stands still, it says itself.
-  target_.set_disable_request_queuing(true);
+  target_->set_disable_request_queuing(true);
 }
 
 void MirrorJob::TargetUser::drained_begin() {
-  if (job_.options_.write_blocking) job_.filter_->drained_begin(job_.target_.edge());
+  if (job_.options_.write_blocking) job_.filter_->drained_begin(job_.target_->edge());
 }
 void MirrorJob::TargetUser::drained_end() {
-  if (job_.options_.write_blocking) job_.filter_->drained_end(job_.target_.edge());
+  if (job_.options_.write_blocking) job_.filter_->drained_end(job_.target_->edge());
 }
 bool MirrorJob::TargetUser::drained_poll() {
-  return job_.options_.write_blocking && job_.filter_->drained_poll(job_.target_.edge());
+  return job_.options_.write_blocking && job_.filter_->drained_poll(job_.target_->edge());
 }
 
 void MirrorJob::speed_changed() {
@@ -117,7 +118,7 @@ Task<JobResult> MirrorJob::fit_target() {
   if (!options_.commit) {
     co_return job_failure(Error("Source and target image have different sizes"));
   }
-  auto grown = co_await target_.truncate(source().length(), TruncateOptions());
+  auto grown = co_await target_->truncate(source().length(), TruncateOptions());
   if (!grown) co_return job_failure(std::move(grown).error());
   co_return JobResult();
 }
@@ -127,7 +128,7 @@ Task<JobResult> MirrorJob::zero_target() {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
     const uint64_t piece = std::min(kZeroPiece, copy_->length() - at);
-    auto zeroed = co_await target_.zero(at, piece, RequestFlags().with_may_unmap(options_.unmap));
+    auto zeroed = co_await target_->zero(at, piece, RequestFlags().with_may_unmap(options_.unmap));
     if (!zeroed) co_return job_failure(zeroed.error());
     at += piece;
   }
@@ -216,7 +217,7 @@ Task<std::expected<bool, JobFailure>> MirrorJob::copy_once() {
 }
 
 Task<std::expected<bool, JobFailure>> MirrorJob::flush_target() {
-  const Result<void> flushed = co_await target_.flush();
+  const Result<void> flushed = co_await target_->flush();
   if (flushed) co_return true;
   if (cancelled()) co_return false;
   JobResult met = co_await meet_error(flushed.error(), /*is_read=*/false);

@@ -138,7 +138,7 @@ class MirrorJob final : public BlockJob {
 
   MirrorOptions options_;
   NodeRef filter_;
-  Backend target_;
+  std::optional<Backend> target_;
   TargetUser target_user_{*this};
   FrozenChain frozen_;
   RateLimit rate_limit_;

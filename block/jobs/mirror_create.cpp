@@ -110,8 +110,8 @@ Expected<void> MirrorJob::attach() {
     wanted.shares = kSharedWithOthers;
     if (target().length() < source().length()) wanted.needs |= Permission::kResize;
   }
-  BB_TRY(target_.set_permissions(wanted));
-  BB_TRY(target_.insert(target()));
+  BB_TRY(target_->set_permissions(wanted));
+  BB_TRY(target_->insert(target()));
   BB_TRY(add_node("source", source(), {Permissions::none(), kSharedWithOthers}));
   BB_TRY(add_node("target", target(), {Permissions::none(), Permissions::all()}));
   if (!below) return {};

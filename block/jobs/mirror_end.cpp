@@ -36,7 +36,7 @@ Task<JobResult> MirrorJob::copy_the_rest() {
     co_await copy_->copy_pass(pass);
     if (pass.error()) co_return job_failure(*pass.error());
   }
-  const Result<void> flushed = co_await target_.flush();
+  const Result<void> flushed = co_await target_->flush();
   if (!flushed) co_return job_failure(flushed.error());
   co_return JobResult();
 }
@@ -46,7 +46,7 @@ Task<JobResult> MirrorJob::prepare() {
   if (copy_->dirty()) {
     MirrorCopy::Pass pass(env().executor());
     co_await copy_->copy_pass(pass);
-    if (auto flushed = co_await target_.flush(); !flushed) co_return job_failure(flushed.error());
+    if (auto flushed = co_await target_->flush(); !flushed) co_return job_failure(flushed.error());
   }
   std::vector<Node*> nodes{&*filter_, &source(), &target()};
   if (const auto replaced = node_to_replace()) nodes.push_back(*replaced);
@@ -128,7 +128,7 @@ Task<JobResult> MirrorJob::pivot() {
   }
   GraphChange change(registry().graph());
   detach_nodes(change);
-  change.detach_root(target_.edge());
+  change.detach_root(target_->edge());
   Expected<void> changed = change_backing(change);
   if (changed) changed = change.replace_in_parents(*filter_, source());
   if (changed) changed = change.replace_in_parents(**replaced, target());
@@ -159,7 +159,7 @@ Task<void> MirrorJob::clean() {
     {
       GraphChange change(graph);
       detach_nodes(change);
-      if (target_.node() != nullptr) change.detach_root(target_.edge());
+      if (target_->node() != nullptr) change.detach_root(target_->edge());
       const Expected<void> checked = change.check();
       BB_ASSERT(checked.has_value());
       change.commit();
@@ -168,6 +168,7 @@ Task<void> MirrorJob::clean() {
   }
   copy_->set_progress(nullptr);
   copy_.reset();
+  target_.reset();
   co_await leave_for_reading(graph, std::exchange(options_.opened, {}));
   drained.end();
   drained_.end();

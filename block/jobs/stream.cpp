@@ -115,6 +115,7 @@ Task<Expected<std::shared_ptr<StreamJob>>> StreamJob::create(JobRegistry& regist
   if (Expected<void> attached = job->attach(); !attached) {
     registry.give_up(*job);
     co_await job->clean();
+    co_await job->leave();
     co_return fail(std::move(attached).error());
   }
   co_return job;
@@ -146,7 +147,7 @@ Task<void> StreamJob::leave_graph() {
     reader_.reset();
     {
       GraphChange change(graph);
-      detach_nodes(change);
+      detach_node(change, *place_.filter);
       const Expected<void> checked = change.check();
       BB_ASSERT(checked.has_value());  // who uses less cannot be in anybody's way
       change.commit();

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <map>
 #include <ranges>
-#include <set>
 
 #include "block/graph/backend.h"
 #include "block/jobs/block_job.h"
+#include "block/jobs/job_registry.h"
 #include "qmp/commands/block_report.h"
 #include "qmp/monitor/command_context.h"
 #include "schema/block_graph.h"
@@ -100,7 +100,8 @@ class GraphDump {
   std::map<const void*, uint64_t> numbers_;
 };
 
-schema::XDbgBlockGraph query_graph(Graph& graph, const DeviceDirectory& devices) {
+schema::XDbgBlockGraph query_graph(Graph& graph, const JobRegistry& jobs,
+                                   const DeviceDirectory& devices) {
   schema::XDbgBlockGraph result;
   GraphDump dump(result);
   for (Backend* backend : graph.backends()) {
@@ -112,17 +113,10 @@ schema::XDbgBlockGraph query_graph(Graph& graph, const DeviceDirectory& devices)
     dump.edge(backend, backend->edge());
   }
   const std::vector<Node*> nodes = graph.nodes();
-  // Jobs in the order in which their nodes were made.
-  std::vector<BlockJob*> jobs;
-  std::set<BlockJob*> seen;
-  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
-    for (const Edge* edge : (*node)->parents()) {
-      auto* job = dynamic_cast<BlockJob*>(&edge->parent());
-      if (job != nullptr && seen.insert(job).second) jobs.push_back(job);
-    }
-  }
-  for (BlockJob* job : jobs) {
-    dump.vertex(job, schema::XDbgBlockGraphNodeType::kBlockJob, std::string(job->id()));
+  for (const std::shared_ptr<Job>& any : jobs.jobs()) {
+    const auto* job = dynamic_cast<const BlockJob*>(any.get());
+    if (job == nullptr) continue;
+    dump.vertex(job, schema::XDbgBlockGraphNodeType::kBlockJob, job->id());
     for (const auto& edge : std::views::reverse(job->edges())) dump.edge(job, *edge);
   }
   for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) {
@@ -138,7 +132,7 @@ schema::XDbgBlockGraph query_graph(Graph& graph, const DeviceDirectory& devices)
 
 }  // namespace
 
-void register_block_query_commands(CommandTable& commands, Graph& graph,
+void register_block_query_commands(CommandTable& commands, Graph& graph, const JobRegistry& jobs,
                                    const DeviceDirectory& devices) {
   commands.implement<c::QueryBlock>([&graph, &devices](CommandContext&, c::QueryBlock::Args) {
     return query_block(graph, devices);
@@ -154,9 +148,9 @@ void register_block_query_commands(CommandTable& commands, Graph& graph,
         return query_stats(graph, devices, arguments.query_nodes.value_or(false));
       });
   commands.implement<c::XDebugQueryBlockGraph>(
-      [&graph, &devices](CommandContext&,
-                         c::XDebugQueryBlockGraph::Args) -> Expected<schema::XDbgBlockGraph> {
-        return query_graph(graph, devices);
+      [&graph, &jobs, &devices](
+          CommandContext&, c::XDebugQueryBlockGraph::Args) -> Expected<schema::XDbgBlockGraph> {
+        return query_graph(graph, jobs, devices);
       });
 }
 

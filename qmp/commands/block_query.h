@@ -11,8 +11,10 @@
 
 namespace blockbed {
 
-// The graph and the directory outlive the table.
-void register_block_query_commands(CommandTable& commands, Graph& graph,
+class JobRegistry;
+
+// The graph, the jobs and the directory outlive the table.
+void register_block_query_commands(CommandTable& commands, Graph& graph, const JobRegistry& jobs,
                                    const DeviceDirectory& devices);
 
 }  // namespace blockbed

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 
-#include "block/filters/snapshot_access.h"
 #include "block/graph/drain.h"
 #include "block/graph/internal_snapshots.h"
 #include "block/graph/medium.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/block_report.h"
+#include "qmp/commands/job_arguments.h"
 #include "qmp/monitor/command_context.h"
 
 namespace blockbed {
@@ -17,18 +17,6 @@ namespace blockbed {
 namespace {
 
 namespace c = schema::commands;
-
-// A device's node, or one that nothing else in the graph stands on.
-Expected<Node*> find_root(const Graph& graph, const std::string& device) {
-  auto found = graph.find_device_or_node(device, device);
-  if (!found) return found;
-  const bool has_node_above = std::ranges::any_of((*found)->parents(), [](const Edge* edge) {
-    return edge->parent().as_node() != nullptr && !reads_internal_snapshot(*edge);
-  });
-  if (has_node_above) return fail("Need a root block node");
-  BB_TRY(check_medium(**found));
-  return found;
-}
 
 Expected<std::vector<InternalSnapshot>> list_of(const Node& node) {
   auto list = list_internal_snapshots(node);
@@ -45,7 +33,7 @@ class InternalSnapshotAction final : public Action {
 
   Task<Expected<void>> prepare(TransactionContext& context) override {
     const std::string& device = arguments_.device;
-    auto found = find_root(context.graph, device);
+    auto found = find_root_node(context.graph, device);
     if (!found) co_return fail(std::move(found).error());
     node_ = NodeRef(**found);
     drained_ = co_await drain(*node_);
@@ -100,7 +88,7 @@ class InternalSnapshotAction final : public Action {
 Task<Expected<schema::SnapshotInfo>> delete_snapshot(
     Graph& graph, c::BlockdevSnapshotDeleteInternalSync::Args arguments) {
   MutexGuard lock = co_await graph.lock();
-  auto found = find_root(graph, arguments.device);
+  auto found = find_root_node(graph, arguments.device);
   if (!found) co_return fail(std::move(found).error());
   const NodeRef node(**found);
   if (!arguments.id && !arguments.name) co_return fail("Name or id must be provided");

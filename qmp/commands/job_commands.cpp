@@ -60,9 +60,9 @@ Task<Expected<void>> finalize(JobRegistry& jobs, Found job) {
   co_return co_await jobs.finalize(*job);
 }
 
-Expected<void> dismiss(JobRegistry& jobs, const Found& job) {
-  if (!job) return fail(job.error());
-  return jobs.dismiss(**job);
+Task<Expected<void>> dismiss(JobRegistry& jobs, Found job) {
+  if (!job) co_return fail(std::move(job).error());
+  co_return co_await jobs.dismiss(*job);
 }
 
 Task<Expected<void>> cancel_block_job(JobRegistry& jobs, c::BlockJobCancel::Args arguments) {

@@ -116,7 +116,7 @@ void Engine::register_commands() {
   register_monitor_commands(commands_);
   register_introspection_command(commands_);
   register_run_state_commands(commands_, human_, status_, identity_);
-  register_block_query_commands(commands_, graph_, devices);
+  register_block_query_commands(commands_, graph_, jobs_, devices);
   register_block_node_commands(commands_, graph_);
   register_reopen_commands(commands_, graph_);
   register_iothread_commands(commands_, graph_, objects_);

@@ -190,7 +190,9 @@ class Scenario {
       }
       co_await world_.env.delay(200'000);
     }
-    if (job->status() == JobStatus::kConcluded) EXPECT_TRUE(world_.jobs->dismiss(*job).has_value());
+    if (job->status() == JobStatus::kConcluded) {
+      EXPECT_TRUE((co_await world_.jobs->dismiss(job)).has_value());
+    }
   }
 
   Task<void> one_verb(SimulatedDisk& disk, BackupJob& job) {

@@ -176,7 +176,7 @@ class Scenario {
     faults_.clear();
     job.succeeded = !running->failure();
     EXPECT_TRUE(disturbed || job.succeeded);
-    EXPECT_TRUE(world_.jobs->dismiss(*running).has_value());
+    EXPECT_TRUE((co_await world_.jobs->dismiss(running)).has_value());
     judge(job, full);
     if (!full && plan_.checkpoints) co_await remove("temporary");
   }

@@ -15,7 +15,7 @@ using test::World;
 
 class QueryTest : public testing::Test {
  protected:
-  QueryTest() { register_block_query_commands(commands, *world.graph, devices); }
+  QueryTest() { register_block_query_commands(commands, *world.graph, *world.jobs, devices); }
 
   Task<void> query(std::string_view name) {
     CommandContext context(monitor, nullptr, nullptr);

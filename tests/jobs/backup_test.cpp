@@ -104,7 +104,7 @@ TEST_F(BackupTest, StopsAtPendingAndConcludedWhenAskedTo) {
               ElementsAre("BLOCK_JOB_COMPLETED j 4194304/4194304", "j concluded"));
   EXPECT_EQ(world.run(world.jobs->cancel(*job, true)).error().description,
             "Job 'j' in state 'concluded' cannot accept command verb 'cancel'");
-  EXPECT_TRUE(world.jobs->dismiss(**job).has_value());
+  EXPECT_TRUE(world.run(world.jobs->dismiss(*job)).has_value());
   EXPECT_THAT(world.events.take(), ElementsAre("j null"));
 }
 
@@ -415,7 +415,7 @@ TEST_F(GroupTest, AFailureTakesTheOtherWithIt) {
               ElementsAre("b concluded", "a aborting", "BLOCK_JOB_CANCELLED a 0/4194304",
                           "a concluded", "a null"));
   EXPECT_EQ(second->failure()->text, "Input/output error");
-  EXPECT_TRUE(world.jobs->dismiss(*second).has_value());
+  EXPECT_TRUE(world.run(world.jobs->dismiss(second)).has_value());
 }
 
 TEST_F(GroupTest, CancellingOneThatIsPendingCancelsAll) {
@@ -467,7 +467,7 @@ TEST_F(GroupTest, ACancelThatComesWhileTheyConcludeIsTooLate) {
   EXPECT_THAT(world.events.take(),
               ElementsAre("BLOCK_JOB_COMPLETED b 4194304/4194304", "b concluded", "b null",
                           "BLOCK_JOB_COMPLETED a 4194304/4194304", "a concluded"));
-  EXPECT_TRUE(world.jobs->dismiss(*first).has_value());
+  EXPECT_TRUE(world.run(world.jobs->dismiss(first)).has_value());
   world.run(guest->remove());
 }
 
