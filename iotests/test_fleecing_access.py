@@ -353,6 +353,27 @@ def test_status_of_an_instant_is_that_of_the_whole_disk(server, images):
             guest.pwrite(b"\7" * SIZE, 0)
 
 
+def test_bitmaps_that_cannot_limit_it(server):
+    """One of a disk of another size, and one that is in use."""
+    for name, size in (("disk", SIZE), ("scratch", SIZE), ("other", 2 * SIZE)):
+        server.blockdev_add(driver="null-co", node_name=name, size=size)
+    for node in ("disk", "other"):
+        server.block_dirty_bitmap_add(node=node, name="b")
+
+    def refused(node):
+        error = server.error("blockdev-add", driver="copy-before-write", node_name="cbw", file="disk", target="scratch",
+                             bitmap={"node": node, "name": "b"})
+        start, _, reason = error.partition(": Failed to merge bitmap 'b' to internal copy-bitmap: ")
+        assert start == "Cannot create block-copy-state"
+        return reason
+
+    assert refused("other") == \
+        f"Bitmaps are of different sizes (destination size is {SIZE}, source size is {2 * SIZE}) and can't be merged"
+    server.blockdev_backup(job_id="job", device="disk", target="scratch", sync="bitmap", bitmap="b", bitmap_mode="never",
+                           auto_finalize=False)
+    assert refused("disk") == "Bitmap 'b' is currently in use by another operation and cannot be used"
+
+
 @pytest.mark.differs("QEMU reads what the job does not copy from the target, which has not got it", server="qemu")
 @pytest.mark.parametrize("sync", ["incremental", "top"])
 def test_the_instant_of_a_backup(server, images, sync):

@@ -124,3 +124,35 @@ def test_what_was_said_while_reading_is_kept_with_the_rest(server, disk):
     assert reopen(server, disk, read_only=False) == {}
     assert reopen(server, disk, read_only=True) == {}
     assert stored(disk) == {"old": [], "off": ["auto"]}
+
+
+@pytest.mark.parametrize("place, error", [
+    (384 << 10, "Failed to write bitmap 'b' to file"),   # its bits
+    (448 << 10, "Failed to write bitmap 'b' to file"),   # their table
+    (512 << 10, "Failed to update bitmap extension"),    # the directory
+    (0, "Failed to update bitmap extension"),            # the header
+], ids=lambda part: part if isinstance(part, int) else "")
+def test_not_left_for_reading_without_them(server, images, place, error):
+    """What cannot be stored is told, and the image stays as it was."""
+    image = images.create("disk.qcow2", size=SIZE)
+    server.blockdev_add(
+        driver="blkdebug", node_name="storage", image={"driver": "file", "filename": str(image.path)},
+        inject_error=[{"event": "none", "errno": 28, "sector": place // 512, "iotype": "write"}],
+    )
+    node = {"driver": "qcow2", "node-name": "disk", "file": "storage"}
+    server.execute("blockdev-add", node)
+    add(server, "b", persistent=True)
+    nbd = server.export("disk", writable=True)
+    nbd.pwrite(b"x", 0)
+    nbd.close()
+    server.block_export_del(id=nbd.export_id, mode="hard")
+    server.wait_event("BLOCK_EXPORT_DELETED")
+    error += ": No space left on device"
+    assert server.error("blockdev-reopen", {"options": [{**node, "read-only": True}]}) == error
+    assert not server.query_node("disk")["ro"] and count(server, "b") == UNIT
+    server.blockdev_del(node_name="disk")
+    assert NO_ACCESS.replace("No write access", error) in server.stderr
+    server.blockdev_del(node_name="storage")
+    if place != 0:
+        # What a header may name that was half written stays counted
+        image.check()

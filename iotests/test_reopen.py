@@ -241,12 +241,36 @@ def test_another_throttle_group(server):
     server.object_del(id="one")
 
 
-def test_driver_that_cannot(server):
-    for name in ("n", "m"):
-        server.blockdev_add(driver="null-co", node_name=name)
-    node = {"driver": "copy-before-write", "node-name": "x", "file": "n", "target": "m"}
+def test_what_cannot_be_flushed(server, images):
+    image = images.create("disk.raw", "raw", MIB)
+    server.blockdev_add(driver="blkdebug", node_name="storage", image=file(image),
+                        inject_error=[{"event": "none", "errno": 28, "iotype": "flush"}])
+    node = {"driver": "raw", "node-name": "disk", "file": "storage"}
     server.execute("blockdev-add", node)
-    assert refused(server, node) == "Block format 'copy-before-write' used by node 'x' does not support reopening files"
+    with server.export("disk", writable=True) as nbd:
+        nbd.pwrite(b"x", 0)
+    assert refused(server, node) == "Error flushing drive: No space left on device"
+
+
+@pytest.mark.parametrize("node, changes", [
+    ({"driver": "copy-before-write", "file": "n", "target": "m", "on-cbw-error": "break-snapshot"},
+     [{}, {"on-cbw-error": "break-guest-write"}, {"on-cbw-error": None}, {"cbw-timeout": 3}, {"bitmap": {"node": "n", "name": "b"}},
+      {"read-only": True}, {"file": "o"}, {"target": "o"}]),
+    ({"driver": "blkverify", "test": "n", "raw": "m"}, [{}, {"raw": "o"}]),
+    ({"driver": "blklogwrites", "file": "n", "log": "m"}, [{}, {"log-append": True}]),
+    ({"driver": "quorum", "children": ["n", "m"], "vote-threshold": 1}, [{}, {"vote-threshold": 2}, {"children": ["n", "o"]}]),
+    ({"driver": "copy-on-read", "file": "n"}, [{}, {"bottom": "n"}]),
+], ids=lambda part: part["driver"] if "driver" in part else "")
+def test_drivers_that_cannot(server, node, changes):
+    """Whatever is asked of them."""
+    for name in ("n", "m", "o"):
+        server.blockdev_add(driver="null-co", node_name=name)
+    server.block_dirty_bitmap_add(node="n", name="b")
+    node = {**node, "node-name": "x"}
+    server.execute("blockdev-add", node)
+    for change in changes:
+        options = {name: value for name, value in {**node, **change}.items() if value is not None}
+        assert refused(server, options) == f"Block format '{node['driver']}' used by node 'x' does not support reopening files"
 
 
 # ---------------------------------------------------------------------- reading and writing

@@ -295,9 +295,6 @@ void Blkdebug::gather_filename_options(json::Object& options) const {
 
 // --- life
 
-// Its rules stay as they are; the options that every node has are the node's.
-Task<Expected<void>> Blkdebug::reopen_prepare(const ReopenState&) { co_return Expected<void>(); }
-
 Task<void> Blkdebug::close() { co_return; }
 
 }  // namespace blockbed

@@ -83,7 +83,8 @@ class Blkdebug final : public Driver {
   std::string exact_filename() const override;
   void gather_filename_options(json::Object& options) const override;
 
-  Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
+  // Its rules stay as they are; the options that every node has are the node's.
+  bool can_reopen() const override { return true; }
   Task<void> close() override;
 
  private:

@@ -103,8 +103,10 @@ Expected<void> CopyBeforeWrite::make_bitmaps(const DirtyBitmap* wanted) {
   const uint64_t length = source_.node()->length();
   if (wanted != nullptr) {
     const auto unusable = [&](std::string reason) {
-      return fail(fmt::format("Failed to merge bitmap '{}' to internal copy-bitmap: {}",
-                              wanted->name(), reason));
+      return fail(
+          fmt::format("Cannot create block-copy-state: Failed to merge bitmap '{}' to "
+                      "internal copy-bitmap: {}",
+                      wanted->name(), reason));
     };
     if (auto usable = wanted->check(DirtyBitmap::Accept::kReadOnly); !usable) {
       return unusable(usable.error().description);

@@ -59,6 +59,7 @@ class Preallocate final : public PassThroughFilter {
   bool drained_poll() const override { return giving_back_.inside() > 0; }
 
   std::span<const std::string_view> changeable_options() const override;
+  bool can_reopen() const override { return true; }
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override { options_ = *std::exchange(reopened_, std::nullopt); }
   Task<void> reopen_finish() override;

@@ -65,6 +65,7 @@ class RawDriver final : public Driver {
   void gather_filename_options(json::Object& options) const override;
 
   std::span<const std::string_view> changeable_options() const override;
+  bool can_reopen() const override { return true; }
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override;
   Task<void> reopen_finish() override;

@@ -127,10 +127,7 @@ Task<Expected<void>> Driver::remove_child(Edge&) {
   co_return fail(fmt::format("The node {} does not support removing a child", node_.name()));
 }
 
-Task<Expected<void>> Driver::reopen_prepare(const ReopenState&) {
-  co_return fail(fmt::format("Block format '{}' used by node '{}' does not support reopening files",
-                             name(), node_.name()));
-}
+Task<Expected<void>> Driver::reopen_prepare(const ReopenState&) { co_return Expected<void>(); }
 Task<void> Driver::reopen_finish() { co_return; }
 
 }  // namespace blockbed

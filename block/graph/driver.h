@@ -195,11 +195,11 @@ class Driver {
 
   // --- reopening (reopen.h): other options, and writing where there was reading, while the node
   // stays. All of it is called drained.
+  virtual bool can_reopen() const { return false; }
   // The options of its own that may change, or go back to their defaults; a name stands for all
   // that lies below it.
   virtual std::span<const std::string_view> changeable_options() const { return {}; }
-  // Gets ready beside what is in use, which goes on. May do I/O; fails with a text. The default
-  // does not know how.
+  // Gets ready beside what is in use, which goes on. May do I/O; fails with a text.
   virtual Task<Expected<void>> reopen_prepare(const ReopenState& state);
   // What was prepared is in force: part of a change of the graph, whose permissions the driver has
   // been asked for in between. Left out when the change does not happen.

@@ -363,7 +363,7 @@ Expected<void> Reopening::find_link(Part& part, std::string_view name) {
 
 Expected<void> Reopening::check(Part& part) {
   Node& node = *part.node;
-  if (graph_.drivers().find(node.driver().name()) == nullptr) return unsupported(node);
+  if (!node.driver().can_reopen()) return unsupported(node);
   auto present = present_options(node);
   if (!present) return fail(std::move(present).error());
   const json::Object before = flatten(*present);
@@ -450,8 +450,9 @@ Task<Expected<void>> Reopening::run() {
   DrainedSection drained = co_await drain(nodes());
   // First all of them: one may be about to read what another has written.
   for (Part& part : parts_) {
-    if (part.node->writable() && !co_await part.node->flush()) {
-      co_return fail("Error flushing drive");
+    if (!part.node->writable()) continue;
+    if (auto flushed = co_await part.node->flush(); !flushed) {
+      co_return fail(fmt::format("Error flushing drive: {}", strerror_text(flushed.error())));
     }
   }
   Expected<void> done;

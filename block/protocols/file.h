@@ -65,6 +65,7 @@ class FileDriver final : public Driver {
 
   std::span<const std::string_view> changeable_options() const override;
   // The file is opened a second time when it is to be opened in another way.
+  bool can_reopen() const override { return true; }
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override;
   Task<void> reopen_finish() override;

@@ -32,7 +32,7 @@ class NullDriver final : public Driver {
   void gather_filename_options(json::Object& options) const override;
   std::string exact_filename() const override;
   // Nothing of it changes.
-  Task<Expected<void>> reopen_prepare(const ReopenState&) override { co_return Expected<void>(); }
+  bool can_reopen() const override { return true; }
   Task<void> close() override;
 
  private:

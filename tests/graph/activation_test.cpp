@@ -34,6 +34,7 @@ class WatchedFormat final : public Driver {
   }
   Task<Result<uint64_t>> length() override { co_return file_.node()->length(); }
 
+  bool can_reopen() const override { return true; }
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override {
     EXPECT_TRUE(state.others_wrote);
     EXPECT_TRUE(node().quiesced());

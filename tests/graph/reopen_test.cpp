@@ -55,6 +55,7 @@ class ScriptedFormat final : public Driver {
     return {};
   }
   void abort_permissions() override { ++aborted; }
+  bool can_reopen() const override { return true; }
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override {
     preparing_ = true;
     writable_ = state.writable();

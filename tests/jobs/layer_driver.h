@@ -106,7 +106,7 @@ class LayerDriver final : public Driver {
     return info;
   }
   Task<Result<uint64_t>> length() override { co_return image_.bytes.size(); }
-  Task<Expected<void>> reopen_prepare(const ReopenState&) override { co_return Expected<void>(); }
+  bool can_reopen() const override { return true; }
   Task<void> close() override { co_return; }
 
  private:

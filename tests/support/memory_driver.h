@@ -86,7 +86,7 @@ class MemoryDriver final : public Driver {
     limits.request_alignment = disk_.alignment;
     limits.max_transfer = disk_.max_transfer;
   }
-  Task<Expected<void>> reopen_prepare(const ReopenState&) override { co_return Expected<void>(); }
+  bool can_reopen() const override { return true; }
   Task<void> close() override { co_return; }
 
  private:

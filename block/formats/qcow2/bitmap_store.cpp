@@ -294,7 +294,7 @@ Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore
     auto table = co_await change.write(*bitmap.bits, bitmap.granularity_bits);
     if (!table) {
       co_await change.give_up();
-      co_return fail(fmt::format("Failed to write clusters for bitmap '{}': {}", bitmap.name,
+      co_return fail(fmt::format("Failed to write bitmap '{}' to file: {}", bitmap.name,
                                  strerror_text(table.error())));
     }
     entry.granularity_bits = bitmap.granularity_bits;

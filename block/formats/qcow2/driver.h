@@ -101,6 +101,7 @@ class Qcow2Driver final : public Driver,
                                    bool writable) const override;
 
   std::span<const std::string_view> changeable_options() const override;
+  bool can_reopen() const override { return true; }
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override;
   Task<void> reopen_finish() override;
