@@ -84,6 +84,17 @@ def test_what_a_concluded_job_holds(server, chain, name, cancelled):
     assert server.node_names() == set()
 
 
+@pytest.mark.parametrize("name", ["commit", "active commit", "mirror", "backup"])
+@pytest.mark.parametrize("read_only", [False, True], ids=["written", "read-only"])
+def test_a_filter_and_writing(server, chain, name, read_only):
+    """Only where a guest may have been writing the filter of a job says that it can be written, whatever lies below it."""
+    server.blockdev_del(node_name="top")
+    server.add_image("top", chain["top"], backing="mid", read_only=read_only)
+    command, arguments = JOBS[name]
+    server.execute(command, {**arguments, "job-id": "j", "filter-node-name": "filter", "speed": 1})
+    assert server.query_node("filter")["ro"] == (name == "commit")
+
+
 def test_the_end_of_the_server_ends_them(server, chain):
     server.block_commit(device="top", top_node="mid", base_node="base", job_id="j", auto_dismiss=False)
     server.wait_status("j", "concluded")

@@ -110,6 +110,13 @@ def add_quorum(server, count=3, threshold=2, **options):
     server.execute("blockdev-add", {"driver": "quorum", "node-name": "q", "vote-threshold": threshold, "children": [f"c{i}" for i in range(count)], **options})
 
 
+def test_quorum_is_no_overlay(server, copies):
+    add_copies(server, copies)
+    add_quorum(server)
+    server.blockdev_add(driver="null-co", node_name="disk", size=1 << 20)
+    assert server.error("blockdev-snapshot", node="disk", overlay="q") == "The overlay does not support backing images"
+
+
 @system_only
 def test_quorum_outvotes_a_minority(server, copies):
     copies[1].fill(("64k", "64k", 6))

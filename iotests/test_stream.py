@@ -618,3 +618,23 @@ def test_human_commands(server, chain):
     assert says("snapshot_delete_blkdev_internal top two") == (
         "Error: Snapshot with id 'null' and name 'two' does not exist on device 'top'\n")
     assert says("snapshot_delete_blkdev_internal top one 1") == ""
+
+
+def test_down_to_a_quorum(server, images):
+    """A quorum is a disk of its own, not a filter: a chain may stand on it, and be streamed down to it or from it."""
+    for index in range(2):
+        server.add_image(f"copy{index}", images.create(f"copy{index}.qcow2", size="1M").fill((0, "1M", 7)))
+    server.execute("blockdev-add", {"driver": "quorum", "node-name": "base", "vote-threshold": 1, "children": ["copy0", "copy1"]})
+    overlay = images.create("overlay.qcow2", size="1M").fill(("512k", "64k", 8))
+    server.add_image("top", overlay, backing="base")
+    server.block_stream(job_id="job", device="top", base_node="base")
+    server.finish_job("job")
+    for arguments in ({"bottom": "base"}, {}):
+        assert server.error("block-stream", device="top", job_id="job", speed=-1, **arguments) == (
+            "Parameter 'speed' expects a non-negative value")
+    server.block_stream(job_id="job", device="top")
+    server.finish_job("job")
+    server.blockdev_del(node_name="base")
+    server.stop()
+    overlay.check()
+    assert overlay.content() == b"\7" * (512 << 10) + b"\x08" * (64 << 10) + b"\7" * (448 << 10)

@@ -50,8 +50,8 @@ class Quorum final : public Driver {
       : Driver(node), options_(options), next_child_(children) {}
 
   std::string_view name() const override { return kName; }
-  // It shows what its children show, but has none that it stands on alone.
-  bool is_filter() const override { return true; }
+  // It has no child that it stands on alone, and no tables of its own.
+  bool is_format() const override { return false; }
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;

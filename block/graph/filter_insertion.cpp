@@ -38,8 +38,8 @@ Task<Expected<NodeRef>> insert_filter(Graph& graph, Node& below, Graph::OpenRequ
 }
 
 Task<Expected<NodeRef>> insert_filter(Graph& graph, Node& below, JobFilter filter) {
-  auto opened =
-      co_await graph.open_job_filter(std::move(filter.node_name), below, std::move(filter.make));
+  auto opened = co_await graph.open_job_filter(std::move(filter.node_name), filter.read_only, below,
+                                               std::move(filter.make));
   if (!opened) co_return opened;
   co_return co_await put_over(graph, below, std::move(*opened));
 }

@@ -26,6 +26,7 @@ Task<Expected<NodeRef>> insert_filter(Graph& graph, Node& below, Graph::OpenRequ
 struct JobFilter {
   // None: a generated name, and reports on devices look through the filter (Node::hidden).
   std::optional<std::string> node_name;
+  bool read_only = false;
   std::function<std::unique_ptr<Driver>(Node& node, Edge& below)> make;
 
   JobFilter() = default;

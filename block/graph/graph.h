@@ -201,7 +201,7 @@ class Graph {
   // A filter over `below` whose driver the caller makes (filter_insertion.h). Without a name it is
   // hidden.
   Task<Expected<NodeRef>> open_job_filter(
-      std::optional<std::string> name, Node& below,
+      std::optional<std::string> name, bool read_only, Node& below,
       std::function<std::unique_ptr<Driver>(Node& node, Edge& below)> make);
 
   // --- names

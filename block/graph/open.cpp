@@ -5,6 +5,7 @@
 #include <cctype>
 #include <charconv>
 
+#include "block/graph/backing_definition.h"
 #include "block/graph/chain.h"
 #include "block/graph/filename.h"
 #include "block/graph/graph.h"
@@ -260,7 +261,7 @@ Task<Expected<NodeRef>> Graph::make_node(json::Object options, const DriverEntry
 }
 
 Task<Expected<NodeRef>> Graph::open_job_filter(
-    std::optional<std::string> name, Node& below,
+    std::optional<std::string> name, bool read_only, Node& below,
     std::function<std::unique_ptr<Driver>(Node& node, Edge& below)> make) {
   json::Object options;
   if (name) options.set("node-name", *name);
@@ -275,6 +276,7 @@ Task<Expected<NodeRef>> Graph::open_job_filter(
   };
   const schema::BlockdevOptions none;
   NodeFlags flags = below.flags();
+  flags.read_only = read_only;
   flags.detect_zeroes = DetectZeroes::kOff;
   OpenRequest request;
   request.hidden = !name;
@@ -313,24 +315,6 @@ Task<Expected<void>> Graph::open_driver(OpenContext& context, const DriverEntry&
   change.commit();
   co_return Expected<void>();
 }
-
-namespace {
-
-// A definition of the backing file that names none is completed by the name in the image's header;
-// a driver that takes no such name refuses.
-Expected<void> check_header_name_fits(const Graph& graph, const OpenContext& context,
-                                      const std::string& header_name) {
-  const json::Value* option = context.child_option("backing");
-  if (header_name.empty() || !option->is_object()) return {};
-  const json::Object& definition = option->as_object();
-  if (definition.contains("filename") || definition.contains("file")) return {};
-  const DriverEntry* entry = graph.drivers().find(definition.find("driver")->as_string());
-  if (entry == nullptr || entry->parse_filename == nullptr) return {};
-  auto parsed = entry->parse_filename(header_name);
-  return parsed ? Expected<void>() : fail(backing_failure(std::move(parsed).error()));
-}
-
-}  // namespace
 
 Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest& request) {
   Node& node = context.node();
@@ -377,7 +361,10 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
     if (completes_header(option)) {
       co_return fail(backing_failure(Error("A block device must be specified for \"file\"")));
     }
-    BB_CO_TRY(check_header_name_fits(*this, context, resolved));
+    if (option->is_object() && !resolved.empty()) {
+      auto fits = check_beside_header_name(drivers_, option->as_object(), resolved);
+      if (!fits) co_return fail(backing_failure(std::move(fits).error()));
+    }
     auto edge = co_await context.open_optional_child("backing", kCowRole);
     if (!edge) co_return fail(backing_failure(edge.error()));
     co_return Expected<void>();

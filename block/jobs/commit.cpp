@@ -81,6 +81,8 @@ Task<Expected<void>> CommitJob::attach() {
 
   JobFilter description;
   description.node_name = options_.filter_node_name;
+  // Nobody writes to what lies below another layer.
+  description.read_only = true;
   description.make = [](Node& node, Edge& below) -> std::unique_ptr<Driver> {
     return std::make_unique<CommitTop>(node, below);
   };

@@ -3,6 +3,7 @@
 #include <ranges>
 
 #include "block/filters/copy_before_write.h"
+#include "block/filters/quorum.h"
 #include "block/filters/snapshot_access.h"
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/filename.h"
@@ -114,8 +115,8 @@ std::optional<DriverInfo> driver_facts(const Node& node) {
     const Edge* storage = node.storage_edge();
     return storage == nullptr ? std::nullopt : driver_facts(*storage->node());
   }
-  // An instant has no storage of its own.
-  if (driver.name() == SnapshotAccess::kName) return std::nullopt;
+  // An instant has no storage of its own, and copies have no storage in common.
+  if (driver.name() == SnapshotAccess::kName || driver.name() == Quorum::kName) return std::nullopt;
   // Of the protocols only those on the host's own files have an answer.
   if (driver.is_protocol() && dynamic_cast<const FileDriver*>(&driver) == nullptr)
     return std::nullopt;
