@@ -190,6 +190,22 @@ def test_quorum_permissions(server, copies):
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"read-only": True}, {"rewrite-corrupted": True}], ids=str)
+def test_quorum_over_what_others_write(server, images, options):
+    """Each child is taken as the quorum will hold it: what it forbids is told whole, and the first conflict at once."""
+    for name in ("a", "b"):
+        storage = {"driver": "file", "node-name": f"{name}-file", "filename": str(images.create(name, size="1M").path)}
+        server.execute("blockdev-add", {"driver": "qcow2", "node-name": name, "file": storage})
+    add = {"driver": "quorum", "node-name": "q", "vote-threshold": 1, **options}
+    assert server.error("blockdev-add", {**add, "children": ["a", "b-file"]}) == (
+        "Permission conflict on node 'b-file': permissions 'write, resize' are both required by node 'b' (uses node 'b-file' as "
+        "'file' child) and unshared by node 'q' (uses node 'b-file' as 'children.1' child)."
+    )
+    server.execute("blockdev-add", {**add, "children": ["a"]})
+    again = server.try_execute("blockdev-add", {**add, "node-name": "r", "children": ["a", "b-file"]})
+    assert (f"on node '{'a' if 'rewrite-corrupted' in options else 'b-file'}'") in again.desc
+
+
 @pytest.mark.parametrize(
     ("count", "threshold", "options", "text"),
     [

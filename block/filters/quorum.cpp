@@ -18,6 +18,9 @@ namespace blockbed {
 
 namespace {
 
+// Who else wrote to a copy would make it differ from the others.
+constexpr Permissions kSharedByCopies = Permission::kConsistentRead | Permission::kWriteUnchanged;
+
 constexpr uint64_t kSector = 512;
 // A vote needs a buffer for each copy.
 constexpr uint64_t kMaxTransfer = uint64_t{64} << 20;
@@ -77,8 +80,11 @@ Task<Expected<std::unique_ptr<Driver>>> Quorum::open(OpenContext& context,
   const auto& given = std::get<schema::BlockdevOptionsQuorum>(options.u);
   auto own = read_options(given);
   if (!own) co_return fail(std::move(own).error());
+  // From the first child on, as it will be with all of them.
+  PermissionPair meanwhile{Permissions::none(), kSharedByCopies};
+  if (own->rewrite_corrupted) meanwhile.needs |= Permission::kWrite;
   for (std::size_t i = 0; i < given.children.size(); ++i) {
-    auto child = co_await context.open_child(child_name(i), ChildRole::kData);
+    auto child = co_await context.open_child(child_name(i), ChildRole::kData, meanwhile);
     if (!child) co_return fail(std::move(child).error());
   }
   co_return std::make_unique<Quorum>(context.node(), *own, given.children.size());
@@ -276,8 +282,7 @@ PermissionPair Quorum::child_permissions(const Edge*, ChildRoles, PermissionPair
   PermissionPair result;
   result.needs = parent.needs & kPassedThrough;
   if (options_.rewrite_corrupted) result.needs |= Permission::kWrite;
-  // Who else wrote to a copy would make it differ from the others.
-  result.shares = (parent.shares & Permission::kConsistentRead) | Permission::kWriteUnchanged;
+  result.shares = (parent.shares & kSharedByCopies) | Permission::kWriteUnchanged;
   return result;
 }
 
