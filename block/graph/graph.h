@@ -179,7 +179,8 @@ class Graph {
     bool no_backing = false;
     // Values are strings as a command line gives them.
     bool keyval = false;
-    // With keyval: names made of the options show these strings, not what they were read as.
+    // With keyval: in the forms of -drive (option_text.h), which json:{...} has as well; names made
+    // of the options show what was given, not what it was read as.
     bool keep_text = false;
     // The name means storage: no format is probed.
     bool protocol_only = false;
@@ -268,6 +269,8 @@ class Graph {
   // The last one makes the node wait for close_unreferenced().
   void drop_reference(Node& node);
   void note_unreferenced(Node& node);
+  // The options of the request with their types; takes them.
+  Expected<schema::BlockdevOptions> read_options(OpenRequest& request) const;
   Task<Expected<NodeRef>> open_storage(json::Object& options, const NodeFlags& flags,
                                        const OpenRequest& request);
   Task<Expected<NodeRef>> make_node(json::Object options, const DriverEntry& entry,

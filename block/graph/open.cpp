@@ -7,6 +7,7 @@
 
 #include "block/graph/backing_definition.h"
 #include "block/graph/chain.h"
+#include "block/graph/drive_errors.h"
 #include "block/graph/filename.h"
 #include "block/graph/graph.h"
 #include "block/graph/graph_change.h"
@@ -161,6 +162,8 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
         fmt::format("Images name each other to a depth of more than {}", kMaxImplicitDepth));
   }
   NodeRef storage;
+  const bool by_name = request.filename.has_value();
+  const bool by_definition = by_name && request.filename->starts_with("json:");
   if (request.filename) {
     auto probed = co_await resolve_filename(request);
     if (!probed) co_return fail(std::move(probed).error());
@@ -168,27 +171,27 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   }
 
   std::optional<json::Value> backing;
-  if (request.keyval && completes_header(request.options.find("backing"))) {
+  if (const json::Value* option = request.options.find("backing");
+      request.keyval && option != nullptr && (completes_header(option) || option->is_null())) {
     backing = request.options.take("backing");
   }
   json::Object given;
-  if (request.keep_text) {
-    given = request.options;
-    BB_CO_TRY(read_option_text(drivers_, request.options));
+  if (request.keep_text || by_name) given = request.options;
+  auto typed = read_options(request);
+  if (!typed) {
+    co_return fail(request.keep_text || by_name
+                       ? in_drive_words(std::move(typed).error(), given, drivers_)
+                       : std::move(typed).error());
   }
-  auto typed =
-      request.keyval
-          ? schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(request.options)))
-          : schema::from_json<schema::BlockdevOptions>(json::Value(std::move(request.options)));
-  if (!typed) co_return fail(std::move(typed).error());
   json::Object options = to_json(*typed).as_object();
   if (backing) options.set("backing", std::move(*backing));
   const std::string driver_name = options.find("driver")->as_string();
   const DriverEntry* entry = drivers_.find(driver_name);
   if (entry == nullptr) co_return fail(fmt::format("Unknown driver '{}'", driver_name));
 
-  auto flags = flags_from(options, request.inherited,
-                          request.keep_text ? OptionsFrom::kDrive : OptionsFrom::kTyped);
+  auto flags =
+      flags_from(options, request.inherited,
+                 request.keep_text && !by_definition ? OptionsFrom::kDrive : OptionsFrom::kTyped);
   if (!flags) co_return fail(std::move(flags).error());
   if (request.keep_text) request.options = std::move(given);
   // What only a name refers to is not this node's own.
@@ -206,6 +209,16 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   storage = NodeRef();
   if (!node) co_await close_unreferenced();
   co_return node;
+}
+
+Expected<schema::BlockdevOptions> Graph::read_options(OpenRequest& request) const {
+  if (request.keep_text) {
+    options_to_text(request.options);
+    BB_TRY(read_option_text(drivers_, request.options));
+  }
+  json::Value options(std::move(request.options));
+  return request.keyval ? schema::from_keyval<schema::BlockdevOptions>(options)
+                        : schema::from_json<schema::BlockdevOptions>(options);
 }
 
 Task<Expected<NodeRef>> Graph::open_storage(json::Object& options, const NodeFlags& flags,
@@ -392,7 +405,8 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
   if (!storage_options) co_return fail(std::move(storage_options).error());
 
   if (storage_options->is_complete) {
-    // json:{...} is a whole definition; what the user gave besides it wins.
+    // json:{...} is a whole definition, in the forms of -drive; what the user gave besides it wins.
+    request.keyval = request.keep_text = true;
     for (const auto& [key, value] : storage_options->options) {
       if (!options.contains(key)) options.set(key, value);
     }
@@ -468,7 +482,9 @@ Task<void> Graph::choose_file_driver(json::Object& options) {
     co_return;
   }
   const json::Value* path = options.find("filename");
-  if (driver != nullptr || path == nullptr || !path->is_string()) co_return;
+  if ((driver != nullptr && driver->is_string()) || path == nullptr || !path->is_string()) {
+    co_return;
+  }
   std::string chosen = "file";
   if (auto file = co_await env_.open_file(path->as_string(), FileOpenOptions()); file) {
     if ((*file)->kind() == FileKind::kBlockDevice ||

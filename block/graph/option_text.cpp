@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "block/runtime/result.h"
+#include "qmp/schema/json_write.h"
 #include "qmp/schema/scalar_text.h"
 
 namespace blockbed {
@@ -26,6 +27,51 @@ Expected<void> read_size_text(json::Object& options,
     *value = json::Value(std::to_string(std::min<uint64_t>(*size, INT64_MAX)));
   }
   return {};
+}
+
+json::Value as_option_text(const json::Value& value) {
+  if (value.is_bool()) return value.as_bool() ? "on" : "off";
+  if (value.is_object()) {
+    json::Object members;
+    for (const auto& [name, member] : value.as_object()) members.set(name, as_option_text(member));
+    return members;
+  }
+  if (value.is_array()) {
+    json::Array members;
+    for (const json::Value& member : value.as_array()) members.push_back(as_option_text(member));
+    return members;
+  }
+  return value.is_string() ? value : json::Value(json::to_string(value));
+}
+
+void options_to_text(json::Object& options) {
+  json::Object text;
+  for (const auto& [name, member] : options) {
+    json::Value value = member;
+    if (name == "backing" && (value.is_null() || value == json::Value(json::Object()))) {
+      text.set(name, std::move(value));
+      continue;
+    }
+    if (value.is_object()) {
+      options_to_text(value.as_object());
+      if (value.as_object().empty()) continue;
+    } else if (value.is_array()) {
+      for (json::Value& element : value.as_array()) {
+        if (element.is_object()) {
+          options_to_text(element.as_object());
+        } else {
+          element = as_option_text(element);
+        }
+      }
+      if (value.as_array().empty()) continue;
+    } else if (value.is_null()) {
+      continue;
+    } else {
+      value = as_option_text(value);
+    }
+    text.set(name, std::move(value));
+  }
+  options = std::move(text);
 }
 
 Expected<void> read_option_text(const DriverRegistry& drivers, json::Object& options) {

@@ -60,6 +60,7 @@ void join(json::Object& options, const json::Object& others) {
 
 Expected<schema::BlockdevOptions> read_options(const Node& node, json::Object options, bool text) {
   if (!text) return schema::from_json<schema::BlockdevOptions>(json::Value(std::move(options)));
+  options_to_text(options);
   BB_TRY(read_option_text(node.graph().drivers(), options));
   return schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(options)));
 }
@@ -75,21 +76,6 @@ Expected<json::Object> present_options(const Node& node) {
   return std::move(to_json(*typed).as_object());
 }
 
-json::Value as_text(const json::Value& value) {
-  if (value.is_bool()) return value.as_bool() ? "on" : "off";
-  if (value.is_object()) {
-    json::Object members;
-    for (const auto& [name, member] : value.as_object()) members.set(name, as_text(member));
-    return members;
-  }
-  if (value.is_array()) {
-    json::Array members;
-    for (const json::Value& member : value.as_array()) members.push_back(as_text(member));
-    return members;
-  }
-  return value.is_string() ? value : json::Value(json::to_string(value));
-}
-
 // Options of a command line, together with those that there are, as options with types.
 Expected<json::Object> typed_options(const Node& node, json::Object text,
                                      const json::Object& present) {
@@ -100,7 +86,7 @@ Expected<json::Object> typed_options(const Node& node, json::Object text,
   json::Object others;
   for (const auto& [name, value] : present) {
     // No text means null; an option that is absent says the same of a child that is.
-    if (!value.is_null()) others.set(name, as_text(value));
+    if (!value.is_null()) others.set(name, as_option_text(value));
   }
   join(text, others);
   auto typed = read_options(node, std::move(text), /*text=*/true);
@@ -413,7 +399,7 @@ json::Object given_options(const Part& part) {
   if (part.keep) {
     for (const std::string& name : part.asked) {
       const json::Value& value = *part.options.find(name);
-      given.set(name, node.given_as_text() ? as_text(value) : value);
+      given.set(name, node.given_as_text() ? as_option_text(value) : value);
     }
     given = without_children(node, given);
     join(given, node.given_options());

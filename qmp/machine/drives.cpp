@@ -6,13 +6,13 @@
 
 #include "block/formats/raw.h"
 #include "block/graph/activation.h"
+#include "block/graph/drive_errors.h"
 #include "block/graph/filename.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/probe.h"
 #include "block/graph/throttle_group.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/cache_mode.h"
-#include "qmp/machine/drive_errors.h"
 #include "qmp/schema/scalar_text.h"
 
 namespace blockbed {

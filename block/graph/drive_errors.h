@@ -1,4 +1,5 @@
-// What is wrong with the options of -drive, in the words that -drive has for it.
+// What is wrong with the options of -drive, in the words that -drive has for it; json:{...} names
+// have the same.
 //
 // Problem: options are read by the schema, which complains as blockdev-add does; -drive names what
 // is unexpected or missing by the driver that does not want it, in older words.

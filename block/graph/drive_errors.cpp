@@ -1,4 +1,4 @@
-#include "qmp/machine/drive_errors.h"
+#include "block/graph/drive_errors.h"
 
 #include <fmt/format.h>
 
@@ -70,6 +70,7 @@ OptionPlace find_place(const json::Object& options, std::string_view path) {
 Error in_drive_words(Error error, const json::Object& options, const DriverRegistry& drivers) {
   std::string& text = error.description;
   static constexpr std::string_view kBegin = "Parameter '";
+  static constexpr std::string_view kNoSuchValue = " does not accept value '";
   if (!text.starts_with(kBegin)) return error;
   const std::size_t end = text.find('\'', kBegin.size());
   if (end == std::string::npos) return error;
@@ -91,14 +92,31 @@ Error in_drive_words(Error error, const json::Object& options, const DriverRegis
     text = "A block device must be specified for \"file\"";
   } else if (rest == " is missing" && last == "server") {
     text = "NBD server address missing";
-  } else if (rest.starts_with(" does not accept value '") && last == "driver") {
+  } else if (rest == " is missing" && (last == "raw" || last == "test" || last == "log")) {
+    // The verified file is looked for before the one that it is compared with.
+    const bool no_raw = place.driver == "blkverify" && path == last && !options.contains("raw");
+    text = fmt::format("A block device must be specified for \"{}\"", no_raw ? "raw" : last);
+  } else if (rest == " is missing" && last == "children") {
+    text = "Number of provided children must be 1 or more";
+  } else if (rest == " is missing" && last == "throttle-group") {
+    text = "Please specify a throttle group";
+  } else if (rest == " is missing" && last == "vote-threshold") {
+    text = "Parameter 'vote-threshold' expects a value >= 1";
+  } else if (rest.starts_with(kNoSuchValue) && last == "driver") {
     text = fmt::format("Unknown driver {}", rest.substr(rest.find('\'')));
+  } else if (rest.starts_with(kNoSuchValue) &&
+             (last == "aio" || last == "locking" || last == "detect-zeroes")) {
+    text = fmt::format("invalid parameter value: {}",
+                       rest.substr(kNoSuchValue.size(), rest.size() - kNoSuchValue.size() - 1));
   } else if (rest == " expects integer") {
     text = fmt::format("Parameter '{}' expects a number", last);
   } else if (rest.starts_with(" expects ")) {
     // Groups of options keep their name, children do not.
-    const bool grouped = path.starts_with("overlap-check.");
-    text = fmt::format("Parameter '{}'{}", grouped ? path : last, rest);
+    const std::size_t group = std::min(path.rfind("overlap-check."), path.rfind("cache."));
+    text = fmt::format(
+        "Parameter '{}'{}",
+        group == std::string::npos ? std::string_view(last) : std::string_view(path).substr(group),
+        rest);
   }
   return error;
 }
