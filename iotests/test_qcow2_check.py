@@ -328,6 +328,19 @@ def test_tables_in_holes(make, blockbed, place):
 # ---------------------------------------------------------------------- the command
 
 
+@pytest.mark.parametrize("options", [
+    "leak", "file=leak", "leak,driver=qcow2", "driver=qcow2", "filename=leak", "driver=foo,file.filename=leak", "foo=bar", "", "size=5",
+    "file.filename=leak", "file.filename=nofile", "driver=null-co,size=1M", "driver=raw,size=foo,file.filename=leak", *(f"driver=qcow2,file.filename=leak,{option}" for option in (
+        "lazy-refcounts=foo", "lazy-refcounts=on", "overlap-check=foo", "overlap-check=all", "overlap-check.template=foo",
+        "overlap-check.main-header=foo", "l2-cache-size=foo", "l2-cache-size=1M", "l2-cache-entry-size=7", "cache-clean-interval=foo", "foo=bar",
+        "file.foo=bar", "file.locking=foo", "read-only=foo", "cache.direct=foo", "discard=foo", "encrypt.format=luks", "data-file.filename=leak",
+    )),
+])  # fmt: skip
+def test_options_of_the_image(options, blockbed, place):
+    (place / "leak").write_bytes(hostile_qcow2.by_name("leak").make().bytes())
+    assert blockbed.run("--image-opts", options, cwd=place) == QEMU.run("--image-opts", options, cwd=place)
+
+
 @pytest.mark.parametrize("arguments", [
     [], ["a", "b"], ["/nonexist"], ["-f", "foo", "leak"], ["-r", "x", "leak"], ["--output=x", "leak"], ["-T", "x", "leak"],
     ["-z", "leak"], ["--image-opts", "driver=qcow2,file.filename=leak"], ["--image-opts", "-f", "qcow2", "driver=qcow2"],

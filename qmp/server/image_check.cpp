@@ -7,6 +7,7 @@
 #include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/graph_storage.h"
 #include "block/formats/qcow2/open.h"
+#include "block/formats/qcow2/options.h"
 #include "block/formats/qcow2/repair.h"
 #include "block/graph/request.h"
 #include "qmp/schema/json_write.h"
@@ -226,8 +227,22 @@ Task<Result<std::vector<Fault>>> explain(qcow2::Storage& file, const qcow2::Head
   co_return faults;
 }
 
-Task<int> check_qcow2(const Request& request, Backend& backend) {
-  qcow2::NodeStorage file(backend);
+// What would be said of the options if the image were opened with them.
+Expected<void> check_options(const schema::BlockdevOptions& given, const qcow2::Header& header,
+                             bool writable) {
+  const auto& options = std::get<schema::BlockdevOptionsQcow2>(given.u);
+  if (auto parsed = qcow2::parse_options(options, header, writable, true); !parsed) {
+    return fail(std::move(parsed).error());
+  }
+  BB_TRY(qcow2::check_encryption_options(options, header));
+  if (options.data_file && !header.external_data()) {
+    return fail("'data-file' can only be set for images with an external data file");
+  }
+  return {};
+}
+
+Task<int> check_qcow2(const Request& request, StorageOfImage& image) {
+  qcow2::NodeStorage file(*image.storage);
   auto header = co_await qcow2::read_header(file, qcow2::HeaderUse::kChecking);
   Expected<void> usable;
   if (!header) {
@@ -236,6 +251,11 @@ Task<int> check_qcow2(const Request& request, Backend& backend) {
     usable = fail(fmt::format("Could not refresh total sector count: {}", strerror_text(EFBIG)));
   } else if (header->l1_offset > blockbed::kMaxLength - uint64_t{header->l1_size} * 8) {
     usable = fail(fmt::format("Could not read L1 table: {}", strerror_text(EIO)));
+  } else if (auto options = image.options ? check_options(*image.options, *header,
+                                                          request.repair != qcow2::Repair::kNone)
+                                          : Expected<void>();
+             !options) {
+    usable = std::move(options);
   } else if (auto bitmaps = co_await qcow2::load_directory(file, *header); !bitmaps) {
     usable = fail(bitmaps.error());
   }
@@ -305,7 +325,7 @@ Task<int> check(ToolGraph& tool, Request request) {
     co_return kToolFailed;
   }
   if (opened->format == "qcow2") {
-    const int status = co_await check_qcow2(request, *opened->storage);
+    const int status = co_await check_qcow2(request, *opened);
     auto lock = co_await tool.graph().lock();
     co_await opened->storage->remove();
     co_return status;
@@ -315,7 +335,9 @@ Task<int> check(ToolGraph& tool, Request request) {
     co_await opened->storage->remove();
   }
   // An image that cannot be opened is told apart from one that has no check.
-  request.image.format = opened->format;
+  if (!request.image.is_options && !request.image.text.starts_with("json:")) {
+    request.image.format = opened->format;
+  }
   {
     auto image = co_await tool.open_image(request.image, false, request.force_share);
     if (!image) {

@@ -6,11 +6,15 @@
 #include <array>
 
 #include "block/filters/register.h"
+#include "block/formats/qcow2/driver.h"
 #include "block/formats/register.h"
+#include "block/graph/drive_errors.h"
 #include "block/graph/filename.h"
+#include "block/graph/option_text.h"
 #include "block/protocols/register.h"
 #include "block/runtime/event_sink.h"
 #include "block/runtime/production_env.h"
+#include "qmp/schema/json_write.h"
 #include "qmp/schema/scalar_text.h"
 #include "qmp/server/image_amend.h"
 #include "qmp/server/image_check.h"
@@ -267,11 +271,19 @@ Task<int> run_and_close(ToolGraph& tool, std::function<Task<int>(ToolGraph&)> wo
   co_return status;
 }
 
-// The definition of an image as a tree, and whether its values are strings only.
-struct Definition {
-  json::Object tree;
-  bool keyval = false;
-};
+// The definition of an image as a tree of options, in the forms of -drive. None: it is a file name.
+Expected<std::optional<json::Object>> definition_of(const DriverRegistry& drivers,
+                                                    const ImageName& name) {
+  if (name.is_options) {
+    auto parsed = parse_tree_option(name.text, "file");
+    if (!parsed) return std::unexpected(std::move(parsed).error());
+    return std::move(parsed->tree);
+  }
+  if (!name.text.starts_with("json:")) return std::optional<json::Object>();
+  auto options = options_of_filename(drivers, name.text);
+  if (!options) return std::unexpected(std::move(options).error());
+  return std::move(options->options);
+}
 
 // Storage that is told by nothing but a file name is a file, as with -drive.
 void name_storage_driver(json::Object& storage) {
@@ -281,25 +293,23 @@ void name_storage_driver(json::Object& storage) {
   }
 }
 
-void name_storage_drivers_below(json::Object& node) {
-  json::Value* storage = node.find("file");
-  if (storage == nullptr || !storage->is_object()) return;
-  name_storage_driver(storage->as_object());
-  name_storage_drivers_below(storage->as_object());
-}
-
-Expected<std::optional<Definition>> definition_of(const DriverRegistry& drivers,
-                                                  const ImageName& name) {
-  if (name.is_options) {
-    auto parsed = parse_tree_option(name.text, "");
-    if (!parsed) return std::unexpected(std::move(parsed).error());
-    name_storage_drivers_below(parsed->tree);
-    return Definition{std::move(parsed->tree), !parsed->is_json};
+// What an image is opened with, but for what it stands on.
+Expected<schema::BlockdevOptions> own_options(const DriverRegistry& drivers, json::Object tree) {
+  if (tree.contains("backing")) tree.take("backing");
+  for (const char* child : {"file", "data-file"}) {
+    // Only that there is one.
+    if (const json::Value* node = tree.find(child); node != nullptr && node->is_object()) {
+      tree.set(child, "node");
+    }
   }
-  if (!name.text.starts_with("json:")) return std::optional<Definition>();
-  auto options = options_of_filename(drivers, name.text);
-  if (!options) return std::unexpected(std::move(options).error());
-  return Definition{std::move(options->options), false};
+  const json::Object given = tree;
+  options_to_text(tree);
+  auto typed = [&]() -> Expected<schema::BlockdevOptions> {
+    BB_TRY(read_option_text(drivers, tree));
+    return schema::from_keyval<schema::BlockdevOptions>(json::Value(std::move(tree)));
+  }();
+  if (!typed) return fail(in_drive_words(std::move(typed).error(), given, drivers));
+  return typed;
 }
 
 InheritedOptions flags_of(bool writable, bool force_share) {
@@ -346,14 +356,27 @@ Task<Expected<StorageOfImage>> ToolGraph::open_storage(ImageName name, bool writ
   // As the file of an image.
   request.inherited->flags.unmap = true;
   if (*definition) {
-    json::Object& tree = (*definition)->tree;
-    request.keyval = (*definition)->keyval;
+    json::Object& tree = **definition;
+    request.keyval = request.keep_text = true;
     if (const json::Value* driver = tree.find("driver"); driver != nullptr && driver->is_string()) {
       image.format = driver->as_string();
     }
     const json::Value* file = tree.find("file");
+    if (file != nullptr && file->is_string()) {
+      // No node is there that it could mean.
+      auto found = graph().find_device_or_node(file->as_string(), file->as_string());
+      co_return fail(could_not_open(name, std::move(found).error()));
+    }
     if (file != nullptr && file->is_object()) {
       request.options = file->as_object();
+      if (image.format == qcow2::Qcow2Driver::kName) {
+        auto own = own_options(parts_->drivers, tree);
+        if (!own) co_return fail(could_not_open(name, std::move(own).error()));
+        image.options = std::move(*own);
+      }
+      name_storage_driver(request.options);
+    } else if (image.format.empty()) {
+      co_return fail(could_not_open(name, Error("Must specify either driver or file")));
     } else {
       // A definition of storage alone.
       request.options = std::move(tree);
@@ -362,7 +385,6 @@ Task<Expected<StorageOfImage>> ToolGraph::open_storage(ImageName name, bool writ
         image.format.clear();
       }
     }
-    name_storage_driver(request.options);
   } else {
     request.filename = name.text;
     request.protocol_only = true;
@@ -400,16 +422,15 @@ Task<Expected<StorageOfImage>> ToolGraph::open_storage(ImageName name, bool writ
 }
 
 Task<Expected<NodeRef>> ToolGraph::open_image(ImageName name, bool writable, bool force_share) {
-  auto definition = definition_of(parts_->drivers, name);
-  if (!definition) co_return fail(could_not_open(name, std::move(definition).error()));
   Graph::OpenRequest request;
   request.inherited = flags_of(writable, force_share);
-  if (*definition) {
-    request.options = std::move((*definition)->tree);
-    request.keyval = (*definition)->keyval;
-  } else {
-    request.filename = name.text;
-    if (!name.format.empty()) request.options.set("driver", name.format);
+  request.filename = name.text;
+  if (!name.format.empty()) request.options.set("driver", name.format);
+  if (name.is_options) {
+    auto definition = definition_of(parts_->drivers, name);
+    if (!definition) co_return fail(could_not_open(name, std::move(definition).error()));
+    // The same as a name that is a definition.
+    request.filename = "json:" + json::to_string(json::Value(std::move(**definition)));
   }
   auto lock = co_await graph().lock();
   auto node = co_await graph().open(std::move(request));

@@ -28,6 +28,7 @@
 #include "block/graph/backend.h"
 #include "block/graph/graph.h"
 #include "qmp/commands/objects.h"
+#include "schema/blockdev_options.h"
 
 namespace blockbed::server {
 
@@ -90,6 +91,8 @@ struct ImageName {
 struct StorageOfImage {
   std::string format;
   std::unique_ptr<Backend> storage;
+  // Of a qcow2 image that was defined by options.
+  std::optional<schema::BlockdevOptions> options;
 };
 
 // The first name with --image-opts and --format; no name: an empty text. Prints what is wrong and

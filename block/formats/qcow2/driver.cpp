@@ -38,11 +38,7 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
   if (!header) co_return fail(std::move(header).error());
   auto parsed = parse_options(own, *header, writable, node().flags().unmap);
   if (!parsed) co_return fail(std::move(parsed).error());
-  if (own.encrypt && header->crypt_method == 0) {
-    co_return fail(fmt::format(
-        "No encryption in image header, but options specified format '{}'",
-        to_json(own).as_object().find("encrypt")->as_object().find("format")->as_string()));
-  }
+  BB_CO_TRY(check_encryption_options(own, *header));
   BB_CO_TRY(co_await open_data_file(context, *header));
   BB_CO_TRY(co_await repair_if_dirty(*header));
   BB_CO_TRY(co_await read_directory(*header));

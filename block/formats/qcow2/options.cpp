@@ -184,6 +184,14 @@ Expected<void> check_mode(const json::Value* value) {
 
 }  // namespace
 
+Expected<void> check_encryption_options(const schema::BlockdevOptionsQcow2& options,
+                                        const Header& header) {
+  if (!options.encrypt || header.crypt_method != 0) return {};
+  return fail(fmt::format(
+      "No encryption in image header, but options specified format '{}'",
+      to_json(options).as_object().find("encrypt")->as_object().find("format")->as_string()));
+}
+
 Expected<void> read_option_text(json::Object& options) {
   BB_TRY(read_size_text(
       options, {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}));
