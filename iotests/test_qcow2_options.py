@@ -1,5 +1,6 @@
 """qcow2: changing the size, run-time options, what a corrupt image says, what may be opened, and the tools."""
 
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -402,6 +403,9 @@ def test_map(target, chain):
         for arguments in MAP:
             agree(target, "map", [*arguments.split(), name], chain.dir)
     agree(target, "map", ["--image-opts", "driver=qcow2,file.filename=base.qcow2"], chain.dir)
+    for options in ("base.qcow2", "file=x", "foo=1", "file.filename=top.qcow2", "driver=qcow2,file.filename=top.qcow2,lazy-refcounts=foo"):
+        for tool, arguments in (("map", []), ("measure", ["-O", "qcow2"]), ("amend", ["-o", "compat=1.1"])):
+            agree(target, tool, [*arguments, "--image-opts", options], chain.dir)
     agree(target, "map", [], chain.dir)
 
 
@@ -518,6 +522,42 @@ def test_amend(target, images, create, options):
         results.append((done.returncode, done.stdout, done.stderr.replace(Path(command[0]).name, "qemu-img"), facts(image), image.content()))
         image.path.unlink()
     assert results[0] == results[1]
+
+
+AMEND_SAYS = [
+    *(f"-o {option} a.qcow2" for option in (
+        "encryption=on", "encryption=x", "encrypt.format=luks", "encrypt.state=active", "encrypt.state=x,compat=x", "encrypt.keyslot=1",
+        "encrypt.iter-time=x", "encrypt.foo=1", "cluster_size=1M,encrypt.state=x", "cluster_size=x", "cluster_size=4k,foo=1",
+        "preallocation=x", "extended_l2=x", "size=x,cluster_size=4k", "compat=x,foo=1", "size", "lazy_refcounts", "help=1", "helpx",
+        "backing_fmt=", "backing_fmt=raw", "backing_file=", "backing_file=a.qcow2",
+    )),
+    *(f"-o {option} {image}.qcow2" for image in ("overlay", "no-format") for option in (
+        "backing_file=a.qcow2", "backing_file=a.qcow2,backing_fmt=qcow2", "backing_fmt=qcow2", "backing_file=x", "backing_file=",
+        "backing_fmt=raw", "backing_file=a.qcow2,backing_fmt=raw", "backing_file=a.qcow2,backing_fmt=",
+    )),
+    "-p -o size=2M a.qcow2", "-p -o compat=1.1 a.qcow2", "-p -q -o size=2M a.qcow2", "-p -o foo=1 a.qcow2", "-p -o backing_file=x a.qcow2",
+    "-p -o compat=x a.qcow2", "-p -o size=1M nofile", "-p -o size=1M", "-o help", "-o help a.qcow2", "-p -o help a.qcow2", "-f qcow2 -o help",
+    "-f raw -o help", "-f foo -o help", "-o ? a.qcow2", "-o compat=1.1,help a.qcow2", "-o help nofile", "-o help -t x a.qcow2",
+    "-f qcow2 -o help -t x a b", "-o size=2M -o help a.qcow2",
+]
+
+
+@pytest.mark.manners("system")
+def test_what_amend_says(target, images):
+    """Words and status; what an option is good for each program says in its own words."""
+    for arguments in AMEND_SAYS:
+        results = []
+        for command in ("qemu-img" if target.kind == "qemu" else target.program.system[0], "qemu-img"):
+            base = images.create("a.qcow2", size=MIB)
+            images.create("overlay.qcow2", size=None, backing=base)
+            no_format = images.create("no-format.qcow2", size=None, backing=base)
+            data = bytearray(no_format.path.read_bytes())
+            data[data.index(b"\xe2\x79\x2a\xca")] ^= 0x80
+            no_format.path.write_bytes(data)
+            done = subprocess.run([command, "amend", *arguments.split()], cwd=images.dir, capture_output=True)
+            words = re.sub(r" +- .*", "", done.stdout.decode())
+            results.append((done.returncode, words, done.stderr.decode().replace(Path(command).name, "qemu-img")))
+        assert results[0] == results[1], arguments
 
 
 @pytest.mark.manners("system")

@@ -33,19 +33,122 @@ constexpr std::string_view kUsage =
     "Gives a qcow2 image other options: compat, lazy_refcounts, refcount_bits, size, data_file,\n"
     "data_file_raw.\n"
     "\n"
-    "  -o, --options OPTIONS  NAME=VALUE,...\n"
+    "  -o, --options OPTIONS  NAME=VALUE,...; help lists them\n"
     "  -f, --format FMT       the format of the image; looked for when not given\n"
     "  --image-opts           IMAGE is driver=qcow2,file.filename=... instead of a file name\n"
-    "  -p, -q, -t M, --force  taken as qemu-img takes them, and of no effect\n";
+    "  -p, --progress         says when it begins and when it is done, but for -q\n"
+    "  -t M, --force          taken as qemu-img takes them, and of no effect\n";
 
-// Those that only a new image can have.
-constexpr std::array<std::string_view, 12> kOnlyCreation = {
-    "cluster_size",           "preallocation",      "encryption",          "encrypt.format",
-    "encrypt.key-secret",     "encrypt.cipher-alg", "encrypt.cipher-mode", "encrypt.ivgen-alg",
-    "encrypt.ivgen-hash-alg", "encrypt.hash-alg",   "extended_l2",         "compression_type"};
+enum class ValueKind : uint8_t { kText, kSwitch, kNumber, kSize };
 
+struct ImageOption {
+  std::string_view name;
+  ValueKind kind = ValueKind::kText;
+  // Empty: only a new image can have it.
+  std::string_view about;
+};
+
+constexpr std::array kImageOptions = {
+    ImageOption{"backing_file", ValueKind::kText, "The backing file; the one that it has"},
+    ImageOption{"backing_fmt", ValueKind::kText, "The format of the backing file; the same holds"},
+    ImageOption{"compat", ValueKind::kText, "Version of the format: v2 (0.10) or v3 (1.1)"},
+    ImageOption{"data_file", ValueKind::kText, "Name of the external data file"},
+    ImageOption{"data_file_raw", ValueKind::kSwitch, "The data file alone is the disk; only off"},
+    ImageOption{"encrypt.iter-time", ValueKind::kNumber, "Of an encrypted image"},
+    ImageOption{"encrypt.keyslot", ValueKind::kNumber, "Of an encrypted image"},
+    ImageOption{"encrypt.new-secret", ValueKind::kText, "Of an encrypted image"},
+    ImageOption{"encrypt.old-secret", ValueKind::kText, "Of an encrypted image"},
+    ImageOption{"encrypt.state", ValueKind::kText, "Of an encrypted image"},
+    ImageOption{"lazy_refcounts", ValueKind::kSwitch, "Reference counts are written late"},
+    ImageOption{"refcount_bits", ValueKind::kNumber, "Bits of each reference count"},
+    ImageOption{"size", ValueKind::kSize, "Size of the disk"},
+    ImageOption{"cluster_size", ValueKind::kSize, {}},
+    ImageOption{"compression_type", ValueKind::kText, {}},
+    ImageOption{"encrypt.cipher-alg", ValueKind::kText, {}},
+    ImageOption{"encrypt.cipher-mode", ValueKind::kText, {}},
+    ImageOption{"encrypt.format", ValueKind::kText, {}},
+    ImageOption{"encrypt.hash-alg", ValueKind::kText, {}},
+    ImageOption{"encrypt.ivgen-alg", ValueKind::kText, {}},
+    ImageOption{"encrypt.ivgen-hash-alg", ValueKind::kText, {}},
+    ImageOption{"encrypt.key-secret", ValueKind::kText, {}},
+    ImageOption{"encryption", ValueKind::kSwitch, {}},
+    ImageOption{"extended_l2", ValueKind::kSwitch, {}},
+    ImageOption{"preallocation", ValueKind::kText, {}},
+};
+
+const ImageOption* find_option(std::string_view name) {
+  const auto* found = std::ranges::find(kImageOptions, name, &ImageOption::name);
+  return found == kImageOptions.end() ? nullptr : found;
+}
+
+void print_options() {
+  std::string text = "Amend options for 'qcow2':\n";
+  for (const ImageOption& option : kImageOptions) {
+    if (option.about.empty()) continue;
+    const std::string_view kind = option.kind == ValueKind::kText     ? "<str>"
+                                  : option.kind == ValueKind::kSwitch ? "<bool (on/off)>"
+                                  : option.kind == ValueKind::kNumber ? "<num>"
+                                                                      : "<size>";
+    text += fmt::format("  {:<22} - {}\n", fmt::format("{}={}", option.name, kind), option.about);
+  }
+  write_stdout(text);
+}
+
+Expected<void> check_value(const ImageOption& option, const std::string& value) {
+  switch (option.kind) {
+    case ValueKind::kText:
+      break;
+    case ValueKind::kSwitch:
+      if (!schema::parse_switch(value)) {
+        return fail(fmt::format("Parameter '{}' expects 'on' or 'off'", option.name));
+      }
+      break;
+    case ValueKind::kNumber:
+      if (!schema::parse_uint64(value)) {
+        return fail(fmt::format("Parameter '{}' expects a number", option.name));
+      }
+      break;
+    case ValueKind::kSize:
+      if (!schema::parse_size(value)) {
+        Error error(
+            fmt::format("Parameter '{}' expects a non-negative number below 2^64", option.name));
+        error.hint =
+            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+            "and exabytes, respectively.";
+        return fail(std::move(error));
+      }
+      break;
+  }
+  return {};
+}
+
+Expected<void> check_options(const OptionText& text) {
+  for (const auto& [name, value] : text.items()) {
+    const ImageOption* option = find_option(name);
+    if (option == nullptr || option->about.empty()) {
+      Error error(fmt::format("Invalid parameter '{}'", name));
+      // Said only where creating an image would take all that was given.
+      if (std::ranges::all_of(text.items(), [](const OptionText::Item& item) {
+            const ImageOption* known = find_option(item.first);
+            return known != nullptr && check_value(*known, item.second);
+          })) {
+        error.hint = "This option is only supported for image creation";
+      }
+      return fail(std::move(error));
+    }
+    BB_TRY(check_value(*option, value));
+  }
+  return {};
+}
+
+// Of options that were checked.
 Expected<qcow2::AmendOptions> read_amend_options(const OptionText& text) {
   qcow2::AmendOptions result;
+  for (const auto& [name, value] : text.items()) {
+    if (name.starts_with("encrypt.")) {
+      return fail("Can't amend encryption options - encryption not present");
+    }
+  }
   for (const auto& [name, value] : text.items()) {
     if (name == "compat") {
       if (value == "0.10" || value == "v2") {
@@ -55,34 +158,20 @@ Expected<qcow2::AmendOptions> read_amend_options(const OptionText& text) {
       } else {
         return fail(fmt::format("Unknown compatibility level {}", value));
       }
-    } else if (name == "lazy_refcounts" || name == "data_file_raw") {
-      const std::optional<bool> on = schema::parse_switch(value);
-      if (!on) return fail(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
-      (name == "data_file_raw" ? result.data_file_raw : result.lazy_refcounts) = *on;
+    } else if (name == "lazy_refcounts") {
+      result.lazy_refcounts = schema::parse_switch(value);
+    } else if (name == "data_file_raw") {
+      result.data_file_raw = schema::parse_switch(value);
     } else if (name == "refcount_bits") {
       result.refcount_bits = schema::parse_uint64(value);
-      if (!result.refcount_bits) return fail(fmt::format("Parameter '{}' expects a number", name));
     } else if (name == "size") {
       result.size = schema::parse_size(value);
-      if (!result.size) {
-        Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-        error.hint =
-            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-            "and exabytes, respectively.";
-        return fail(std::move(error));
-      }
     } else if (name == "backing_file") {
       result.backing_file = value;
     } else if (name == "backing_fmt") {
       result.backing_format = value;
     } else if (name == "data_file") {
       result.data_file = value;
-    } else {
-      Error error(fmt::format("Invalid parameter '{}'", name));
-      if (std::ranges::find(kOnlyCreation, name) != kOnlyCreation.end()) {
-        error.hint = "This option is only supported for image creation";
-      }
-      return fail(std::move(error));
     }
   }
   return result;
@@ -98,21 +187,52 @@ std::string joined_options(const ToolArguments& arguments) {
   return joined;
 }
 
-Task<Expected<void>> amend_node(Node& node, const std::string& text) {
-  auto* driver = dynamic_cast<qcow2::Qcow2Driver*>(&node.driver());
-  if (driver == nullptr) {
-    co_return fail(
-        fmt::format("Format driver '{}' does not support option amendment", node.driver().name()));
+// The line that -p shows: how much is done, in place of what was there. It ends with the program.
+class Progress {
+ public:
+  explicit Progress(bool shown) : shown_(shown) {}
+  ~Progress() {
+    if (shown_) write_stdout("\n");
   }
-  auto parsed = OptionText::parse(text);
-  if (!parsed) co_return fail(std::move(parsed).error());
-  auto options = read_amend_options(*parsed);
-  if (!options) co_return fail(std::move(options).error());
-  co_return co_await qcow2::amend(driver->image(), std::move(*options));
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  void show(double percent) const {
+    if (shown_) write_stdout(fmt::format("    ({:3.2f}/100%)\r", percent));
+  }
+
+ private:
+  bool shown_;
+};
+
+struct Request {
+  ImageName image;
+  std::string options;
+};
+
+Error cannot_be_amended(std::string_view driver) {
+  return Error(fmt::format("Format driver '{}' does not support option amendment", driver));
 }
 
-Task<int> amend_image(ToolGraph& tool, const ImageName& name, const std::string& text) {
-  auto node = co_await tool.open_image(name, true, false);
+Task<Expected<void>> amend_node(Node& node, const std::string& text, const Progress& progress) {
+  auto* driver = dynamic_cast<qcow2::Qcow2Driver*>(&node.driver());
+  if (driver == nullptr) co_return fail(cannot_be_amended(node.driver().name()));
+  auto parsed = OptionText::parse(text);
+  if (!parsed) co_return fail(std::move(parsed).error());
+  if (parsed->help()) {
+    print_options();
+    co_return Expected<void>();
+  }
+  BB_CO_TRY(check_options(*parsed));
+  progress.show(0);
+  auto options = read_amend_options(*parsed);
+  Expected<void> done = options ? co_await qcow2::amend(driver->image(), std::move(*options))
+                                : fail(std::move(options).error());
+  progress.show(100);
+  co_return done;
+}
+
+Task<int> amend_image(ToolGraph& tool, const Request& request, const Progress& progress) {
+  auto node = co_await tool.open_image(request.image, true, false);
   if (!node) {
     report_error("", full_text(node.error()));
     co_return kToolFailed;
@@ -124,10 +244,26 @@ Task<int> amend_image(ToolGraph& tool, const ImageName& name, const std::string&
     report_error("", full_text(inserted.error()));
     co_return kToolFailed;
   }
-  auto done = co_await amend_node(**node, text);
+  auto done = co_await amend_node(**node, request.options, progress);
   if (!done) report_error("", full_text(done.error()));
   co_await backend.remove();
   co_return done ? kToolOk : kToolFailed;
+}
+
+// Help for a format that was given needs no image. Nothing: none was asked for.
+std::optional<int> print_help_of(ToolGraph& tool, const ToolArguments& arguments,
+                                 const std::string& options) {
+  const std::string* format = arguments.value("format");
+  const auto parsed = OptionText::parse(options);
+  if (format == nullptr || !parsed || !parsed->help()) return std::nullopt;
+  if (*format == qcow2::Qcow2Driver::kName) {
+    print_options();
+    return kToolOk;
+  }
+  report_error("", tool.graph().drivers().find(*format) == nullptr
+                       ? fmt::format("Unknown file format '{}'", *format)
+                       : cannot_be_amended(*format).description);
+  return kToolFailed;
 }
 
 }  // namespace
@@ -138,14 +274,21 @@ int run_amend(const std::vector<std::string>& arguments) {
   ToolGraph tool;
   if (auto made = tool.make_objects(*parsed); !made) return made.error();
   if (!parsed->has("options")) return usage_error("Must specify options (-o)");
-  if (parsed->names.size() != 1) return usage_error("Expecting one image file name");
+  const Progress progress(parsed->has("progress") && !parsed->has("quiet"));
+  Request request;
+  request.options = joined_options(*parsed);
+  if (auto helped = print_help_of(tool, *parsed, request.options)) return *helped;
+  if (parsed->names.size() != 1) {
+    report_error("", "Expecting one image file name");
+    return kToolFailed;
+  }
   auto name = read_image_name(*parsed);
   if (!name) return kToolFailed;
+  request.image = *std::move(name);
   if (const std::string* cache = parsed->value("cache"); cache != nullptr) {
     if (!check_cache_mode("cache", *cache)) return kToolFailed;
   }
-  const std::string text = joined_options(*parsed);
-  return tool.run([&](ToolGraph& graph) { return amend_image(graph, *name, text); });
+  return tool.run([&](ToolGraph& graph) { return amend_image(graph, request, progress); });
 }
 
 }  // namespace blockbed::server

@@ -9,11 +9,11 @@ namespace blockbed::qcow2 {
 namespace {
 
 Expected<void> check_backing(const Header& header, const AmendOptions& o) {
-  const bool other_file = o.backing_file && *o.backing_file != header.backing_name;
-  const bool other_format =
-      o.backing_format && *o.backing_format != header.backing_format.value_or("");
-  // QEMU takes no empty name for the one that is not there.
-  if (!other_file && !other_format && !(o.backing_file && o.backing_file->empty())) return {};
+  if (!o.backing_file && !o.backing_format) return {};
+  // Who gives one of them, and not the other, says that there is none: so QEMU has it.
+  std::optional<std::string> file;
+  if (!header.backing_name.empty()) file = header.backing_name;
+  if (o.backing_file == file && o.backing_format == header.backing_format) return {};
   Error error("Cannot amend the backing file");
   error.hint = "You can use 'qemu-img rebase' instead.";
   return fail(std::move(error));
