@@ -1,6 +1,8 @@
 // What a shorter disk leaves behind: nothing.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "block/formats/qcow2/check.h"
 #include "block/formats/qcow2/endian.h"
 #include "block/sim/sim_env.h"
@@ -78,9 +80,26 @@ class Shrink : public ::testing::Test {
     }
     co_await close(*image);
   }
+  // It counts nothing, and would go if one entry named it.
+  Task<void> a_block_that_two_entries_name() {
+    co_await create();
+    std::byte place[8];
+    store_be64(place, 20 * kCluster);
+    file_.bytes.resize(21 * kCluster);
+    for (const uint64_t index : {5, 6}) file_.bytes.write(kCluster + index * 8, place);
+    auto image = co_await open();
+    EXPECT_TRUE(co_await image->truncate(2 * kCluster, TruncateOptions()));
+    EXPECT_TRUE(co_await image->close());
+    for (const uint64_t index : {5, 6}) {
+      std::byte now[8];
+      file_.bytes.read(kCluster + index * 8, now);
+      EXPECT_TRUE(std::ranges::equal(now, place)) << index;
+    }
+  }
 };
 
 TEST_F(Shrink, DropsTheVmState) { env_.run(vm_state()); }
+TEST_F(Shrink, LeavesABlockThatTwoEntriesName) { env_.run(a_block_that_two_entries_name()); }
 TEST_F(Shrink, DropsWhatTheLastTableHoldsBehindTheEnd) { env_.run(entries_behind_the_end()); }
 TEST_F(Shrink, GrowsOverNothingThatTheLastTableHolds) {
   env_.run(growing_over_entries_behind_the_end());
