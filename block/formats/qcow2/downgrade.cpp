@@ -1,9 +1,6 @@
 // Image: what an image of version 2 cannot have, in the tables of its disk and its snapshots.
-#include <fmt/format.h>
-
 #include <map>
 
-#include "block/formats/qcow2/hex_text.h"
 #include "block/formats/qcow2/image.h"
 #include "block/formats/qcow2/snapshot_references.h"
 
@@ -73,12 +70,7 @@ Task<Result<void>> Image::expand_table(const HeldTable& table) {
     if ((value & kEntryCompressed) != 0 || (value & kEntryZero) == 0) continue;
     const uint64_t host = value & kOffsetMask;
     if (g.in_cluster(host) != 0) {
-      co_return io_error(co_await metadata_.report(Corruption{
-          true,
-          fmt::format("Cluster allocation offset {} unaligned (L2 offset: {}, L2 index: {})",
-                      hex_text(host), hex_text(table.host), hex_text(i)),
-          {},
-          {}}));
+      co_return io_error(co_await metadata_.report_unaligned(host, table.host, i));
     }
     BB_CO_TRY(co_await expand_entry(table, i, host));
   }

@@ -203,6 +203,16 @@ class Image {
   std::optional<L2Entry> changed_entry(L2Entry old, const ClusterState& state, Change change) const;
   // The disk keeps its cluster although nothing of it is data any more (discard-no-unref).
   bool keeps_cluster(const ClusterState& state, Change change) const;
+  // [locked] The entry of one cluster, for a change of nothing but its flags.
+  struct EntryToFlag {
+    MutexGuard guard;
+    Metadata::Piece* piece = nullptr;
+    uint32_t index = 0;
+    L2Entry entry;
+    ClusterState state;
+  };
+  Task<Result<EntryToFlag>> entry_to_flag(uint64_t cluster);
+  void put_entry(const EntryToFlag& changed);
   // Within one cluster, extended entries only. ENOTSUP: compressed.
   Task<Result<void>> zero_subclusters(uint64_t begin, uint64_t end);
   // The (sub)cluster at `begin`, of which nothing is allocated, gets the zero flag. False: by now

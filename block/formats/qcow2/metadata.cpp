@@ -285,6 +285,15 @@ Task<Errno> Metadata::report_overlap(uint32_t hit, uint64_t host, uint64_t bytes
                  host, bytes});
 }
 
+Task<Errno> Metadata::report_unaligned(uint64_t host, uint64_t table, uint64_t index) {
+  co_return co_await report(
+      Corruption{true,
+                 fmt::format("Cluster allocation offset {} unaligned (L2 offset: {}, L2 index: {})",
+                             hex_text(host), hex_text(table), hex_text(index)),
+                 {},
+                 {}});
+}
+
 Task<void> Metadata::report_kept(uint32_t hit, uint64_t host) {
   (void)co_await report(Corruption{false,
                                    fmt::format("Cannot free cluster {} (overlaps with {})",

@@ -259,6 +259,8 @@ class Metadata {
   // Cold paths of a hit.
   Task<Errno> report_overlap(uint32_t hit, uint64_t host, uint64_t bytes);
   Task<void> report_kept(uint32_t hit, uint64_t host);
+  // An entry of the L2 table at `table` that points to no cluster's start.
+  Task<Errno> report_unaligned(uint64_t host, uint64_t table, uint64_t index);
 
   // Limits of the file that this image may use; tests lower it.
   void set_max_host(uint64_t max) { max_host_ = max; }

@@ -207,17 +207,14 @@ Task<Errno> Image::report_fault(Fault fault, uint64_t guest, bool writing) {
       fmt::format("(L2 offset: {}, L2 index: {})", hex_text(table), hex_text(index));
   Corruption corruption;
   switch (fault) {
-    case Fault::kUnaligned:
-      if (writing) {
-        const bool zero = !g.extended_l2 && (entry.value & kEntryZero) != 0;
-        corruption.message =
-            fmt::format("{} cluster offset {} unaligned (guest offset: {})",
-                        zero ? "Preallocated zero" : "Data", hex_text(host), hex_text(guest));
-      } else {
-        corruption.message =
-            fmt::format("Cluster allocation offset {} unaligned {}", hex_text(host), where);
-      }
+    case Fault::kUnaligned: {
+      if (!writing) co_return co_await metadata_.report_unaligned(host, table, index);
+      const bool zero = !g.extended_l2 && (entry.value & kEntryZero) != 0;
+      corruption.message =
+          fmt::format("{} cluster offset {} unaligned (guest offset: {})",
+                      zero ? "Preallocated zero" : "Data", hex_text(host), hex_text(guest));
       break;
+    }
     case Fault::kZeroInV2:
       corruption.message = "Zero cluster entry found in pre-v3 image " + where;
       break;

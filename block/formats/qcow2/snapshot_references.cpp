@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "block/formats/qcow2/hex_text.h"
 #include "block/formats/qcow2/mapping.h"
 
 namespace blockbed::qcow2 {
@@ -96,12 +95,7 @@ Task<Result<void>> count_entries(Metadata& metadata, const Buffer& table, uint64
     for (uint32_t i = 0; i < entries; ++i) {
       const uint64_t value = load_entry(g, table.data(), i).value;
       if ((value & kEntryCompressed) != 0 || g.in_cluster(value & kOffsetMask) == 0) continue;
-      co_return io_error(co_await metadata.report(Corruption{
-          true,
-          fmt::format("Cluster allocation offset {} unaligned (L2 offset: {}, L2 index: {})",
-                      hex_text(value & kOffsetMask), hex_text(table_offset), hex_text(i)),
-          {},
-          {}}));
+      co_return io_error(co_await metadata.report_unaligned(value & kOffsetMask, table_offset, i));
     }
   }
   uint32_t done = 0;

@@ -69,26 +69,40 @@ Task<Result<void>> Image::zero_part(uint64_t begin, uint64_t end, RequestFlags f
   co_return co_await write_zero_bytes(begin, end);
 }
 
+Task<Result<Image::EntryToFlag>> Image::entry_to_flag(uint64_t cluster) {
+  const Geometry& g = geometry();
+  EntryToFlag found;
+  found.guard = co_await lock_range(cluster, cluster + g.cluster_size);
+  auto piece = co_await metadata_.writable_piece(cluster);
+  if (!piece) co_return io_error(piece.error());
+  found.piece = *piece;
+  found.index = g.index_in_piece(cluster);
+  found.entry = load_entry(g, found.piece->data(), found.index);
+  found.state = cluster_state(g, found.entry, cluster);
+  co_return found;
+}
+
+void Image::put_entry(const EntryToFlag& changed) {
+  store_entry(geometry(), changed.piece->data(), changed.index, changed.entry);
+  metadata_.piece_changed(*changed.piece, false);
+}
+
 Task<Result<bool>> Image::flag_unallocated(uint64_t begin) {
   const Geometry& g = geometry();
   const uint64_t cluster = g.cluster_start(begin);
-  MutexGuard guard = co_await lock_range(cluster, cluster + g.cluster_size);
-  auto piece = co_await metadata_.writable_piece(begin);
-  if (!piece) co_return io_error(piece.error());
-  const uint32_t index = g.index_in_piece(cluster);
-  L2Entry entry = load_entry(g, (*piece)->data(), index);
-  const ClusterState state = cluster_state(g, entry, cluster);
-  if (state.kind == Kind::kCompressed || state.kind == Kind::kInvalid) co_return false;
+  auto found = co_await entry_to_flag(cluster);
+  if (!found) co_return io_error(found.error());
+  const Kind kind = found->state.kind;
+  if (kind == Kind::kCompressed || kind == Kind::kInvalid) co_return false;
   if (g.extended_l2) {
     const uint64_t bit = uint64_t{1} << ((begin - cluster) >> g.subcluster_bits);
-    if ((entry.bitmap & bit) != 0) co_return false;
-    entry.bitmap |= bit << 32;
+    if ((found->entry.bitmap & bit) != 0) co_return false;
+    found->entry.bitmap |= bit << 32;
   } else {
-    if (state.kind != Kind::kUnallocated) co_return false;
-    entry.value |= kEntryZero;
+    if (kind != Kind::kUnallocated) co_return false;
+    found->entry.value |= kEntryZero;
   }
-  store_entry(g, (*piece)->data(), index, entry);
-  metadata_.piece_changed(**piece, false);
+  put_entry(*found);
   co_return true;
 }
 
@@ -106,20 +120,17 @@ Task<Result<void>> Image::write_zero_bytes(uint64_t begin, uint64_t end) {
 Task<Result<void>> Image::zero_subclusters(uint64_t begin, uint64_t end) {
   const Geometry& g = geometry();
   const uint64_t cluster = g.cluster_start(begin);
-  MutexGuard guard = co_await lock_range(cluster, cluster + g.cluster_size);
-  auto piece = co_await metadata_.writable_piece(begin);
-  if (!piece) co_return io_error(piece.error());
-  const uint32_t index = g.index_in_piece(cluster);
-  L2Entry entry = load_entry(g, (*piece)->data(), index);
-  const ClusterState state = cluster_state(g, entry, cluster);
-  if (state.kind == Kind::kCompressed) co_return io_error(ENOTSUP);
-  if (state.kind == Kind::kInvalid) co_return io_error(co_await report_fault(state.fault, cluster));
+  auto found = co_await entry_to_flag(cluster);
+  if (!found) co_return io_error(found.error());
+  if (found->state.kind == Kind::kCompressed) co_return io_error(ENOTSUP);
+  if (found->state.kind == Kind::kInvalid) {
+    co_return io_error(co_await report_fault(found->state.fault, cluster));
+  }
   const uint64_t first = (begin - cluster) >> g.subcluster_bits;
   const uint64_t count = (end - begin) >> g.subcluster_bits;
   const uint64_t bits = ((uint64_t{1} << count) - 1) << first;
-  entry.bitmap = (entry.bitmap & ~bits) | (bits << 32);
-  store_entry(g, (*piece)->data(), index, entry);
-  metadata_.piece_changed(**piece, false);
+  found->entry.bitmap = (found->entry.bitmap & ~bits) | (bits << 32);
+  put_entry(*found);
   co_return Result<void>();
 }
 
