@@ -403,6 +403,12 @@ def test_map(target, chain):
         for arguments in MAP:
             agree(target, "map", [*arguments.split(), name], chain.dir)
     agree(target, "map", ["--image-opts", "driver=qcow2,file.filename=base.qcow2"], chain.dir)
+    # Parts of clusters: with a place and nothing there, and what shows through them.
+    for name, backing in (("parts.qcow2", None), ("parts-top.qcow2", Image(chain.dir / "base.qcow2", "qcow2"))):
+        parts = chain.create(name, size=None if backing else 64 * MIB, backing=backing, extended_l2="on")
+        parts.io("write -P 2 66k 4k", "write -P 2 3M 2k", "write -z 300k 8k", "write -P 3 8000k 2k", "write -z 5M 4k")
+        for arguments in MAP:
+            agree(target, "map", [*arguments.split(), name], chain.dir)
     for options in ("base.qcow2", "file=x", "foo=1", "file.filename=top.qcow2", "driver=qcow2,file.filename=top.qcow2,lazy-refcounts=foo"):
         for tool, arguments in (("map", []), ("measure", ["-O", "qcow2"]), ("amend", ["-o", "compat=1.1"])):
             agree(target, tool, [*arguments, "--image-opts", options], chain.dir)

@@ -137,7 +137,8 @@ Task<Result<BlockStatus>> Qcow2Driver::block_status(uint64_t offset, uint64_t le
   status.zero = found->kind == Kind::kZero;
   status.data = found->kind == Kind::kData || status.compressed;
   status.allocated = status.data || status.zero;
-  if (found->host && (status.data || status.zero)) {
+  // Also of what has a place in its cluster and nothing there.
+  if (found->host) {
     status.offset = found->host;
     status.file = (data_ ? *data_ : *file_).edge().node();
   }
