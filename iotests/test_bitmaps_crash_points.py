@@ -92,14 +92,14 @@ class Life:
 
     # ------------------------------------------------------------------ steps
 
-    def open(self, **options):
+    def open(self):
+        """The log is a node of its own: it cannot be reopened, and with the image it would have to be."""
         with self.step("open"):
             storage = {"driver": "file", "filename": str(self.path)}
             log = {"driver": "file", "filename": str(self.log)}
             self.server.execute("blockdev-add", {
-                "driver": "qcow2", "node-name": "disk", **options,
-                "file": {"driver": "blklogwrites", "file": storage, "log": log, "log-super-update-interval": 1},
-            })
+                "driver": "blklogwrites", "node-name": "logged", "file": storage, "log": log, "log-super-update-interval": 1})
+            self.server.blockdev_add(driver="qcow2", node_name="disk", file="logged")
 
     @contextlib.contextmanager
     def guest(self):
@@ -123,6 +123,7 @@ class Life:
     def close(self):
         with self.step("close, which stores them"):
             self.server.blockdev_del(node_name="disk")
+            self.server.blockdev_del(node_name="logged")
 
 
 # ---------------------------------------------------------------------- lives
@@ -237,13 +238,27 @@ def covered(life):
     life.server.add_image("top", life.images.create("top.qcow2", size=SIZE))
     with life.step("an overlay is put over it"):
         life.server.blockdev_snapshot(node="disk", overlay="top")
-    with life.step("close, which stores them"):
-        life.server.blockdev_del(node_name="top")
-        life.server.blockdev_del(node_name="disk")
+    life.server.blockdev_del(node_name="top")
+    life.close()
+
+
+def reopened(life):
+    def reopen(read_only):
+        life.server.blockdev_reopen(options=[
+            {"driver": "qcow2", "node-name": "disk", "file": "logged", "read-only": read_only}])
+
+    life.open()
+    life.guest_writes(90)
+    with life.step("reopened for reading"):
+        reopen(True)
+    with life.step("and for writing again"):
+        reopen(False)
+    life.guest_writes(91, flush=True)
+    life.close()
 
 
 LIVES = (only_looked_at, written, with_a_new_bitmap, one_removed, all_removed, cleared, merged, switched, backed_up,
-         backup_cancelled, covered)
+         backup_cancelled, covered, reopened)
 
 
 # ---------------------------------------------------------------------- judging
