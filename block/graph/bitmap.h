@@ -76,6 +76,7 @@ class Bitmap {
   uint64_t find_set(std::size_t level, uint64_t from) const;
   // The first word of bits at or behind `from` that is not zero; kNone: there is none.
   uint64_t next_word(uint64_t from) const;
+  uint64_t word(uint64_t index) const;
   void raise(uint64_t first_word, uint64_t last_word);
   void take_words(const Bitmap& other);
 

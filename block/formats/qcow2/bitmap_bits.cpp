@@ -15,7 +15,7 @@ namespace {
 constexpr uint64_t kEntryOffsetMask = 0x00fffffffffffe00u;
 constexpr uint64_t kAllOnes = 1;
 // Clusters that lie side by side are read and written together, up to so many bytes.
-constexpr uint64_t kPieceBytes = uint64_t{1} << 20;
+constexpr uint64_t kPieceBytes = uint64_t{256} << 10;
 
 bool possible(uint64_t entry, const Header& header, uint64_t file_length) {
   if (entry <= kAllOnes) return true;

@@ -4,9 +4,9 @@
 // not exist. Who tracks writes keeps bits in a form of its own.
 //
 // Contract: bit n stands for bytes [n << granularity, (n + 1) << granularity) of the disk; bit n is
-// bit n % 8 of byte n / 8. Both directions go through the disk once, 1 MiB or a cluster at a time,
-// and take memory for the table and that. Bits behind the disk's end are zero in the file and are
-// never given to a receiver as ones.
+// bit n % 8 of byte n / 8. Both directions go through the disk once, 256 KiB or a cluster at a
+// time, and take memory for the table and that. Bits behind the disk's end are zero in the file and
+// are never given to a receiver as ones.
 //  - load_bits: of a bitmap that is usable(). The table has exactly the entries that the disk
 //    needs, as with QEMU; tables and clusters lie inside the file, which QEMU does not ask for (a
 //    cut-off file would give zeroes: writes that nobody remembers).

@@ -40,16 +40,35 @@ class BitsFromFile final : public BitmapReceiver {
  public:
   explicit BitsFromFile(uint64_t bits) : bits_(bits) {}
 
+  // Most words are zero, and stay untouched.
   void take(uint64_t first, std::span<const std::byte> bytes) override {
-    words_.assign((bytes.size() + 7) / 8, 0);
-    std::memcpy(words_.data(), bytes.data(), bytes.size());
-    bits_.set_words(first, words_);
+    constexpr std::size_t kWord = sizeof(uint64_t);
+    for (; bytes.size() >= kWord; bytes = bytes.subspan(kWord), first += 64) {
+      uint64_t word;
+      std::memcpy(&word, bytes.data(), kWord);
+      if (word != 0) {
+        words_.push_back(word);
+      } else if (!words_.empty()) {
+        give_words(first);
+      }
+    }
+    if (!bytes.empty()) {
+      std::memcpy(&words_.emplace_back(0), bytes.data(), bytes.size());
+      first += 64;
+    }
+    give_words(first);
   }
   void take_ones(uint64_t first, uint64_t count) override { bits_.set(first, first + count); }
 
   Bitmap take_bits() { return std::move(bits_); }
 
  private:
+  // Those that end at bit `end`.
+  void give_words(uint64_t end) {
+    bits_.set_words(end - words_.size() * 64, words_);
+    words_.clear();
+  }
+
   Bitmap bits_;
   std::vector<uint64_t> words_;
 };
