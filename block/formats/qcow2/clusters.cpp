@@ -320,12 +320,11 @@ Task<Result<void>> Metadata::grow_refcount_table(uint64_t entries) {
 
   const uint64_t old_host = refcount_table_.offset();
   const uint64_t old_bytes = refcount_table_.bytes();
-  overlap_map_.remove(overlap::kRefcountTable, old_host, old_bytes);
+  free_table_later(overlap::kRefcountTable, old_host, old_bytes, FreeReason::kOther);
   overlap_map_.add(overlap::kRefcountTable, table_host, table_bytes.size());
   overlap_map_.add(overlap::kRefcountBlock, host, blocks << g_.cluster_bits);
   refcount_cache_.drop(host, blocks << g_.cluster_bits);
   refcount_table_.adopt(table_host, std::move(table));
-  free_later(old_host, old_bytes, FreeReason::kOther, FreeOf::kTable);
   co_return Result<void>();
 }
 

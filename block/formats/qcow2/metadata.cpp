@@ -165,8 +165,7 @@ Task<Result<Metadata::Piece*>> Metadata::new_l2_table(uint64_t guest, uint64_t o
   Piece* piece = co_await l2_cache_.add_empty(table + in_table);
   if (old_table != 0) {
     std::memcpy(piece->data(), content.data() + in_table, g_.l2_piece_bytes);
-    overlap_map_.remove(overlap::kActiveL2, old_table, g_.cluster_size);
-    free_later(old_table, g_.cluster_size, FreeReason::kOther, FreeOf::kTable);
+    free_table_later(overlap::kActiveL2, old_table, g_.cluster_size, FreeReason::kOther);
   } else {
     std::memset(piece->data(), 0, g_.l2_piece_bytes);
   }
@@ -181,8 +180,7 @@ void Metadata::drop_l2_table(uint64_t l1_index, FreeReason reason) {
   const uint64_t table = l1_[l1_index] & kOffsetMask;
   if (table == 0) return;
   l1_.set(l1_index, 0);
-  overlap_map_.remove(overlap::kActiveL2, table, g_.cluster_size);
-  free_later(table, g_.cluster_size, reason, FreeOf::kTable);
+  free_table_later(overlap::kActiveL2, table, g_.cluster_size, reason);
 }
 
 Task<Result<void>> Metadata::grow_l1(uint64_t entries) {
@@ -216,13 +214,12 @@ Task<Result<void>> Metadata::grow_l1(uint64_t entries) {
   }
   const uint64_t old_offset = l1_.offset();
   const uint64_t old_bytes = l1_.bytes();
-  overlap_map_.remove(overlap::kActiveL1, old_offset, old_bytes);
+  if (old_bytes > 0) {
+    free_table_later(overlap::kActiveL1, old_offset, align_up(old_bytes, g_.cluster_size),
+                     FreeReason::kOther);
+  }
   overlap_map_.add(overlap::kActiveL1, allocation->host, bytes);
   l1_.adopt(allocation->host, std::move(table));
-  if (old_bytes > 0) {
-    free_later(old_offset, align_up(old_bytes, g_.cluster_size), FreeReason::kOther,
-               FreeOf::kTable);
-  }
   co_return Result<void>();
 }
 

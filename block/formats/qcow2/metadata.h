@@ -173,6 +173,11 @@ class Metadata {
   // there is no count that falls.
   enum class FreeOf : uint8_t { kData, kTable, kPlace };
   void free_later(uint64_t host, uint64_t bytes, FreeReason reason, FreeOf of = FreeOf::kData);
+  // A table of the active ones: its place is no metadata from now on. (`table_class`: of overlap::)
+  void free_table_later(uint32_t table_class, uint64_t host, uint64_t bytes, FreeReason reason) {
+    overlap_map_.remove(table_class, host, bytes);
+    free_later(host, bytes, reason, FreeOf::kTable);
+  }
   // [begin, end) of where guest data lives, whole clusters, is about to be used again: what was to
   // be discarded there is not. Nothing else keeps it apart where a cluster stays in its place.
   void keep_place(uint64_t begin, uint64_t end);
