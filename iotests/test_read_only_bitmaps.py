@@ -156,3 +156,36 @@ def test_not_left_for_reading_without_them(server, images, place, error):
     if place != 0:
         # What a header may name that was half written stays counted
         image.check()
+
+
+@pytest.mark.differs("QEMU puts the image on a file that is none", server="qemu")
+def test_what_changes_after_a_reopen_that_failed(server, image, images):
+    """The image has been told that its bitmaps are right; whether they record is kept all the same."""
+    server.add_image("disk", image)
+    server.blockdev_add(driver="file", node_name="other", filename=str(images.create("other.raw", "raw", SIZE).path))
+    options = {"driver": "qcow2", "node-name": "disk", "read-only": True, "file": "other"}
+    assert server.error("blockdev-reopen", {"options": [options]})
+    server.block_dirty_bitmap_disable(node="disk", name="old")
+    server.block_dirty_bitmap_enable(node="disk", name="off")
+    server.stop()
+    assert stored(image) == {"old": [], "off": ["auto"]}
+    image.check()
+
+
+@pytest.mark.differs("Blockbed's own command", server="qemu")
+def test_marks_found_after_a_reopen_that_failed(start, images, image):
+    """They are in memory only: after a crash nobody believes what the image had before."""
+    server = start()
+    server.add_image("disk", image)
+    server.blockdev_add(driver="file", node_name="other", filename=str(images.create("other.raw", "raw", SIZE).path))
+    server.execute("block-dirty-bitmap-populate", {"job-id": "job", "node": "disk", "name": "off", "pattern": "allocation-top",
+                                                   "auto-finalize": False})
+    server.wait_job("job", "pending")
+    options = {"driver": "qcow2", "node-name": "disk", "read-only": True, "file": "other"}
+    assert server.error("blockdev-reopen", {"options": [options]})
+    assert stored(image)["off"] == []
+    server.job_finalize(id="job")
+    server.finish_job("job")
+    assert count(server, "off") == UNIT
+    server.kill()
+    assert stored(image)["off"] == ["in-use"]

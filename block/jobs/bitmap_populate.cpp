@@ -75,6 +75,11 @@ Task<JobResult> BitmapPopulateJob::prepare() {
   if (auto writable = bitmap_->check_writable(); !writable) {
     co_return job_failure(std::move(writable).error());
   }
+  // Or may have been stored meanwhile, and says that it is right.
+  if (bitmap_->persistent()) {
+    auto begun = co_await options_.node->driver().persistent_bitmaps()->begin_change();
+    if (!begun) co_return job_failure(std::move(begun).error());
+  }
   co_return JobResult();
 }
 

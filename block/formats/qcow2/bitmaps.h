@@ -53,6 +53,8 @@ struct StoredBitmap {
   uint64_t flags_position = 0;
 
   bool in_use() const { return (flags & bitmap_flag::kInUse) != 0; }
+  // Records from the moment that the image is opened.
+  bool automatic() const { return (flags & bitmap_flag::kAuto) != 0; }
   // Extra data that is not known to be harmless: the bitmap is kept as it is, neither used nor
   // replaced.
   bool unknown() const { return !extra.empty() && (flags & bitmap_flag::kExtraCompatible) == 0; }

@@ -17,23 +17,31 @@ namespace {
 // Words of a Bitmap are the bytes of the file.
 static_assert(std::endian::native == std::endian::little);
 
+// A job that works with it may fail, or the server end before it does: nothing may be missing then,
+// so what is frozen goes together with what was marked since. Nothing else is copied: the bitmap
+// does not change while it is stored.
 class BitsToFile final : public BitmapSource {
  public:
-  explicit BitsToFile(Bitmap bits) : bits_(std::move(bits)) {}
+  explicit BitsToFile(const DirtyBitmap& bitmap) : bitmap_(bitmap) {
+    if (bitmap.frozen()) frozen_ = bitmap.all_bits();
+  }
 
   uint64_t next_set(uint64_t first) const override {
-    const uint64_t found = bits_.next_set(first, bits_.size());
-    return found == bits_.size() ? UINT64_MAX : found;
+    const uint64_t found = bits().next_set(first, bits().size());
+    return found == bits().size() ? UINT64_MAX : found;
   }
   void give(uint64_t first, std::span<std::byte> bytes) const override {
-    const auto all = std::as_bytes(bits_.words());
+    const auto all = std::as_bytes(bits().words());
     const std::size_t have = std::min(bytes.size(), all.size() - first / 8);
     std::memcpy(bytes.data(), all.data() + first / 8, have);
     std::memset(bytes.data() + have, 0, bytes.size() - have);
   }
 
  private:
-  const Bitmap bits_;
+  const Bitmap& bits() const { return frozen_ ? *frozen_ : bitmap_.bits(); }
+
+  const DirtyBitmap& bitmap_;
+  std::optional<Bitmap> frozen_;
 };
 
 class BitsFromFile final : public BitmapReceiver {
@@ -110,7 +118,7 @@ Task<Expected<void>> Qcow2Driver::load_bitmaps(const Header& header,
 Task<Expected<void>> Qcow2Driver::load_bitmap(const Header& header, const StoredBitmap& stored,
                                               DirtyBitmap& bitmap) {
   bitmap.set_persistent(true);
-  bitmap.set_enabled((stored.flags & bitmap_flag::kAuto) != 0);
+  bitmap.set_enabled(stored.automatic());
   if (stored.in_use()) {
     bitmap.set_inconsistent();
     bitmap.set_saved();
@@ -153,9 +161,7 @@ Task<Expected<void>> Qcow2Driver::store_bits(const std::vector<DirtyBitmap*>& bi
     one.granularity_bits = bitmap->granularity_bits();
     one.enabled = bitmap->enabled();
     one.stored_bits_hold = !bitmap->unsaved();
-    // A job that works with it may fail, or the server end before it does: nothing may be missing
-    // then.
-    if (bitmap->unsaved()) one.bits = &sources.emplace_back(bitmap->all_bits());
+    if (bitmap->unsaved()) one.bits = &sources.emplace_back(*bitmap);
     store.push_back(std::move(one));
   }
   co_return co_await qcow2::store_bitmaps(image_->metadata(), std::move(store));
@@ -171,7 +177,14 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
   const bool unsaved = std::ranges::any_of(bitmaps, &DirtyBitmap::unsaved);
   // Marked, or said so already when this Image began.
   const bool in_use = image_->writing() || std::ranges::any_of(directory_, &StoredBitmap::in_use);
-  if (bitmaps.empty() || !(unsaved || in_use)) co_return Expected<void>();
+  // Whether they record may have changed while the image said that they are right.
+  const auto flag_changed = [this](const DirtyBitmap* bitmap) {
+    const auto stored = std::ranges::find(directory_, bitmap->name(), &StoredBitmap::name);
+    return stored != directory_.end() && stored->automatic() != bitmap->enabled();
+  };
+  if (!unsaved && !in_use && std::ranges::none_of(bitmaps, flag_changed))
+    co_return Expected<void>();
+  if (bitmaps.empty()) co_return Expected<void>();
   BB_CO_TRY(co_await (unsaved ? store_bits(bitmaps) : store_flags(bitmaps)));
   // The image says that they are right: the next write has to say otherwise first.
   image_->end_writing();
