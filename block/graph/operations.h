@@ -27,6 +27,8 @@ enum class Operation : uint32_t {
   kChangeMedium,
   kCommitSource,
   kCommitTarget,
+  // To be a disk whose requests an iothread may carry out: any behind virtio-scsi.
+  kDataplane,
   kDriveDel,
   kEject,
   kExternalSnapshot,
@@ -56,6 +58,7 @@ class OperationSet {
     set.bits_ = ~other.bits_;
     return set;
   }
+  constexpr void take(Operation o) { bits_ &= ~(1u << static_cast<uint32_t>(o)); }
   constexpr bool has(Operation o) const { return (bits_ >> static_cast<uint32_t>(o) & 1) != 0; }
 
  private:

@@ -51,6 +51,7 @@ Task<void> BlockJob::pay_off(const RateLimit& limit) {
 
 Expected<void> BlockJob::add_node(std::string edge_name, Node& node, PermissionPair permissions,
                                   OperationSet forbids) {
+  if (edges_.empty()) forbids.take(Operation::kDataplane);
   edges_.push_back(std::make_unique<Edge>(*this, std::move(edge_name), ChildRoles()));
   Edge& edge = *edges_.back();
   GraphChange change(registry().graph());

@@ -63,7 +63,8 @@ class BlockJob : public Job, public EdgeParent {
   Expected<void> join(ContextMove& move) override;
 
  protected:
-  // `forbids`: what nobody may do to the node as a whole until detach_nodes().
+  // `forbids`: what nobody may do to the node as a whole until detach_nodes(). The first one is the
+  // disk of the job: that may go on being one.
   Expected<void> add_node(std::string edge_name, Node& node, PermissionPair permissions,
                           OperationSet forbids = OperationSet::all());
   void detach_nodes(GraphChange& change);

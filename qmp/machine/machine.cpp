@@ -282,6 +282,21 @@ Expected<void> Machine::bind_root(const Device& device) {
   return device.backend->bind(context_of(device));
 }
 
+// Whether an iothread may carry out the requests of its disk. virtio-scsi asks for each, whether it
+// has one or not.
+Expected<void> Machine::check_dataplane(const Device& device) const {
+  Node* node = device.backend->node();
+  if (node == nullptr) return {};
+  if (device.model->kind == ModelKind::kVirtioBlk && device.iothread != nullptr) {
+    auto free = node->operations().check(Operation::kDataplane);
+    if (free) return {};
+    return fail("cannot start virtio-blk dataplane: " + free.error().description);
+  }
+  const Device* owner = device.model->bus == "SCSI" ? bus_owner(device.bus) : nullptr;
+  if (owner == nullptr || owner->model->kind != ModelKind::kVirtioScsi) return {};
+  return node->operations().check(Operation::kDataplane);
+}
+
 Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
   const DeviceModel& model = *device.model;
   const bool removable = model.is_cd() || model.kind == ModelKind::kFloppy;
@@ -356,6 +371,7 @@ Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
     BB_CO_TRY(device.own_backend->insert(*node));
   }
   if (model.bus == "SCSI") BB_CO_TRY(bind_root(device));
+  BB_CO_TRY(check_dataplane(device));
 
   Backend& backend = *device.backend;
   if (const std::string* cache = properties.find("write-cache");

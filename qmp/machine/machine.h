@@ -126,6 +126,7 @@ class Machine final : public DeviceDirectory {
   // Where the device does its I/O.
   IoContext context_of(const Device& device) const;
   Expected<void> bind_root(const Device& device);
+  Expected<void> check_dataplane(const Device& device) const;
   Task<void> detach(Device& device);
   MediumPlace medium_place(Device& device);
   Device* find(std::string_view id) const;
