@@ -291,6 +291,21 @@ def test_snapshots_of_two_disks(server, disks):
         overlay.check()
 
 
+@pytest.mark.parametrize("options", [{}, {"read-only": True}, {"read-only": True, "auto-read-only": True}], ids=str)
+def test_an_overlay_is_as_writable_as_its_disk(server, images, options):
+    image = images.create("base", size="1M")
+    storage = {"driver": "file", "filename": str(image.path)}
+    server.execute("blockdev-add", {"driver": "qcow2", "node-name": "base", "file": storage, **options})
+    # Without a user the overlay would not stay.
+    server.execute("blockdev-add", {"driver": "raw", "node-name": "user", "file": "base", "read-only": True})
+    server.blockdev_snapshot_sync(node_name="base", snapshot_file=str(images.dir / "overlay"), snapshot_node_name="overlay")
+    read_only = "read-only" in options
+    assert server.query_node("overlay")["ro"] == read_only
+    assert server.query_node("base")["ro"]
+    result = server.try_execute("block_resize", {"node-name": "overlay", "size": 2 << 20})
+    assert result == {} if not read_only else result.desc == "Image is read-only"
+
+
 def test_snapshot_sync_makes_its_overlay(server, disks):
     """The users of a disk move to its overlay, and keep it alive."""
     with server.export("a", writable=True) as nbd, server.export("b"):

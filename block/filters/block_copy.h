@@ -72,6 +72,7 @@ class BlockCopy {
   static bool fits(uint64_t length, uint64_t cluster_size);
 
   uint64_t length() const { return length_; }
+  Edge& target() const { return target_; }
   uint64_t cluster_size() const { return cluster_size_; }
   Bitmap& bitmap() { return bitmap_; }
   // Bytes whose bit is set or whose copy is in flight; whole clusters, at the end of the disk too.

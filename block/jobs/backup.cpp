@@ -6,6 +6,7 @@
 #include <climits>
 
 #include "block/filters/copy_before_write.h"
+#include "block/filters/target_size.h"
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/filter_insertion.h"
 #include "block/graph/graph_change.h"
@@ -61,7 +62,7 @@ Expected<void> BackupJob::check(const BackupOptions& options) {
   if (options.bitmap != nullptr && options.bitmap_mode != BitmapMode::kNever) {
     BB_TRY(options.bitmap->check());
   }
-  if (source.length() != target.length()) {
+  if (!same_sectors(source, target)) {
     return fail("Source and target image have different sizes");
   }
   return {};
@@ -202,6 +203,10 @@ void BackupJob::interrupted() {
 }
 
 Task<JobResult> BackupJob::run() {
+  if (options_.sync != BackupSync::kNone) {
+    auto zeroed = co_await zero_rest_of_sector(engine_.target(), engine_.length());
+    if (!zeroed) co_return job_failure(zeroed.error());
+  }
   switch (options_.sync) {
     case BackupSync::kNone:
       co_return co_await wait_for_end();

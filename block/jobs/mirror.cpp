@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "block/filters/mirror_top.h"
+#include "block/filters/target_size.h"
 #include "block/graph/chain.h"
 #include "block/graph/medium.h"
 #include "block/jobs/job_registry.h"
@@ -94,6 +95,10 @@ Task<JobResult> MirrorJob::run() {
 
 Task<JobResult> MirrorJob::work() {
   BB_CO_TRY(co_await fit_target());
+  if (options_.sync != MirrorSync::kNone && !options_.commit) {
+    auto zeroed = co_await zero_rest_of_sector(target_->edge(), copy_->length());
+    if (!zeroed) co_return job_failure(zeroed.error());
+  }
   BB_CO_TRY(co_await mark_differences());
   if (cancelled()) co_return JobResult();
   if (copy_->dirty()) co_await let_reply_go_first();
@@ -109,7 +114,7 @@ Task<JobResult> MirrorJob::work() {
 
 bool MirrorJob::target_fits() const {
   return options_.commit ? target().length() >= source().length()
-                         : target().length() == source().length();
+                         : same_sectors(source(), target());
 }
 
 Task<JobResult> MirrorJob::fit_target() {

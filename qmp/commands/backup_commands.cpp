@@ -199,8 +199,8 @@ class DriveBackupAction final : public BackupAction {
     const bool on_source = arguments_.sync == schema::MirrorSyncMode::kNone;
     if (on_source) backing = source_.get();
 
-    std::string format = arguments_.format.value_or(
-        existing ? "" : std::string(source_->skip_filters()->driver().name()));
+    std::string format =
+        arguments_.format.value_or(existing ? "" : std::string(source_->driver().name()));
     if (!existing) BB_CO_TRY(co_await make_image(context, format, backing));
     auto target = co_await open_target(context, format, on_source);
     if (!target) co_return fail(std::move(target).error());

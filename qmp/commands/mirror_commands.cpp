@@ -5,6 +5,7 @@
 #include <bit>
 #include <optional>
 
+#include "block/filters/target_size.h"
 #include "block/formats/image_create.h"
 #include "block/graph/drain.h"
 #include "block/graph/kept_places.h"
@@ -35,7 +36,7 @@ Expected<void> check_replaced(Graph& graph, Node& source, const std::string& nam
                     "guaranteed that doing so would not lead to an abrupt change of visible data",
                     name, source.name()));
   }
-  if (node->length() != source.length()) {
+  if (!same_sectors(source, *node) && !same_sectors(*node, source)) {
     return fail("cannot replace image with a mirror image of different size");
   }
   return {};
@@ -154,7 +155,7 @@ class DriveMirror {
       BB_CO_TRY(check_replaced(graph_, *source_, *arguments_.replaces));
     }
     if (!existing()) {
-      if (!arguments_.format) arguments_.format = source_->skip_filters()->driver().name();
+      if (!arguments_.format) arguments_.format = source_->driver().name();
       BB_CO_TRY(co_await make_image(backing));
     }
     auto target = co_await open_target();

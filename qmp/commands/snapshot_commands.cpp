@@ -144,6 +144,8 @@ class SnapshotSyncAction final : public OverlayAction {
       request.options.set("node-name", *arguments_.snapshot_node_name);
     }
     InheritedOptions inherited;
+    inherited.flags.read_only = old_->flags().read_only;
+    inherited.flags.auto_read_only = old_->flags().auto_read_only;
     inherited.flags.unmap = old_->flags().unmap;
     inherited.flags.cache_direct = old_->flags().cache_direct;
     inherited.flags.cache_no_flush = old_->flags().cache_no_flush;
