@@ -373,6 +373,22 @@ def test_a_crash_leaves_them_inconsistent(start, kept):
     assert server.error("block_resize", {"node-name": "disk", "size": 2 * SIZE}) in (
         f"Bitmap '{name}' is inconsistent and cannot be used" for name in ("b", "off", "empty")
     )
+    add(server, "other")
+    server.execute("block-dirty-bitmap-disable", {"node": "disk", "name": "other"})
+    with server.export("disk", writable=True) as nbd:
+        nbd.pwrite(b"x", 0)
+    for target, sources, error in (
+        ("b", ["new", "no"], text),
+        ("b", ["no", "new"], "Dirty bitmap 'no' not found"),
+        ("other", ["new", "b", "no"], text),
+        ("other", ["new", "no", "b"], "Dirty bitmap 'no' not found"),
+    ):
+        merge = {"node": "disk", "target": target, "bitmaps": sources}
+        assert server.error("block-dirty-bitmap-merge", merge) == error
+        assert server.error("transaction", {"actions": [{"type": "block-dirty-bitmap-merge", "data": merge}]}) == error
+    assert (count(server, "new"), count(server, "other")) == (UNIT, 0), "nothing is merged when it fails"
+    for named in ("b", {"node": "disk", "name": "b"}):
+        assert server.error("block-export-add", {"id": "e", "type": "nbd", "node-name": "disk", "name": "x", "bitmaps": [named]}) == text
     server.stop()
     assert stored(kept)["b"] == ["auto", "in-use"], "it does not become right by closing the image"
     server = run(start, kept)

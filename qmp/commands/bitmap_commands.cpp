@@ -202,6 +202,8 @@ class MergeAction final : public BitmapAction {
     for (const schema::BlockDirtyBitmapOrStr& source : sources_) {
       auto found = find_source(context.graph, source);
       if (!found) co_return fail(std::move(found).error());
+      // Of several reasons clients are told the first that they meet going from source to source.
+      BB_CO_TRY(bitmap_->check());
       BB_CO_TRY((*found)->check(DirtyBitmap::Accept::kReadOnly));
       if ((*found)->length() != bitmap_->length()) {
         co_return fail(

@@ -33,6 +33,7 @@ Expected<FoundBitmap> find_bitmap(Node& exported, const schema::BlockDirtyBitmap
       if (bitmap != nullptr) break;
     }
     if (bitmap == nullptr) return fail(fmt::format("Bitmap '{}' is not found", *name));
+    BB_TRY(bitmap->check(DirtyBitmap::Accept::kReadOnly));
     if (!writable && node->writable() && bitmap->enabled()) {
       return fail(fmt::format("Enabled bitmap '{}' incompatible with readonly export", *name));
     }
@@ -44,8 +45,8 @@ Expected<FoundBitmap> find_bitmap(Node& exported, const schema::BlockDirtyBitmap
     auto there = find_dirty_bitmap(*node, external.name);
     if (!there) return fail(std::move(there).error());
     bitmap = *there;
+    BB_TRY(bitmap->check(DirtyBitmap::Accept::kReadOnly));
   }
-  BB_TRY(bitmap->check(DirtyBitmap::Accept::kReadOnly));
   return FoundBitmap{NodeRef(*node), bitmap};
 }
 
