@@ -294,6 +294,26 @@ def test_a_broken_snapshot_is_not_read(fleece):
         assert fleece.guest.read_all() == b"\2" * SIZE
 
 
+def test_scratch_space_of_a_broken_snapshot_is_given_up(fleece):
+    """Nobody can read it any more, and a discard frees it all the same."""
+    server = fleece.server
+    server.blockdev_add(driver="blkdebug", node_name="broken", discard="unmap",
+                        image={"driver": "file", "filename": str(fleece.scratch), "discard": "unmap"},
+                        inject_error=[{"event": "pwritev", "errno": errno.ENOSPC, "sector": 4 * CLUSTER // 512}])
+    server.blockdev_add(driver="raw", node_name="scratch", file="broken", discard="unmap")
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="src", target="scratch", on_cbw_error="break-snapshot")
+    fleece.put_under_guest("cbw")
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw", discard="unmap")
+    with fleece.read(writable=True) as reader:
+        fleece.guest.pwrite(b"\2" * (2 * CLUSTER), 0)
+        fleece.guest.pwrite(b"\2" * CLUSTER, 4 * CLUSTER)
+        assert shown(reader) == "!" * 16
+        assert [run["data"] for run in fleece.scratch.map()] == [True, False]
+        reader.trim(2 * CLUSTER, 0)
+        assert [run["data"] for run in fleece.scratch.map()] == [False]
+        assert shown(reader) == "!" * 16
+
+
 def test_a_broken_guest_write_keeps_the_snapshot(fleece):
     server = fleece.server
     server.blockdev_add(driver="blkdebug", node_name="broken", image={"driver": "file", "filename": str(fleece.scratch)},

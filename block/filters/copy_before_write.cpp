@@ -263,9 +263,8 @@ Task<Result<BlockStatus>> CopyBeforeWrite::instant_status(uint64_t offset, uint6
 }
 
 Task<Result<void>> CopyBeforeWrite::discard_instant(uint64_t offset, uint64_t length) {
-  if (snapshot_error_ || access_->inconsistent() || offset + length > access_->length()) {
-    co_return io_error(EACCES);
-  }
+  // Of a broken snapshot too: what was saved takes up room still.
+  if (access_->inconsistent() || offset + length > access_->length()) co_return io_error(EACCES);
   const uint64_t cluster = engine_.cluster_size();
   const uint64_t begin = (offset + cluster - 1) / cluster * cluster;
   uint64_t end = offset + length;
