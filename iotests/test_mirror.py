@@ -49,6 +49,34 @@ def test_full(server, images, chain, flat, source_format, target_format):
     target.check()
 
 
+def marks(server, node):
+    return [bitmap for bitmap in server.query_node(node).get("dirty-bitmaps", []) if "name" not in bitmap]
+
+
+@pytest.mark.parametrize("granularity", [None, 4096])
+@pytest.mark.parametrize("copy_mode", ["background", "write-blocking"])
+def test_what_is_left_to_copy_is_a_bitmap_of_the_source(server, images, chain, copy_mode, granularity):
+    """It has no name and is nobody else's; it is gone when the job is."""
+    server.add_image("src", chain)
+    server.add_image("dst", images.create("target.qcow2", size=SIZE))
+    options = {} if granularity is None else {"granularity": granularity}
+    with server.export("src", writable=True) as nbd:
+        server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", copy_mode=copy_mode, **options)
+        ready(server)
+        shown = {"recording": copy_mode == "background", "persistent": False, "busy": False, "granularity": granularity or 65536}
+        assert marks(server, "src") == [{**shown, "count": 0}]
+        server.job_pause(id="job")
+        server.wait_job("job", "standby")
+        nbd.pwrite(b"x" * 100, 512)
+        left = (granularity or 65536) if copy_mode == "background" else 0
+        assert marks(server, "src") == [{**shown, "count": left}]
+        assert marks(server, "dst") == []
+        server.job_resume(id="job")
+        server.block_job_cancel(device="job")
+        ended_well(server)
+        assert marks(server, "src") == []
+
+
 @pytest.mark.parametrize("copy_mode", ["background", "write-blocking"])
 @pytest.mark.parametrize("end", ["complete", "cancel"])
 def test_guests_write_all_the_while(server, images, chain, copy_mode, end):

@@ -77,6 +77,8 @@ class MirrorCopy {
   uint64_t length() const { return length_; }
   const Settings& settings() const { return settings_; }
   bool dirty() const { return bitmap_.count() > 0; }
+  // Bytes that are marked, in whole granules.
+  uint64_t marked() const { return bitmap_.count() * settings_.granularity; }
   // Bytes that are marked or in flight.
   uint64_t remaining() const;
   void set_progress(Progress* progress);

@@ -27,6 +27,8 @@ class MirrorTop final : public Driver {
 
   Edge& below() const { return below_; }
   void set_copy(MirrorCopy* copy) { copy_ = copy; }
+  // Null: nobody wants to know of writes.
+  const MirrorCopy* copy() const { return copy_; }
 
   std::string_view name() const override { return kName; }
   bool is_filter() const override { return true; }

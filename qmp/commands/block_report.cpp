@@ -3,6 +3,7 @@
 #include <ranges>
 
 #include "block/filters/copy_before_write.h"
+#include "block/filters/mirror_top.h"
 #include "block/filters/quorum.h"
 #include "block/filters/snapshot_access.h"
 #include "block/graph/dirty_bitmap_list.h"
@@ -201,11 +202,21 @@ schema::BlockDirtyInfo dirty_info(const DirtyBitmap& bitmap) {
   return info;
 }
 
-// What a filter above the node has still to save is shown as a bitmap of the node.
+// What a filter above the node has still to save, or a mirror to copy, is shown as a bitmap of the
+// node.
 schema::BlockDirtyInfo copy_info(BlockCopy& engine) {
   schema::BlockDirtyInfo info;
   info.granularity = static_cast<uint32_t>(engine.cluster_size());
   info.count = static_cast<int64_t>(engine.bitmap().count() * engine.cluster_size());
+  return info;
+}
+
+schema::BlockDirtyInfo mirror_info(const MirrorCopy& copy) {
+  schema::BlockDirtyInfo info;
+  info.granularity = static_cast<uint32_t>(copy.settings().granularity);
+  info.count = static_cast<int64_t>(copy.marked());
+  // A write to both sides leaves nothing to copy.
+  info.recording = !copy.writes_to_both();
   return info;
 }
 
@@ -216,6 +227,8 @@ std::vector<schema::BlockDirtyInfo> dirty_infos(Node& node) {
     if (above == nullptr || !above->is_open() || above->filtered_edge() != edge) continue;
     if (auto* filter = dynamic_cast<CopyBeforeWrite*>(&above->driver())) {
       infos.push_back(copy_info(filter->engine()));
+    } else if (auto* top = dynamic_cast<MirrorTop*>(&above->driver())) {
+      if (top->copy() != nullptr) infos.push_back(mirror_info(*top->copy()));
     }
   }
   for (const auto& bitmap : node.dirty_bitmaps()) infos.push_back(dirty_info(*bitmap));
