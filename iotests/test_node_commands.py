@@ -61,6 +61,19 @@ def test_every_node_has_its_own_threshold(server, images):
     assert (second["node-name"], second["amount-exceeded"]) == ("f", 4096 - 100)
 
 
+def test_what_is_kept_of_reads_is_no_write_of_a_guest(server, images):
+    """A stream fills the image beyond the threshold; its file takes writes like any other."""
+    base = images.create("base.qcow2", size="1M").fill((0, "512k", 1))
+    top = images.create("top.qcow2", size=None, backing=base)
+    server.blockdev_add(driver="qcow2", node_name="top", file={"driver": "file", "node-name": "f", "filename": str(top.path)})
+    server.block_set_write_threshold(node_name="top", write_threshold=4096)
+    server.block_set_write_threshold(node_name="f", write_threshold=4096)
+    server.block_stream(job_id="job", device="top")
+    server.finish_job("job")
+    assert threshold(server, "top") == 4096
+    assert [node for node, _ in crossings(server)] == ["f"]
+
+
 def test_zero_takes_the_threshold_away(server, disk):
     server.block_set_write_threshold(node_name="n", write_threshold=5)
     server.block_set_write_threshold(node_name="n", write_threshold=0)

@@ -223,6 +223,7 @@ class Node final : public EdgeParent {
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers, RequestFlags flags);
   Task<Result<void>> zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags);
   // Before a write or zero: is there somebody to be told that it goes so far?
+  // Not for what is kept of a read: nobody wrote it.
   void check_write_threshold(uint64_t end) {
     if (write_threshold_ != 0 && end > write_threshold_) [[unlikely]]
       cross_write_threshold(end);

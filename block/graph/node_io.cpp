@@ -168,7 +168,7 @@ Task<Result<void>> Node::write(uint64_t offset, IoVector buffers, RequestFlags f
 
 Task<Result<void>> Node::write_aligned(uint64_t offset, IoVector buffers, RequestFlags flags) {
   const uint64_t length = buffers.size();
-  check_write_threshold(offset + length);
+  if (!flags.write_unchanged) check_write_threshold(offset + length);
   if (flags_.detect_zeroes != DetectZeroes::kOff && !flags.compressed && buffers.all_zero()) {
     RequestFlags zero_flags = flags;
     zero_flags.may_unmap = flags_.detect_zeroes == DetectZeroes::kUnmap;
@@ -273,7 +273,7 @@ Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags fla
 }
 
 Task<Result<void>> Node::zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags) {
-  check_write_threshold(offset + length);
+  if (!flags.write_unchanged) check_write_threshold(offset + length);
   const bool flush_after = flags.fua && !driver_->honours_fua_zero();
   RequestFlags passed = flags;
   if (flush_after) passed.fua = false;
