@@ -96,6 +96,8 @@ def test_active_layer(server, chain, content):
     server.block_commit(job_id="job", device="layer3", base_node="layer0")
     server.wait_event("BLOCK_JOB_READY", {"device": "job"})
     assert not server.query_node("layer0")["ro"]
+    (left,) = server.query_node("layer3")["dirty-bitmaps"]
+    assert left == {"recording": True, "persistent": False, "busy": False, "granularity": 65536, "count": 0}
     server.block_job_complete(device="job")
     ended_well(server)
     assert server.job_states("job") == ["created", "running", "ready", "waiting", "pending", "concluded", "null"]
@@ -171,6 +173,35 @@ def test_a_filter_over_the_base_holds_nothing(server, chain, content, top):
     ended_well(server)
     server.stop()
     assert chain[0 if top == 3 else 3].content() == content
+
+
+@pytest.mark.parametrize("top", ["middle", "active"])
+def test_what_no_node_between_shows_any_more(server, chain, top):
+    """Filters over the base show what it holds; those between layers show what is on its way."""
+    server.object_add(qom_type="throttle-group", id="tg")
+    node = "base"
+    server.add_image("base", chain[0], read_only=True)
+    for name, layer in (("over_base", None), ("mid", chain[1]), ("over_mid", None), ("disk", chain[2])):
+        if layer is None:
+            server.blockdev_add(driver="throttle", node_name=name, throttle_group="tg", file=node)
+        else:
+            server.blockdev_add(driver="qcow2", node_name=name, backing=node, file={"driver": "file", "filename": str(layer.path)})
+        node = name
+    arguments = {"top_node": "over_mid"} if top == "middle" else {}
+    server.block_commit(job_id="job", device="disk", base_node="base", auto_finalize=False, **arguments)
+    server.wait_event(*(("BLOCK_JOB_READY", {"device": "job"}) if top == "active" else ("BLOCK_JOB_PENDING", {"id": "job"})))
+    graph = server.execute("x-debug-query-block-graph")
+    names = {node["id"]: node["name"] for node in graph["nodes"]}
+    shared = {names[edge["child"]]: "consistent-read" in edge["shared-perm"]
+              for edge in graph["edges"] if edge["name"] == "intermediate node"}
+    between = {"over_mid": False, "mid": False, "over_base": True}
+    assert shared == between
+    server.nbd_start()
+    assert server.error("block-export-add", {"id": "x", "type": "nbd", "node-name": "over_mid"}) == (
+        "Permission conflict on node 'over_mid': permissions 'consistent read' are both required by an unnamed block "
+        "device (uses node 'over_mid' as 'root' child) and unshared by commit job 'job' (uses node 'over_mid' as "
+        "'intermediate node' child).")
+    server.block_job_cancel(device="job", force=True)
 
 
 def test_cancel_leaves_the_chain(server, chain, content):

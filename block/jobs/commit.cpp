@@ -93,11 +93,12 @@ Task<Expected<void>> CommitJob::attach() {
   filter_ = std::move(*filter);
 
   // Every layer between, and the top: what they show is not a disk any more.
+  PermissionPair between{Permissions::none(),
+                         Permission::kWrite | Permissions(Permission::kWriteUnchanged)};
+  const Node* const over_base = overlay_of(top, &base)->backing_node();
   for (Node* node = &top; node != &base; node = node->filter_or_cow_node()) {
-    PermissionPair between{Permissions::none(),
-                           Permission::kWrite | Permissions(Permission::kWriteUnchanged)};
-    // A filter passes on what it is asked for.
-    if (node->driver().is_filter()) between.shares |= Permission::kConsistentRead;
+    // Filters over the base show what it holds.
+    if (node == over_base) between.shares |= Permission::kConsistentRead;
     BB_CO_TRY(add_node("intermediate node", *node, between));
   }
   auto frozen = FrozenChain::freeze(*filter_, base);

@@ -115,12 +115,13 @@ Expected<void> MirrorJob::attach() {
   BB_TRY(add_node("source", source(), {Permissions::none(), kSharedWithOthers}));
   BB_TRY(add_node("target", target(), {Permissions::none(), Permissions::all()}));
   if (!below) return {};
+  PermissionPair between{Permissions::none(),
+                         Permission::kWrite | Permissions(Permission::kWriteUnchanged)};
+  const Node* const over_target = overlay_of(source(), &target())->backing_node();
   for (Node* node = source().filter_or_cow_node(); node != &target();
        node = node->filter_or_cow_node()) {
-    PermissionPair between{Permissions::none(),
-                           Permission::kWrite | Permissions(Permission::kWriteUnchanged)};
-    // A filter passes on what it is asked for.
-    if (node->driver().is_filter()) between.shares |= Permission::kConsistentRead;
+    // Filters over the target show what it holds.
+    if (node == over_target) between.shares |= Permission::kConsistentRead;
     BB_TRY(add_node("intermediate node", *node, between));
   }
   auto frozen = FrozenChain::freeze(*filter_, target());
