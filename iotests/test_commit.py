@@ -24,7 +24,7 @@ def content(chain):
 
 
 def open_chain(server, chain, below_layer0=None):
-    """The nodes have the names of the layers."""
+    """The nodes have the names of the layers. What is below the lowest may be given, as a node that is there already."""
     options = None
     for number, layer in enumerate(chain):
         options = {
@@ -34,6 +34,8 @@ def open_chain(server, chain, below_layer0=None):
         }
         if number == 0 and below_layer0 is not None:
             options["file"] = below_layer0
+            server.execute("blockdev-add", options)
+            options = options["node-name"]
     server.execute("blockdev-add", options)
 
 
@@ -72,7 +74,8 @@ def test_layers_in_the_middle(server, chain, content, top, base):
 @pytest.mark.manners("system")
 @pytest.mark.differs("the base is not flushed", server="qemu")
 def test_a_guest_goes_on_while_the_base_is_made_durable(server, chain):
-    open_chain(server, chain, below_layer0={"driver": "blkdebug", "image": {"driver": "file", "filename": str(chain[0].path)}})
+    storage = {"driver": "blkdebug", "image": {"driver": "file", "filename": str(chain[0].path)}}
+    open_chain(server, chain, below_layer0=storage)
     server.qemu_io("layer0", "break flush_to_disk A")
     server.block_commit(job_id="job", device="layer3", top_node="layer2", base_node="layer0")
     server.qemu_io("layer0", "wait_break A")

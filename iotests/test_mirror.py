@@ -509,3 +509,42 @@ def test_quit_under_a_mirror(server, images, flat):
     server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", speed=1)
     server.stop()
     images.at("target.qcow2", "qcow2").check()
+
+
+# ---------------------------------------------------------------------- below the filter
+
+
+@pytest.mark.manners("system")
+@pytest.mark.parametrize("late", [False, True], ids=["while it copies", "when it is ready"])
+@pytest.mark.parametrize("how", ["mirror", "commit"])
+def test_what_is_written_below_the_filter(server, images, how, late):
+    """Whoever writes to the source, by its name or through an export that came later: it is copied like all else."""
+    base = images.create("base.qcow2", size="4M")
+    source = images.create("source.qcow2", size=None, backing=base).fill((0, "4M", 1))
+    target = images.create("target.qcow2", size="4M")
+    server.add_image("base", base)
+    server.add_image("source", source, backing="base", discard="unmap")
+    server.add_image("target", target)
+    held = {} if late else {"speed": 1}
+    if how == "mirror":
+        server.blockdev_mirror(job_id="job", device="source", target="target", sync="full", **held)
+    else:
+        server.block_commit(job_id="job", device="source", base_node="base", **held)
+    if late:
+        server.wait_status("job", "ready")
+    with server.export("source", writable=True) as nbd:
+        nbd.pwrite(b"\2" * 65536, 65536)
+        nbd.zero(65536, 1 << 20)
+    assert server.qemu_io("source", "write -P 3 3M 64k").startswith("wrote")
+    server.block_job_set_speed(device="job", speed=0)
+    server.wait_status("job", "ready")
+    server.block_job_complete(device="job")
+    assert "error" not in server.finish_job("job")["data"]
+    server.stop()
+    expected = bytearray(b"\1" * (4 << 20))
+    expected[65536:131072] = b"\2" * 65536
+    expected[1 << 20:(1 << 20) + 65536] = bytes(65536)
+    expected[3 << 20:(3 << 20) + 65536] = b"\3" * 65536
+    copy = target if how == "mirror" else base
+    copy.check()
+    assert copy.content() == expected

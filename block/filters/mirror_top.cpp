@@ -9,7 +9,19 @@ MirrorTop& MirrorTop::of(Node& node) {
   return static_cast<MirrorTop&>(node.driver());
 }
 
-// --- requests. One that failed may have changed a part of its range.
+void MirrorTop::set_copy(MirrorCopy* copy) {
+  if (disk_) disk_->remove_write_listener(*this);
+  copy_ = copy;
+  disk_ = copy == nullptr ? NodeRef() : NodeRef(*below_.node());
+  if (disk_) disk_->add_write_listener(*this);
+}
+
+// What goes to both sides at once leaves no difference.
+void MirrorTop::node_written(uint64_t offset, uint64_t length) {
+  if (!writes_to_both()) copy_->changed(offset, length);
+}
+
+// --- requests
 
 Task<Result<void>> MirrorTop::read(uint64_t offset, IoVector buffers, RequestFlags flags) {
   return below_.read(offset, std::move(buffers), flags);
@@ -17,24 +29,17 @@ Task<Result<void>> MirrorTop::read(uint64_t offset, IoVector buffers, RequestFla
 
 Task<Result<void>> MirrorTop::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
   if (writes_to_both()) co_return co_await copy_->write(offset, std::move(buffers), flags);
-  const uint64_t length = buffers.size();
-  Result<void> result = co_await below_.write(offset, std::move(buffers), flags);
-  changed(offset, length);
-  co_return result;
+  co_return co_await below_.write(offset, std::move(buffers), flags);
 }
 
 Task<Result<void>> MirrorTop::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   if (writes_to_both()) co_return co_await copy_->zero(offset, length, flags);
-  Result<void> result = co_await below_.zero(offset, length, flags);
-  changed(offset, length);
-  co_return result;
+  co_return co_await below_.zero(offset, length, flags);
 }
 
 Task<Result<void>> MirrorTop::discard(uint64_t offset, uint64_t length) {
   if (writes_to_both()) co_return co_await copy_->discard(offset, length);
-  Result<void> result = co_await below_.discard(offset, length);
-  changed(offset, length);
-  co_return result;
+  co_return co_await below_.discard(offset, length);
 }
 
 Task<Result<BlockStatus>> MirrorTop::block_status(uint64_t offset, uint64_t length, bool) {

@@ -4,8 +4,9 @@
 // and while data is written into a backing file of the disk, that file shows what no guest wrote.
 //
 // Contract
-//  - Requests go to the disk. What they change is told to the MirrorCopy, or carried out on both
-//  sides by it, from set_copy() on until it is taken away.
+//  - Requests go to the disk, or are carried out on both sides by the MirrorCopy. What changes on
+//    the disk is told to it, also by those who write below the filter, but for copies to both
+//    sides. All that from set_copy() on until it is taken away.
 //  - over_target: what the job writes to lies below the disk. Then nothing is promised about what
 //  lies below the filter, and others may write there.
 // Source of the rules: the permissions that QEMU 7.2 shows for it. Threading: engine thread only.
@@ -13,10 +14,11 @@
 
 #include "block/filters/mirror_copy.h"
 #include "block/graph/driver.h"
+#include "block/graph/node.h"
 
 namespace blockbed {
 
-class MirrorTop final : public Driver {
+class MirrorTop final : public Driver, public WriteListener {
  public:
   static constexpr const char* kName = "mirror_top";
 
@@ -26,7 +28,7 @@ class MirrorTop final : public Driver {
   static MirrorTop& of(Node& node);
 
   Edge& below() const { return below_; }
-  void set_copy(MirrorCopy* copy) { copy_ = copy; }
+  void set_copy(MirrorCopy* copy);
   // Null: nobody wants to know of writes.
   const MirrorCopy* copy() const { return copy_; }
 
@@ -56,15 +58,16 @@ class MirrorTop final : public Driver {
 
   Task<void> close() override { co_return; }
 
+  void node_written(uint64_t offset, uint64_t length) override;
+
  private:
   bool writes_to_both() const { return copy_ != nullptr && copy_->writes_to_both(); }
-  void changed(uint64_t offset, uint64_t length) {
-    if (copy_ != nullptr) copy_->changed(offset, length);
-  }
 
   Edge& below_;
   const bool over_target_;
   MirrorCopy* copy_ = nullptr;
+  // The disk, while there is a copy.
+  NodeRef disk_;
 };
 
 }  // namespace blockbed

@@ -74,6 +74,16 @@ struct TrackedRequest {
   TrackedRequest* next = nullptr;
 };
 
+// Told of what may have changed in a node's bytes, by whoever it was, when the request has ended;
+// also when it failed.
+class WriteListener {
+ public:
+  virtual void node_written(uint64_t offset, uint64_t length) = 0;
+
+ protected:
+  ~WriteListener() = default;
+};
+
 class Node final : public EdgeParent {
  public:
   Node(Graph& graph, std::string name);
@@ -155,6 +165,10 @@ class Node final : public EdgeParent {
 
   DirtyBitmapList& dirty_bitmaps() const { return *dirty_bitmaps_; }
 
+  // The listener takes itself out before it goes away.
+  void add_write_listener(WriteListener& listener) { write_listeners_.push_back(&listener); }
+  void remove_write_listener(WriteListener& listener) { std::erase(write_listeners_, &listener); }
+
   // --- drain
   bool quiesced() const { return quiesce_count_ > 0; }
   uint64_t in_flight() const { return in_flight_; }
@@ -231,6 +245,7 @@ class Node final : public EdgeParent {
   void cross_write_threshold(uint64_t end);
   // After a write, zero or discard: generation, high-water mark, length, dirty bitmaps.
   void written(uint64_t offset, uint64_t length, bool succeeded, RequestFlags flags);
+  void tell_changed(uint64_t offset, uint64_t length);
   void notify_resized();
   void add_parent(Edge& edge);
   void remove_parent(Edge& edge);
@@ -271,6 +286,7 @@ class Node final : public EdgeParent {
   NodeOperations operations_{*this};
   IoContext context_;
   std::unique_ptr<DirtyBitmapList> dirty_bitmaps_;
+  std::vector<WriteListener*> write_listeners_;
 
   uint64_t write_generation_ = 0;
   uint64_t flushed_generation_ = 0;

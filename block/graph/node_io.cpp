@@ -225,7 +225,12 @@ void Node::written(uint64_t offset, uint64_t length, bool succeeded, RequestFlag
   // A write that failed may have come that far, or changed a part.
   highest_written_offset_ = std::max(highest_written_offset_, end);
   if (succeeded && end > length_) set_length(end);
-  if (!dirty_bitmaps_->empty() && !flags.write_unchanged) dirty_bitmaps_->mark(offset, length);
+  if (!flags.write_unchanged) tell_changed(offset, length);
+}
+
+void Node::tell_changed(uint64_t offset, uint64_t length) {
+  if (!dirty_bitmaps_->empty()) dirty_bitmaps_->mark(offset, length);
+  for (WriteListener* listener : write_listeners_) listener->node_written(offset, length);
 }
 
 Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
@@ -340,7 +345,7 @@ Task<Result<void>> Node::discard(uint64_t offset, uint64_t length) {
     at += piece;
   }
   ++write_generation_;
-  if (!dirty_bitmaps_->empty()) dirty_bitmaps_->mark(offset, length);
+  tell_changed(offset, length);
   co_return result;
 }
 
