@@ -39,41 +39,39 @@ constexpr std::string_view kUsage =
     "  -p, --progress         says when it begins and when it is done, but for -q\n"
     "  -t M, --force          taken as qemu-img takes them, and of no effect\n";
 
-enum class ValueKind : uint8_t { kText, kSwitch, kNumber, kSize };
-
 struct ImageOption {
   std::string_view name;
-  ValueKind kind = ValueKind::kText;
+  OptionKind kind = OptionKind::kText;
   // Empty: only a new image can have it.
   std::string_view about;
 };
 
 constexpr std::array kImageOptions = {
-    ImageOption{"backing_file", ValueKind::kText, "The backing file; the one that it has"},
-    ImageOption{"backing_fmt", ValueKind::kText, "The format of the backing file; the same holds"},
-    ImageOption{"compat", ValueKind::kText, "Version of the format: v2 (0.10) or v3 (1.1)"},
-    ImageOption{"data_file", ValueKind::kText, "Name of the external data file"},
-    ImageOption{"data_file_raw", ValueKind::kSwitch, "The data file alone is the disk; only off"},
-    ImageOption{"encrypt.iter-time", ValueKind::kNumber, "Of an encrypted image"},
-    ImageOption{"encrypt.keyslot", ValueKind::kNumber, "Of an encrypted image"},
-    ImageOption{"encrypt.new-secret", ValueKind::kText, "Of an encrypted image"},
-    ImageOption{"encrypt.old-secret", ValueKind::kText, "Of an encrypted image"},
-    ImageOption{"encrypt.state", ValueKind::kText, "Of an encrypted image"},
-    ImageOption{"lazy_refcounts", ValueKind::kSwitch, "Reference counts are written late"},
-    ImageOption{"refcount_bits", ValueKind::kNumber, "Bits of each reference count"},
-    ImageOption{"size", ValueKind::kSize, "Size of the disk"},
-    ImageOption{"cluster_size", ValueKind::kSize, {}},
-    ImageOption{"compression_type", ValueKind::kText, {}},
-    ImageOption{"encrypt.cipher-alg", ValueKind::kText, {}},
-    ImageOption{"encrypt.cipher-mode", ValueKind::kText, {}},
-    ImageOption{"encrypt.format", ValueKind::kText, {}},
-    ImageOption{"encrypt.hash-alg", ValueKind::kText, {}},
-    ImageOption{"encrypt.ivgen-alg", ValueKind::kText, {}},
-    ImageOption{"encrypt.ivgen-hash-alg", ValueKind::kText, {}},
-    ImageOption{"encrypt.key-secret", ValueKind::kText, {}},
-    ImageOption{"encryption", ValueKind::kSwitch, {}},
-    ImageOption{"extended_l2", ValueKind::kSwitch, {}},
-    ImageOption{"preallocation", ValueKind::kText, {}},
+    ImageOption{"backing_file", OptionKind::kText, "The backing file; the one that it has"},
+    ImageOption{"backing_fmt", OptionKind::kText, "The format of the backing file; the same holds"},
+    ImageOption{"compat", OptionKind::kText, "Version of the format: v2 (0.10) or v3 (1.1)"},
+    ImageOption{"data_file", OptionKind::kText, "Name of the external data file"},
+    ImageOption{"data_file_raw", OptionKind::kSwitch, "The data file alone is the disk; only off"},
+    ImageOption{"encrypt.iter-time", OptionKind::kNumber, "Of an encrypted image"},
+    ImageOption{"encrypt.keyslot", OptionKind::kNumber, "Of an encrypted image"},
+    ImageOption{"encrypt.new-secret", OptionKind::kText, "Of an encrypted image"},
+    ImageOption{"encrypt.old-secret", OptionKind::kText, "Of an encrypted image"},
+    ImageOption{"encrypt.state", OptionKind::kText, "Of an encrypted image"},
+    ImageOption{"lazy_refcounts", OptionKind::kSwitch, "Reference counts are written late"},
+    ImageOption{"refcount_bits", OptionKind::kNumber, "Bits of each reference count"},
+    ImageOption{"size", OptionKind::kSize, "Size of the disk"},
+    ImageOption{"cluster_size", OptionKind::kSize, {}},
+    ImageOption{"compression_type", OptionKind::kText, {}},
+    ImageOption{"encrypt.cipher-alg", OptionKind::kText, {}},
+    ImageOption{"encrypt.cipher-mode", OptionKind::kText, {}},
+    ImageOption{"encrypt.format", OptionKind::kText, {}},
+    ImageOption{"encrypt.hash-alg", OptionKind::kText, {}},
+    ImageOption{"encrypt.ivgen-alg", OptionKind::kText, {}},
+    ImageOption{"encrypt.ivgen-hash-alg", OptionKind::kText, {}},
+    ImageOption{"encrypt.key-secret", OptionKind::kText, {}},
+    ImageOption{"encryption", OptionKind::kSwitch, {}},
+    ImageOption{"extended_l2", OptionKind::kSwitch, {}},
+    ImageOption{"preallocation", OptionKind::kText, {}},
 };
 
 const ImageOption* find_option(std::string_view name) {
@@ -85,41 +83,13 @@ void print_options() {
   std::string text = "Amend options for 'qcow2':\n";
   for (const ImageOption& option : kImageOptions) {
     if (option.about.empty()) continue;
-    const std::string_view kind = option.kind == ValueKind::kText     ? "<str>"
-                                  : option.kind == ValueKind::kSwitch ? "<bool (on/off)>"
-                                  : option.kind == ValueKind::kNumber ? "<num>"
-                                                                      : "<size>";
+    const std::string_view kind = option.kind == OptionKind::kText     ? "<str>"
+                                  : option.kind == OptionKind::kSwitch ? "<bool (on/off)>"
+                                  : option.kind == OptionKind::kNumber ? "<num>"
+                                                                       : "<size>";
     text += fmt::format("  {:<22} - {}\n", fmt::format("{}={}", option.name, kind), option.about);
   }
   write_stdout(text);
-}
-
-Expected<void> check_value(const ImageOption& option, const std::string& value) {
-  switch (option.kind) {
-    case ValueKind::kText:
-      break;
-    case ValueKind::kSwitch:
-      if (!schema::parse_switch(value)) {
-        return fail(fmt::format("Parameter '{}' expects 'on' or 'off'", option.name));
-      }
-      break;
-    case ValueKind::kNumber:
-      if (!schema::parse_uint64(value)) {
-        return fail(fmt::format("Parameter '{}' expects a number", option.name));
-      }
-      break;
-    case ValueKind::kSize:
-      if (!schema::parse_size(value)) {
-        Error error(
-            fmt::format("Parameter '{}' expects a non-negative number below 2^64", option.name));
-        error.hint =
-            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-            "and exabytes, respectively.";
-        return fail(std::move(error));
-      }
-      break;
-  }
-  return {};
 }
 
 Expected<void> check_options(const OptionText& text) {
@@ -130,13 +100,13 @@ Expected<void> check_options(const OptionText& text) {
       // Said only where creating an image would take all that was given.
       if (std::ranges::all_of(text.items(), [](const OptionText::Item& item) {
             const ImageOption* known = find_option(item.first);
-            return known != nullptr && check_value(*known, item.second);
+            return known != nullptr && check_option_value(known->name, known->kind, item.second);
           })) {
         error.hint = "This option is only supported for image creation";
       }
       return fail(std::move(error));
     }
-    BB_TRY(check_value(*option, value));
+    BB_TRY(check_option_value(option->name, option->kind, value));
   }
   return {};
 }

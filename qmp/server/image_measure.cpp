@@ -71,61 +71,37 @@ struct Answer {
   std::optional<uint64_t> bitmaps;
 };
 
-enum class Type { kText, kSwitch, kNumber, kSize };
 struct CreateOption {
   std::string_view name;
-  Type type;
+  OptionKind kind;
 };
 constexpr std::array<CreateOption, 4> kStorageOptions = {{
-    {"size", Type::kSize},
-    {"preallocation", Type::kText},
-    {"nocow", Type::kSwitch},
-    {"extent_size_hint", Type::kSize},
+    {"size", OptionKind::kSize},
+    {"preallocation", OptionKind::kText},
+    {"nocow", OptionKind::kSwitch},
+    {"extent_size_hint", OptionKind::kSize},
 }};
 constexpr std::array<CreateOption, 19> kQcow2Options = {{
-    {"compat", Type::kText},
-    {"backing_file", Type::kText},
-    {"backing_fmt", Type::kText},
-    {"data_file", Type::kText},
-    {"data_file_raw", Type::kSwitch},
-    {"encryption", Type::kSwitch},
-    {"encrypt.format", Type::kText},
-    {"encrypt.key-secret", Type::kText},
-    {"encrypt.cipher-alg", Type::kText},
-    {"encrypt.cipher-mode", Type::kText},
-    {"encrypt.ivgen-alg", Type::kText},
-    {"encrypt.ivgen-hash-alg", Type::kText},
-    {"encrypt.hash-alg", Type::kText},
-    {"encrypt.iter-time", Type::kNumber},
-    {"cluster_size", Type::kSize},
-    {"lazy_refcounts", Type::kSwitch},
-    {"refcount_bits", Type::kNumber},
-    {"extended_l2", Type::kSwitch},
-    {"compression_type", Type::kText},
+    {"compat", OptionKind::kText},
+    {"backing_file", OptionKind::kText},
+    {"backing_fmt", OptionKind::kText},
+    {"data_file", OptionKind::kText},
+    {"data_file_raw", OptionKind::kSwitch},
+    {"encryption", OptionKind::kSwitch},
+    {"encrypt.format", OptionKind::kText},
+    {"encrypt.key-secret", OptionKind::kText},
+    {"encrypt.cipher-alg", OptionKind::kText},
+    {"encrypt.cipher-mode", OptionKind::kText},
+    {"encrypt.ivgen-alg", OptionKind::kText},
+    {"encrypt.ivgen-hash-alg", OptionKind::kText},
+    {"encrypt.hash-alg", OptionKind::kText},
+    {"encrypt.iter-time", OptionKind::kNumber},
+    {"cluster_size", OptionKind::kSize},
+    {"lazy_refcounts", OptionKind::kSwitch},
+    {"refcount_bits", OptionKind::kNumber},
+    {"extended_l2", OptionKind::kSwitch},
+    {"compression_type", OptionKind::kText},
 }};
-
-Expected<void> check_value(const CreateOption& option, const std::string& value) {
-  switch (option.type) {
-    case Type::kText:
-      return {};
-    case Type::kSwitch:
-      if (schema::parse_switch(value)) return {};
-      return fail(fmt::format("Parameter '{}' expects 'on' or 'off'", option.name));
-    case Type::kNumber:
-      if (schema::parse_uint64(value)) return {};
-      return fail(fmt::format("Parameter '{}' expects a number", option.name));
-    case Type::kSize: {
-      if (schema::parse_size(value)) return {};
-      Error error(
-          fmt::format("Parameter '{}' expects a non-negative number below 2^64", option.name));
-      error.hint =
-          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-          "and exabytes, respectively.";
-      return fail(std::move(error));
-    }
-  }
-  return {};
-}
 
 Expected<void> check_options(const OptionText& text, bool is_qcow2) {
   for (const auto& [name, value] : text.items()) {
@@ -141,7 +117,7 @@ Expected<void> check_options(const OptionText& text, bool is_qcow2) {
       option = own;
     }
     if (option == nullptr) return fail(fmt::format("Invalid parameter '{}'", name));
-    BB_TRY(check_value(*option, value));
+    BB_TRY(check_option_value(option->name, option->kind, value));
   }
   if (text.help()) return fail("Invalid parameter 'help'");
   return {};

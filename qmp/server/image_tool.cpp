@@ -127,6 +127,29 @@ std::optional<ToolArguments> read_arguments(const std::vector<std::string>& argu
 
 }  // namespace
 
+Expected<void> check_option_value(std::string_view name, OptionKind kind,
+                                  const std::string& value) {
+  switch (kind) {
+    case OptionKind::kText:
+      return {};
+    case OptionKind::kSwitch:
+      if (schema::parse_switch(value)) return {};
+      return fail(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
+    case OptionKind::kNumber:
+      if (schema::parse_uint64(value)) return {};
+      return fail(fmt::format("Parameter '{}' expects a number", name));
+    case OptionKind::kSize: {
+      if (schema::parse_size(value)) return {};
+      Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+      error.hint =
+          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+          "and exabytes, respectively.";
+      return fail(std::move(error));
+    }
+  }
+  return {};
+}
+
 bool check_cache_mode(std::string_view what, const std::string& mode) {
   constexpr std::array<std::string_view, 6> kModes = {"none",   "off",          "writeback",
                                                       "unsafe", "writethrough", "directsync"};

@@ -74,6 +74,11 @@ std::optional<bool> read_tool_output(const ToolArguments& arguments);
 // what is wrong and answers nothing.
 std::optional<uint64_t> read_tool_size(std::string_view what, const std::string& text);
 
+// What the value of an option of an image may be.
+enum class OptionKind : uint8_t { kText, kSwitch, kNumber, kSize };
+// "Parameter 'NAME' expects ...".
+Expected<void> check_option_value(std::string_view name, OptionKind kind, const std::string& value);
+
 // A cache mode of qemu-img; false: it is none, and `what` completes "Invalid ... option".
 bool check_cache_mode(std::string_view what, const std::string& mode);
 
