@@ -2,7 +2,7 @@
 //
 // Contract (beyond stream.h)
 //  - read_some and try_read make one system call when data is there, write_all one when the kernel
-//    takes everything; nothing is allocated then.
+//    takes everything, and one more for a short range before a long one; nothing is allocated then.
 //  - TCP_NODELAY is on; keep-alive is left to the system.
 //  - Descriptors received on a unix socket get close-on-exec. At most kMaxDescriptors wait for
 //    take_descriptors(); more are closed.

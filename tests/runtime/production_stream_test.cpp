@@ -242,12 +242,13 @@ TEST_F(ProductionStreams, TcpNamesThatDoNotExist) {
   });
 }
 
-Task<void> send_long(Stream& stream, const std::string& text, std::size_t pieces) {
+// `ends`: where the ranges end of which the text is sent; the last one ends with it.
+Task<void> send_long(Stream& stream, const std::string& text, std::vector<std::size_t> ends) {
   IoVector data;
-  for (std::size_t i = 0; i < pieces; ++i) {
-    const std::size_t begin = text.size() * i / pieces;
-    const std::size_t end = text.size() * (i + 1) / pieces;
+  std::size_t begin = 0;
+  for (const std::size_t end : ends) {
     data.append(const_cast<char*>(text.data()) + begin, end - begin);
+    begin = end;
   }
   EXPECT_TRUE((co_await stream.write_all(data)).has_value());
   stream.shutdown();
@@ -257,11 +258,18 @@ TEST_F(ProductionStreams, LongGatheredWritesArriveWhole) {
   RUN([](T& t) -> Task<void> {
     std::string text;
     while (text.size() < 5'000'000) text += std::to_string(text.size()) + ",";
-    // 3000 ranges are more than one system call takes.
-    for (const std::size_t pieces : {1UL, 2UL, 7UL, 3000UL}) {
+    // One range; a short one that goes ahead of a long one, as a header does; more than one system
+    // call takes.
+    std::vector<std::vector<std::size_t>> cuts = {{text.size()},
+                                                  {text.size() / 2, text.size()},
+                                                  {28, text.size()},
+                                                  {28, 50'000, 50'016, text.size()}};
+    auto& many = cuts.emplace_back();
+    for (std::size_t i = 1; i <= 3000; ++i) many.push_back(text.size() * i / 3000);
+    for (const auto& cut : cuts) {
       Ends ends = co_await pair(t.env_);
       Gate gate(t.env_.executor());
-      gate.spawn(send_long(*ends.client, text, pieces));
+      gate.spawn(send_long(*ends.client, text, cut));
       EXPECT_TRUE(co_await read_to_end(*ends.server) == text);
       co_await gate.close();
     }
