@@ -88,6 +88,12 @@ struct SimLatency {
   unsigned at_once = 25;
 
   SimLatency() = default;
+  static SimLatency none() {
+    SimLatency latency;
+    latency.min = latency.max = 1;
+    latency.at_once = 100;
+    return latency;
+  }
 };
 
 // What files of this storage can do; what they cannot answers ENOTSUP.

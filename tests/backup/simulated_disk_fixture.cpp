@@ -13,13 +13,6 @@ constexpr uint64_t kSector = GoldenDisk::kSector;
 constexpr uint64_t kJunk = 0xEEEEEEEEEEEEEEEE;
 constexpr int kMostRequests = 250;
 
-sim::SimLatency no_latency() {
-  sim::SimLatency latency;
-  latency.min = latency.max = 1;
-  latency.at_once = 100;
-  return latency;
-}
-
 }  // namespace
 
 SimulatedDisk::SimulatedDisk(World& world, int number, Coverage& coverage)
@@ -47,7 +40,7 @@ void SimulatedDisk::populate(const std::string& path, const ImagePlan& plan, uin
 }
 
 void SimulatedDisk::make() {
-  world_.env.storage().set_latency(no_latency());
+  world_.env.storage().set_latency(sim::SimLatency::none());
   make_base();
   make_source();
   make_target();
@@ -329,7 +322,7 @@ void SimulatedDisk::close() {
 // --- the judgement
 
 void SimulatedDisk::judge(World& world, Verdict verdict) const {
-  world.env.storage().set_latency(no_latency());
+  world.env.storage().set_latency(sim::SimLatency::none());
   for (const char kind : {'b', 's', 't'}) {
     if (kind == 'b' && !plan_.base) continue;
     const ImagePlan& plan = kind == 's' ? plan_.source : kind == 't' ? plan_.target : *plan_.base;

@@ -8,10 +8,8 @@
 #include <optional>
 
 #include "block/formats/qcow2/check.h"
-#include "block/sim/crash_points.h"
-#include "block/sim/sim_env.h"
-#include "block/sim/sim_storage.h"
 #include "tests/qcow2/bitmaps_fixture.h"
+#include "tests/qcow2/crash_walk_fixture.h"
 #include "tests/qcow2/image_fixture.h"
 #include "tests/support/seed_runner.h"
 
@@ -209,13 +207,11 @@ uint64_t visited = 0;
 
 void judge_crash(const sim::StorageImage& left, const std::vector<Moment>& moments, uint64_t point,
                  bool always_there, const std::string& where, const std::string& data_path) {
-  sim::SimEnv env(1);
-  for (const auto& [path, content] : left) env.storage().put(path, content);
   std::size_t after = 1;
   while (after + 1 < moments.size() && moments[after].operation <= point) ++after;
-  const auto look = env.run(look_at(env, where, data_path));
+  const auto look =
+      run_after_crash(left, [&](sim::SimEnv& env) { return look_at(env, where, data_path); });
   if (look) judge(*look, moments[after - 1], moments[after], always_there, where);
-  ++visited;
 }
 
 void visit(uint64_t seed, const CreateOptions& create, int steps, bool always_there) {
@@ -229,19 +225,11 @@ void visit(uint64_t seed, const CreateOptions& create, int steps, bool always_th
   // All that was stored is there.
   const auto last = env.run(look_at(env, "at the end", create.data_file_name));
   if (last) EXPECT_TRUE(last->bitmaps == run.moments().back().bitmaps) << "seed " << seed;
-  for (sim::CrashPoints crash(env.storage()); !crash.at_end(); crash.next()) {
-    const uint64_t point = base + crash.point();
-    const std::string where =
-        fmt::format("seed {} point {} ({}) ", seed, crash.point(), crash.describe());
-    auto one = [&](sim::CrashSubset subset) {
-      judge_crash(crash.image(subset), run.moments(), point, always_there, where,
-                  create.data_file_name);
-    };
-    one(sim::CrashSubset::none());
-    one(sim::CrashSubset::all());
-    for (uint64_t s = 0; s < 2; ++s) one(sim::CrashSubset::seeded(seed * 100 + s));
-    if (::testing::Test::HasFailure()) return;
-  }
+  visited += judge_crashes(
+      env.storage(), base, seed, 2,
+      [&](const sim::StorageImage& left, uint64_t operation, const std::string& where) {
+        judge_crash(left, run.moments(), operation, always_there, where, create.data_file_name);
+      });
 }
 
 CreateOptions small(uint64_t cluster, uint64_t clusters) {

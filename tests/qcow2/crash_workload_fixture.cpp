@@ -8,9 +8,7 @@
 #include "block/formats/qcow2/check.h"
 #include "block/formats/qcow2/repair.h"
 #include "block/runtime/gate.h"
-#include "block/sim/crash_points.h"
-#include "block/sim/sim_env.h"
-#include "block/sim/sim_storage.h"
+#include "tests/qcow2/crash_walk_fixture.h"
 
 namespace blockbed::qcow2::test {
 namespace {
@@ -219,13 +217,7 @@ class Run {
 
   // The disk after a crash, in an Env of its own.
   void judge(const sim::StorageImage& left, uint64_t crash, const std::string& where, bool final) {
-    sim::SimEnv env(1);
-    sim::SimLatency fast;
-    fast.min = fast.max = 1;
-    fast.at_once = 100;
-    env.storage().set_latency(fast);
-    for (const auto& [path, content] : left) env.storage().put(path, content);
-    env.run(look(env, crash, where, final));
+    run_after_crash(left, [&](sim::SimEnv& env) { return look(env, crash, where, final); });
   }
 
   uint64_t final_operation() const { return final_; }
@@ -335,19 +327,11 @@ void visit_crashes(uint64_t seed, const Workload& workload, int subsets) {
   env.storage().record();
   const uint64_t base = env.storage().operations();
   env.run(run.work());
-  for (sim::CrashPoints crash(env.storage()); !crash.at_end(); crash.next()) {
-    const uint64_t point = base + crash.point();
-    const std::string where =
-        fmt::format("seed {} point {} ({})", seed, crash.point(), crash.describe());
-    run.judge(crash.image(sim::CrashSubset::none()), point, where + " none", false);
-    run.judge(crash.image(sim::CrashSubset::all()), point, where + " all", false);
-    for (int s = 0; s < subsets; ++s) {
-      run.judge(crash.image(sim::CrashSubset::seeded(seed * 100 + static_cast<uint64_t>(s))), point,
-                fmt::format("{} subset {}", where, s), false);
-    }
-    visited += 2 + static_cast<uint64_t>(subsets);
-    if (::testing::Test::HasFailure()) return;
-  }
+  visited +=
+      judge_crashes(env.storage(), base, seed, subsets,
+                    [&](const sim::StorageImage& left, uint64_t operation,
+                        const std::string& where) { run.judge(left, operation, where, false); });
+  if (::testing::Test::HasFailure()) return;
   run.judge(env.storage().image(), UINT64_MAX - 1, fmt::format("seed {} at the end", seed), true);
 }
 

@@ -7,9 +7,7 @@
 #include "block/formats/qcow2/endian.h"
 #include "block/formats/qcow2/refcount_array.h"
 #include "block/formats/qcow2/repair.h"
-#include "block/sim/crash_points.h"
-#include "block/sim/sim_env.h"
-#include "block/sim/sim_storage.h"
+#include "tests/qcow2/crash_walk_fixture.h"
 #include "tests/qcow2/image_fixture.h"
 
 namespace blockbed::qcow2::test {
@@ -17,8 +15,6 @@ namespace {
 
 constexpr uint64_t kCluster = 1024;
 constexpr uint64_t kDataClusters = 40;
-
-uint64_t states = 0;
 
 // The file of an image as bytes, and where its tables are. One refcount block and 16-bit counts.
 struct RawImage {
@@ -183,18 +179,6 @@ Task<void> judge(Env& env, uint64_t faults, bool raise_in_place, std::string whe
   EXPECT_TRUE(co_await (*opened)->close()) << where;
 }
 
-void run_in(const sim::StorageImage& left, uint64_t faults, bool raise_in_place,
-            const std::string& where) {
-  sim::SimEnv env(1);
-  sim::SimLatency fast;
-  fast.min = fast.max = 1;
-  fast.at_once = 100;
-  env.storage().set_latency(fast);
-  for (const auto& [path, content] : left) env.storage().put(path, content);
-  env.run(judge(env, faults, raise_in_place, where));
-  ++states;
-}
-
 Task<void> store(Outcome& into, Task<Outcome> from) { into = co_await std::move(from); }
 Task<void> keep(RawImage& into, Task<RawImage> from) { into = co_await std::move(from); }
 
@@ -219,18 +203,14 @@ TEST_P(RepairCrash, AnyInstantIsSurvived) {
   ASSERT_TRUE(repaired.done) << repaired.report.describe();
   EXPECT_GT(repaired.report.corruptions_fixed + repaired.report.leaks_fixed, 0u);
   const uint64_t faults = std::max(before.report.corruptions, repaired.report.corruptions_fixed);
-  const uint64_t earlier = states;
-  for (sim::CrashPoints crash(env.storage()); !crash.at_end(); crash.next()) {
-    const std::string where = fmt::format("point {} ({}) ", crash.point(), crash.describe());
-    run_in(crash.image(sim::CrashSubset::none()), faults, fault.raise_in_place, where + "none");
-    run_in(crash.image(sim::CrashSubset::all()), faults, fault.raise_in_place, where + "all");
-    for (uint64_t seed = 0; seed < 6; ++seed) {
-      run_in(crash.image(sim::CrashSubset::seeded(seed)), faults, fault.raise_in_place,
-             fmt::format("{}subset {}", where, seed));
-    }
-    if (HasFailure()) return;
-  }
-  fmt::print("{}: {} states\n", fault.name, states - earlier);
+  const uint64_t states =
+      judge_crashes(env.storage(), 0, 0, 6,
+                    [&](const sim::StorageImage& left, uint64_t, const std::string& where) {
+                      run_after_crash(left, [&](sim::SimEnv& after) {
+                        return judge(after, faults, fault.raise_in_place, where);
+                      });
+                    });
+  fmt::print("{}: {} states\n", fault.name, states);
 }
 
 constexpr Fault kFaults[] = {

@@ -5,9 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "block/formats/qcow2/amend.h"
-#include "block/sim/crash_points.h"
-#include "block/sim/sim_env.h"
-#include "block/sim/sim_storage.h"
+#include "tests/qcow2/crash_walk_fixture.h"
 #include "tests/qcow2/image_fixture.h"
 #include "tests/qcow2/references_fixture.h"
 #include "tests/support/seed_runner.h"
@@ -118,13 +116,7 @@ class SnapshotRun {
 
   // The state after a crash, in an Env of its own.
   void judge(const sim::StorageImage& left, uint64_t crash, const std::string& where) {
-    sim::SimEnv env(1);
-    sim::SimLatency fast;
-    fast.min = fast.max = 1;
-    fast.at_once = 100;
-    env.storage().set_latency(fast);
-    for (const auto& [path, content] : left) env.storage().put(path, content);
-    env.run(look(env, crash, where));
+    run_after_crash(left, [&](sim::SimEnv& env) { return look(env, crash, where); });
   }
 
  private:
@@ -331,19 +323,9 @@ void visit(uint64_t seed, const Workload& workload, int subsets) {
   const uint64_t base = env.storage().operations();
   env.run(run.work());
   if (::testing::Test::HasFailure()) return;
-  for (sim::CrashPoints crash(env.storage()); !crash.at_end(); crash.next()) {
-    const uint64_t point = base + crash.point();
-    const std::string where =
-        fmt::format("seed {} point {} ({})", seed, crash.point(), crash.describe());
-    run.judge(crash.image(sim::CrashSubset::none()), point, where + " none");
-    run.judge(crash.image(sim::CrashSubset::all()), point, where + " all");
-    for (int s = 0; s < subsets; ++s) {
-      run.judge(crash.image(sim::CrashSubset::seeded(seed * 100 + static_cast<uint64_t>(s))), point,
-                fmt::format("{} subset {}", where, s));
-    }
-    visited += 2 + static_cast<uint64_t>(subsets);
-    if (::testing::Test::HasFailure()) return;
-  }
+  visited += judge_crashes(env.storage(), base, seed, subsets,
+                           [&](const sim::StorageImage& left, uint64_t operation,
+                               const std::string& where) { run.judge(left, operation, where); });
 }
 
 Workload small(uint64_t cluster) {
