@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from blockbed_iotests import Differential, Image, Program, Server, find_program  # noqa: E402
+from blockbed_iotests import BITMAP_STORES, Differential, Image, Program, Server, find_program  # noqa: E402
 from blockbed_iotests.server import MANNERS  # noqa: E402
 
 DEFAULT_LIMIT = 60
@@ -168,6 +168,13 @@ class Images:
 
     def create(self, name: str, format: str = "qcow2", size: int | str | None = "1M", **options) -> Image:
         return Image.create(self.dir / name, format, size, **options)
+
+    def create_bitmap_store(self, kind: str, size: int) -> Image:
+        """A disk whose bitmaps persist, one of BITMAP_STORES: an image, or a raw disk with an image as its container."""
+        if kind != "raw":
+            return self.create("src.qcow2", size=size, **BITMAP_STORES[kind])
+        raw = self.create("src.raw", "raw", size)
+        return self.create("container.qcow2", size=size, data_file=raw.path, **BITMAP_STORES[kind])
 
     def at(self, name: str, format: str) -> Image:
         """An image that something else makes."""

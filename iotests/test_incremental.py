@@ -7,15 +7,11 @@ import random
 
 import pytest
 
+from blockbed_iotests import BITMAP_STORES
+
 SIZE = 4 << 20
 UNIT = 65536
 PIECES = SIZE // UNIT
-
-FORMATS = {
-    "qcow2": {},
-    "extended": {"extended_l2": "on", "cluster_size": 131072},
-    "raw": {},
-}
 
 
 def bitmap(server, name="b", node="src"):
@@ -57,11 +53,7 @@ def marks(nbd_or_server, name="b"):
 
 
 def add_source(server, images, kind):
-    if kind == "raw":
-        raw = images.create("src.raw", "raw", SIZE)
-        image = images.create("container.qcow2", size=SIZE, data_file=raw.path, data_file_raw="on")
-    else:
-        image = images.create("src.qcow2", size=SIZE, **FORMATS[kind])
+    image = images.create_bitmap_store(kind, SIZE)
     server.add_image("src", image)
     return image
 
@@ -164,7 +156,7 @@ WORKING = [(s, m) for s, m in itertools.product(SYNCS[:4], MODES[1:])
            if refusal(s, m, "b") is None]
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", BITMAP_STORES)
 @pytest.mark.parametrize("sync, mode", WORKING)
 @pytest.mark.parametrize("outcome", ["success", "cancel"])
 def test_marks_after_the_end(server, images, kind, sync, mode, outcome):
@@ -207,7 +199,7 @@ def stop_in_the_middle(server, guest, sync, mode):
     return before, content, guest.write(2, 20, 21)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", BITMAP_STORES)
 @pytest.mark.parametrize("sync, mode", WORKING)
 def test_marks_after_a_cancel_in_the_middle(server, images, kind, sync, mode):
     image = add_source(server, images, kind)
@@ -235,7 +227,7 @@ def test_marks_after_a_cancel_in_the_middle(server, images, kind, sync, mode):
     image.check()
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", BITMAP_STORES)
 @pytest.mark.parametrize("sync, mode", WORKING)
 @pytest.mark.parametrize("when", ["in the middle", "pending"])
 def test_marks_after_a_crash(start, images, kind, sync, mode, when):
@@ -314,7 +306,7 @@ def check_marks_after_an_error(server, before, sync, mode):
 BEFORE = (2, 3, 4, 5, 8, 9, 40, 41, PIECES - 2, PIECES - 1)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", BITMAP_STORES)
 @pytest.mark.parametrize("sync, mode", WORKING)
 def test_marks_after_an_error_of_the_source(server, images, kind, sync, mode):
     image = add_source(server, images, kind)
@@ -329,7 +321,7 @@ def test_marks_after_an_error_of_the_source(server, images, kind, sync, mode):
     check_marks_after_an_error(server, before, sync, mode)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", BITMAP_STORES)
 @pytest.mark.parametrize("sync, mode", WORKING)
 def test_marks_after_an_error_of_the_target(server, images, kind, sync, mode):
     add_source(server, images, kind)

@@ -4,24 +4,14 @@ The history of the writes is the judge of both: `check` of the bytes, `check_inc
 
 import pytest
 
-from blockbed_iotests import History, check_increments, find_faults
+from blockbed_iotests import BITMAP_STORES, History, check_increments, find_faults
 
 SIZE = 4 << 20
 UNIT = 65536
 
-FORMATS = {
-    "qcow2": {},
-    "extended": {"extended_l2": "on", "cluster_size": 131072},
-    "raw": {},
-}
-
 
 def add_source(server, images, kind):
-    if kind == "raw":
-        raw = images.create("src.raw", "raw", SIZE)
-        image = images.create("container.qcow2", size=SIZE, data_file=raw.path, data_file_raw="on")
-    else:
-        image = images.create("src.qcow2", size=SIZE, **FORMATS[kind])
+    image = images.create_bitmap_store(kind, SIZE)
     server.add_image("src", image, discard="unmap")
     return image
 
@@ -45,7 +35,7 @@ def add_increment(server, images, name, base):
     return image
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", BITMAP_STORES)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_increment_is_what_was_written_since(server, images, kind, seed):
     """Each restores to exactly its instant, and has copied exactly what was written since the one before."""

@@ -16,13 +16,14 @@ with it runs unchanged against each.
 
 from .differential import Differential, normalise
 from .history import History, Recorder
-from .image import Image, qemu_img, qemu_io
+from .image import BITMAP_STORES, Image, qemu_img, qemu_io
 from .increments import check_increments, find_faults
 from .nbd import Nbd, RawNbd
 from .qmp import Disconnected, Qmp, QmpError
 from .server import Program, Server, ServerDied, find_program
 
 __all__ = [
+    "BITMAP_STORES",
     "Differential",
     "Disconnected",
     "History",

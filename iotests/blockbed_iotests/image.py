@@ -16,6 +16,13 @@ from typing import Any
 
 TOOL_TIMEOUT = 60
 
+# Disks whose bitmaps persist, and the options of the image that keeps them: of the disk, or of a raw disk's container.
+BITMAP_STORES = {
+    "qcow2": {},
+    "extended": {"extended_l2": "on", "cluster_size": 131072},
+    "raw": {"data_file_raw": "on"},
+}
+
 
 def _run(command: list[str], *, status: int | None = 0) -> str:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TOOL_TIMEOUT)
