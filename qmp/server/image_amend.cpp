@@ -9,6 +9,7 @@
 #include "block/formats/qcow2/driver.h"
 #include "qmp/commands/option_text.h"
 #include "qmp/schema/scalar_text.h"
+#include "qmp/server/create_options.h"
 #include "qmp/server/image_tool.h"
 #include "qmp/server/messages.h"
 
@@ -41,8 +42,7 @@ constexpr std::string_view kUsage =
 
 struct ImageOption {
   std::string_view name;
-  OptionKind kind = OptionKind::kText;
-  // Empty: only a new image can have it.
+  OptionKind kind;
   std::string_view about;
 };
 
@@ -60,18 +60,6 @@ constexpr std::array kImageOptions = {
     ImageOption{"lazy_refcounts", OptionKind::kSwitch, "Reference counts are written late"},
     ImageOption{"refcount_bits", OptionKind::kNumber, "Bits of each reference count"},
     ImageOption{"size", OptionKind::kSize, "Size of the disk"},
-    ImageOption{"cluster_size", OptionKind::kSize, {}},
-    ImageOption{"compression_type", OptionKind::kText, {}},
-    ImageOption{"encrypt.cipher-alg", OptionKind::kText, {}},
-    ImageOption{"encrypt.cipher-mode", OptionKind::kText, {}},
-    ImageOption{"encrypt.format", OptionKind::kText, {}},
-    ImageOption{"encrypt.hash-alg", OptionKind::kText, {}},
-    ImageOption{"encrypt.ivgen-alg", OptionKind::kText, {}},
-    ImageOption{"encrypt.ivgen-hash-alg", OptionKind::kText, {}},
-    ImageOption{"encrypt.key-secret", OptionKind::kText, {}},
-    ImageOption{"encryption", OptionKind::kSwitch, {}},
-    ImageOption{"extended_l2", OptionKind::kSwitch, {}},
-    ImageOption{"preallocation", OptionKind::kText, {}},
 };
 
 const ImageOption* find_option(std::string_view name) {
@@ -82,7 +70,6 @@ const ImageOption* find_option(std::string_view name) {
 void print_options() {
   std::string text = "Amend options for 'qcow2':\n";
   for (const ImageOption& option : kImageOptions) {
-    if (option.about.empty()) continue;
     const std::string_view kind = option.kind == OptionKind::kText     ? "<str>"
                                   : option.kind == OptionKind::kSwitch ? "<bool (on/off)>"
                                   : option.kind == OptionKind::kNumber ? "<num>"
@@ -92,16 +79,21 @@ void print_options() {
   write_stdout(text);
 }
 
+bool amends_or_creates(const OptionText::Item& item) {
+  const auto& [name, value] = item;
+  if (const ImageOption* option = find_option(name)) {
+    return check_option_value(name, option->kind, value).has_value();
+  }
+  const CreateOption* option = find_qcow2_option(name);
+  return option != nullptr && check_option_value(name, option->kind, value).has_value();
+}
+
 Expected<void> check_options(const OptionText& text) {
   for (const auto& [name, value] : text.items()) {
     const ImageOption* option = find_option(name);
-    if (option == nullptr || option->about.empty()) {
+    if (option == nullptr) {
       Error error(fmt::format("Invalid parameter '{}'", name));
-      // Said only where creating an image would take all that was given.
-      if (std::ranges::all_of(text.items(), [](const OptionText::Item& item) {
-            const ImageOption* known = find_option(item.first);
-            return known != nullptr && check_option_value(known->name, known->kind, item.second);
-          })) {
+      if (std::ranges::all_of(text.items(), amends_or_creates)) {
         error.hint = "This option is only supported for image creation";
       }
       return fail(std::move(error));
@@ -145,16 +137,6 @@ Expected<qcow2::AmendOptions> read_amend_options(const OptionText& text) {
     }
   }
   return result;
-}
-
-std::string joined_options(const ToolArguments& arguments) {
-  std::string joined;
-  for (const ToolArguments::Use& use : arguments.options) {
-    if (use.name != "options") continue;
-    if (!joined.empty()) joined += ',';
-    joined += use.value;
-  }
-  return joined;
 }
 
 // The line that -p shows: how much is done, in place of what was there. It ends with the program.
@@ -246,7 +228,7 @@ int run_amend(const std::vector<std::string>& arguments) {
   if (!parsed->has("options")) return usage_error("Must specify options (-o)");
   const Progress progress(parsed->has("progress") && !parsed->has("quiet"));
   Request request;
-  request.options = joined_options(*parsed);
+  request.options = parsed->joined("options");
   if (auto helped = print_help_of(tool, *parsed, request.options)) return *helped;
   if (parsed->names.size() != 1) {
     report_error("", "Expecting one image file name");

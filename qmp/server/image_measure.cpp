@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 
 #include "block/formats/qcow2/driver.h"
 #include "block/formats/qcow2/measure.h"
 #include "block/graph/image_map.h"
 #include "qmp/commands/option_text.h"
 #include "qmp/schema/scalar_text.h"
+#include "qmp/server/create_options.h"
 #include "qmp/server/image_tool.h"
 #include "qmp/server/messages.h"
 
@@ -71,106 +71,6 @@ struct Answer {
   std::optional<uint64_t> bitmaps;
 };
 
-struct CreateOption {
-  std::string_view name;
-  OptionKind kind;
-};
-constexpr std::array<CreateOption, 4> kStorageOptions = {{
-    {"size", OptionKind::kSize},
-    {"preallocation", OptionKind::kText},
-    {"nocow", OptionKind::kSwitch},
-    {"extent_size_hint", OptionKind::kSize},
-}};
-constexpr std::array<CreateOption, 19> kQcow2Options = {{
-    {"compat", OptionKind::kText},
-    {"backing_file", OptionKind::kText},
-    {"backing_fmt", OptionKind::kText},
-    {"data_file", OptionKind::kText},
-    {"data_file_raw", OptionKind::kSwitch},
-    {"encryption", OptionKind::kSwitch},
-    {"encrypt.format", OptionKind::kText},
-    {"encrypt.key-secret", OptionKind::kText},
-    {"encrypt.cipher-alg", OptionKind::kText},
-    {"encrypt.cipher-mode", OptionKind::kText},
-    {"encrypt.ivgen-alg", OptionKind::kText},
-    {"encrypt.ivgen-hash-alg", OptionKind::kText},
-    {"encrypt.hash-alg", OptionKind::kText},
-    {"encrypt.iter-time", OptionKind::kNumber},
-    {"cluster_size", OptionKind::kSize},
-    {"lazy_refcounts", OptionKind::kSwitch},
-    {"refcount_bits", OptionKind::kNumber},
-    {"extended_l2", OptionKind::kSwitch},
-    {"compression_type", OptionKind::kText},
-}};
-
-Expected<void> check_options(const OptionText& text, bool is_qcow2) {
-  for (const auto& [name, value] : text.items()) {
-    const auto known = [&key = name](const CreateOption& candidate) {
-      return candidate.name == key;
-    };
-    const CreateOption* option = nullptr;
-    if (const auto* found = std::ranges::find_if(kStorageOptions, known);
-        found != kStorageOptions.end()) {
-      option = found;
-    } else if (const auto* own = std::ranges::find_if(kQcow2Options, known);
-               is_qcow2 && own != kQcow2Options.end()) {
-      option = own;
-    }
-    if (option == nullptr) return fail(fmt::format("Invalid parameter '{}'", name));
-    BB_TRY(check_option_value(option->name, option->kind, value));
-  }
-  if (text.help()) return fail("Invalid parameter 'help'");
-  return {};
-}
-
-// Of checked options.
-Expected<qcow2::CreateOptions> qcow2_options(const OptionText& text) {
-  qcow2::CreateOptions result;
-  if (const std::string* size = text.find("cluster_size")) {
-    result.cluster_size = *schema::parse_size(*size);
-  }
-  if (!std::has_single_bit(result.cluster_size) || result.cluster_size < 512 ||
-      result.cluster_size > (uint64_t{2} << 20)) {
-    return fail("Cluster size must be a power of two between 512 and 2048k");
-  }
-  if (const std::string* mode = text.find("preallocation")) {
-    const std::array modes = {Preallocation::kOff, Preallocation::kMetadata, Preallocation::kFalloc,
-                              Preallocation::kFull};
-    const auto* found = std::ranges::find(modes, *mode, preallocation_name);
-    if (found == modes.end()) return fail(fmt::format("invalid parameter value: {}", *mode));
-    result.preallocation = *found;
-  }
-  if (const std::string* compat = text.find("compat")) {
-    if (*compat != "0.10" && *compat != "1.1") {
-      return fail(fmt::format("Invalid compatibility level: '{}'", *compat));
-    }
-    result.version = *compat == "0.10" ? 2 : 3;
-  }
-  if (const std::string* bits = text.find("refcount_bits")) {
-    const uint64_t number = *schema::parse_uint64(*bits);
-    if (number > 64 || !std::has_single_bit(number)) {
-      return fail("Refcount width must be a power of two and may not exceed 64 bits");
-    }
-    if (result.version < 3 && number != 16) {
-      return fail(
-          "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
-          "compat=1.1 or greater)");
-    }
-    result.refcount_bits = static_cast<uint32_t>(number);
-  }
-  if (const std::string* extended = text.find("extended_l2")) {
-    result.extended_l2 = *schema::parse_switch(*extended);
-    constexpr uint64_t kLeast = uint64_t{1} << qcow2::kMinExtendedClusterBits;
-    if (result.extended_l2 && result.cluster_size < kLeast) {
-      return fail(fmt::format(
-          "Extended L2 entries are only supported with cluster sizes of at least {} bytes",
-          kLeast));
-    }
-  }
-  if (const std::string* backing = text.find("backing_file")) result.backing_file = *backing;
-  return result;
-}
-
 // Of checked options. An image that would be encrypted begins with a header whose length is not
 // known here.
 Expected<void> check_encryption(const OptionText& text, ObjectStore& objects) {
@@ -193,22 +93,16 @@ bool refuse(const Error& error) {
 }
 
 bool read_create_options(const ToolArguments& arguments, ObjectStore& objects, Request& request) {
-  std::string joined;
-  for (const ToolArguments::Use& use : arguments.options) {
-    if (use.name != "options") continue;
-    if (!joined.empty()) joined += ',';
-    joined += use.value;
-  }
-  auto text = OptionText::parse(joined);
+  auto text = OptionText::parse(arguments.joined("options"));
   Expected<void> valid =
-      text ? check_options(*text, request.format == "qcow2") : fail(std::move(text).error());
+      text ? check_create_options(*text, request.format == "qcow2") : fail(std::move(text).error());
   if (!valid) {
     (void)refuse(valid.error());
     report_error("", fmt::format("Invalid options for file format '{}'", request.format));
     return false;
   }
   if (request.format != "qcow2") return true;
-  auto options = qcow2_options(*text);
+  auto options = read_qcow2_options(*text);
   if (!options) return refuse(options.error());
   if (auto usable = check_encryption(*text, objects); !usable) return refuse(usable.error());
   request.options = std::move(*options);

@@ -165,6 +165,16 @@ int usage_error(std::string_view text) {
 
 bool ToolArguments::has(std::string_view name) const { return value(name) != nullptr; }
 
+std::string ToolArguments::joined(std::string_view name) const {
+  std::string values;
+  for (const Use& use : options) {
+    if (use.name != name) continue;
+    if (!values.empty()) values += ',';
+    values += use.value;
+  }
+  return values;
+}
+
 const std::string* ToolArguments::value(std::string_view name) const {
   const std::string* found = nullptr;
   for (const Use& use : options) {

@@ -58,6 +58,8 @@ struct ToolArguments {
   bool has(std::string_view name) const;
   // The last one given; null when none was.
   const std::string* value(std::string_view name) const;
+  // All that were given, with commas between them.
+  std::string joined(std::string_view name) const;
 };
 
 // Prints what is wrong, or `usage` with our program's name when --help is among them; then there is
