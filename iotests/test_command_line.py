@@ -420,6 +420,22 @@ def test_device_refused(run, args, error):
 
 
 @system
+@pytest.mark.parametrize("model", ["ide-hd", "scsi-hd", "scsi-cd", "virtio-blk"])
+@pytest.mark.parametrize("policies, watched", [("", True), (",werror=report", False), (",werror=ignore", False)])
+def test_a_device_stops_for_space_when_it_reads(start, run, model, policies, watched):
+    """Only -drive refuses `enospc` for reads; whether there is an I/O status depends on writes then."""
+    server = start("-blockdev", "null-co,node-name=n", "-blockdev", "null-co,node-name=m", "-device", "virtio-scsi",
+                   "-device", f"{model},drive=n,rerror=enospc{policies}", machine="pc")
+    (entry,) = server.query_block()
+    assert entry.get("io-status") == ("ok" if watched else None)
+    if model != "ide-hd":
+        server.device_add(driver=model, drive="m", rerror="enospc")
+        assert len(server.query_block()) == 2
+    status, _, err = run("-drive", f"if=none,driver=null-co,rerror=enospc{policies}")
+    assert status == 1 and "'enospc' invalid read error action" in err
+
+
+@system
 def test_a_drive_that_a_job_uses(start):
     server = start("-drive", "if=none,id=fl,driver=null-co", "-blockdev", "null-co,node-name=t", machine="pc")
     server.blockdev_backup(job_id="j", device="fl", target="t", sync="full", speed=1)

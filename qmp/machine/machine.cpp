@@ -378,12 +378,12 @@ Task<Expected<void>> Machine::attach(Device& device, OptionText& properties) {
       cache != nullptr && *cache != "auto") {
     backend.set_write_cache(*cache == "on");
   }
-  for (const auto& [key, is_read, action] :
-       {std::tuple{"rerror", true, &backend.on_read_error},
-        std::tuple{"werror", false, &backend.on_write_error}}) {
+  for (const auto& [key, action] : {std::pair{"rerror", &backend.on_read_error},
+                                    std::pair{"werror", &backend.on_write_error}}) {
     const std::string* text = properties.find(key);
     if (text == nullptr || *text == "auto") continue;
-    auto parsed = parse_error_action(*text, is_read);
+    // A device takes for reads what -drive has for writes only.
+    auto parsed = parse_error_action(*text, /*is_read=*/false);
     if (!parsed) co_return fail(std::move(parsed).error());
     *action = *parsed;
   }
