@@ -240,6 +240,17 @@ def test_quorum_children_come_and_go(server, copies, images):
     assert str(copies[0].path) in node(server, "q")["file"]
 
 
+@system_only
+def test_which_node_takes_no_children(start):
+    """The name is the drive's where the node is one's root; what is said of the child takes the name that was given."""
+    drive = ("-drive", "if=none,id=drive,node-name=root,driver=raw,file.driver=null-co", "-drive", "if=none,id=bare,driver=raw,file.driver=null-co")
+    server = start(*drive, "-blockdev", "raw,node-name=r,file.driver=null-co", "-blockdev", "null-co,node-name=n")
+    for parent, name in (("drive", "drive"), ("root", "drive"), ("bare", "bare"), ("r", "r")):
+        assert server.error("x-blockdev-change", parent=parent, node="n") == f"The node {name} does not support adding a child"
+        assert server.error("x-blockdev-change", parent=parent, child="file") == f"The node {name} does not support removing a child"
+        assert server.error("x-blockdev-change", parent=parent, child="nope") == f"Node '{parent}' does not have child 'nope'"
+
+
 def test_only_preallocate_is_reopened(server, copies):
     add_copies(server, copies)
     server.blockdev_add(driver="preallocate", node_name="p", file="c0")

@@ -9,6 +9,7 @@
 #include "block/graph/drain.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/node.h"
+#include "block/graph/shown_name.h"
 #include "block/runtime/event_sink.h"
 #include "block/runtime/gate.h"
 #include "schema/block_core.h"
@@ -250,8 +251,7 @@ void Quorum::report_bad(int type, const Edge& copy, uint64_t offset, uint64_t le
 
 void Quorum::report_failure(uint64_t offset, uint64_t length) {
   schema::events::QuorumFailure event;
-  const std::string device = node().device_name();
-  event.reference = device.empty() ? node().name() : device;
+  event.reference = shown_name(node());
   event.sector_num = first_sector(offset);
   event.sectors_count = sectors(offset, length);
   node().graph().events().emit(event);

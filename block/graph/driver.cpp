@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "block/graph/node.h"
+#include "block/graph/shown_name.h"
 #include "schema/block_core.h"
 
 namespace blockbed {
@@ -121,10 +122,10 @@ Expected<std::string> Driver::directory() const {
 Task<Result<void>> Driver::make_empty() { co_return io_error(ENOTSUP); }
 
 Task<Expected<void>> Driver::add_child(Node&) {
-  co_return fail(fmt::format("The node {} does not support adding a child", node_.name()));
+  co_return fail(fmt::format("The node {} does not support adding a child", shown_name(node_)));
 }
 Task<Expected<void>> Driver::remove_child(Edge&) {
-  co_return fail(fmt::format("The node {} does not support removing a child", node_.name()));
+  co_return fail(fmt::format("The node {} does not support removing a child", shown_name(node_)));
 }
 
 Task<Expected<void>> Driver::reopen_prepare(const ReopenState&) { co_return Expected<void>(); }

@@ -5,6 +5,7 @@
 #include <ranges>
 
 #include "block/graph/node.h"
+#include "block/graph/shown_name.h"
 
 namespace blockbed {
 
@@ -13,11 +14,6 @@ namespace {
 // What may be done to a backing file: only what leaves it as it is, or means the chain as a whole.
 constexpr OperationSet kAllowedBelow = {Operation::kCommitTarget, Operation::kStream,
                                         Operation::kBackupSource, Operation::kBackupTarget};
-
-std::string shown_name(const Node& node) {
-  std::string device = node.device_name();
-  return device.empty() ? node.name() : device;
-}
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/medium.h"
 #include "block/graph/persistent_bitmaps.h"
+#include "block/graph/shown_name.h"
 #include "block/jobs/bitmap_populate.h"
 #include "qmp/commands/job_arguments.h"
 #include "qmp/monitor/command_context.h"
@@ -22,11 +23,6 @@ Expected<NodeRef> find_node(const Graph& graph, const std::string& name) {
   auto found = graph.find_device_or_node(name, name);
   if (!found) return fail(fmt::format("Node '{}' not found", name));
   return NodeRef(**found);
-}
-
-std::string shown_name(const Node& node) {
-  const std::string device = node.device_name();
-  return device.empty() ? node.name() : device;
 }
 
 Task<Expected<void>> check_can_store(const Node& node, const std::string& name,

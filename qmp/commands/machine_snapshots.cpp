@@ -10,6 +10,7 @@
 #include "block/graph/backend.h"
 #include "block/graph/drain.h"
 #include "block/graph/internal_snapshots.h"
+#include "block/graph/shown_name.h"
 #include "block/runtime/env.h"
 #include "qmp/commands/human_block.h"
 
@@ -21,11 +22,6 @@ namespace {
 constexpr std::string_view kStateMagic = "Blockbed machine state 1\n";
 // A name of a type is never longer.
 constexpr uint64_t kMostStateBytes = kStateMagic.size() + 256;
-
-std::string shown_name(const Node& node) {
-  std::string device = node.device_name();
-  return device.empty() ? node.name() : device;
-}
 
 bool can_keep(const Node& node) {
   return node.writable() && list_internal_snapshots(node).has_value();

@@ -51,7 +51,7 @@ Task<Expected<void>> change_children(Graph& graph, c::XBlockdevChange::Args argu
     Edge* edge = parent.child(*arguments.child);
     if (edge == nullptr) {
       co_return fail(
-          fmt::format("Node '{}' does not have child '{}'", parent.name(), *arguments.child));
+          fmt::format("Node '{}' does not have child '{}'", arguments.parent, *arguments.child));
     }
     done = co_await driver.remove_child(*edge);
   } else {
