@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/command_table.h"
@@ -36,7 +37,10 @@ QomNode* walk(QomNode& from, std::string_view path) {
   return node;
 }
 
-Expected<QomNode*> resolve(QomNode& root, const std::string& path) {
+// Who only looks is told that a name means several things; who wants a property is told of none.
+enum class Ambiguous { kTold, kNotFound };
+
+Expected<QomNode*> resolve(QomNode& root, const std::string& path, Ambiguous ambiguous) {
   QomNode* found = nullptr;
   if (path.starts_with('/')) {
     found = walk(root, path);
@@ -49,8 +53,9 @@ Expected<QomNode*> resolve(QomNode& root, const std::string& path) {
         candidate = walk(*candidate, std::string_view(path).substr(slash + 1));
       std::erase(candidates, nullptr);
     }
-    if (candidates.size() > 1) return fail(fmt::format("Path '{}' is ambiguous", path));
-    if (!candidates.empty()) found = candidates.front();
+    if (candidates.size() > 1 && ambiguous == Ambiguous::kTold)
+      return fail(fmt::format("Path '{}' is ambiguous", path));
+    if (candidates.size() == 1) found = candidates.front();
   }
   if (found == nullptr)
     return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", path));
@@ -60,6 +65,19 @@ Expected<QomNode*> resolve(QomNode& root, const std::string& path) {
 const QomProperty* find_property(const QomNode& node, std::string_view name) {
   const auto found = std::ranges::find(node.properties, name, &QomProperty::name);
   return found == node.properties.end() ? nullptr : &*found;
+}
+
+bool has_child(const QomNode& node, std::string_view name) {
+  return std::ranges::find(node.children, name, &QomChild::first) != node.children.end();
+}
+
+// Where the node stands below another; empty for that one itself.
+std::optional<std::string> path_below(const QomNode& from, const QomNode& node) {
+  if (&from == &node) return "";
+  for (const auto& [name, child] : from.children) {
+    if (auto path = path_below(child, node)) return fmt::format("/{}{}", name, *path);
+  }
+  return std::nullopt;
 }
 
 Error no_property(const QomNode& node, std::string_view name) {
@@ -93,7 +111,7 @@ void register_qom_commands(CommandTable& commands, const QomTree& tree) {
       [&tree](CommandContext&,
               c::QomList::Args arguments) -> Expected<std::vector<schema::ObjectPropertyInfo>> {
         QomNode root = tree.build();
-        auto node = resolve(root, arguments.path);
+        auto node = resolve(root, arguments.path, Ambiguous::kTold);
         if (!node) return std::unexpected(node.error());
         std::vector<schema::ObjectPropertyInfo> infos;
         const auto add = [&](std::string name, std::string type) {
@@ -111,9 +129,11 @@ void register_qom_commands(CommandTable& commands, const QomTree& tree) {
   commands.implement<c::QomGet>(
       [&tree](CommandContext&, c::QomGet::Args arguments) -> Expected<json::Value> {
         QomNode root = tree.build();
-        auto node = resolve(root, arguments.path);
+        auto node = resolve(root, arguments.path, Ambiguous::kNotFound);
         if (!node) return std::unexpected(node.error());
         if (arguments.property == "type") return json::Value((*node)->type);
+        if (has_child(**node, arguments.property))
+          return json::Value(path_below(root, **node).value() + "/" + arguments.property);
         const QomProperty* property = find_property(**node, arguments.property);
         if (property == nullptr) return std::unexpected(no_property(**node, arguments.property));
         return property->get();
@@ -121,11 +141,13 @@ void register_qom_commands(CommandTable& commands, const QomTree& tree) {
   commands.implement<c::QomSet>(
       [&tree](CommandContext&, c::QomSet::Args arguments) -> Task<Expected<void>> {
         QomNode root = tree.build();
-        auto node = resolve(root, arguments.path);
+        auto node = resolve(root, arguments.path, Ambiguous::kNotFound);
         if (!node) co_return std::unexpected(node.error());
         const QomProperty* property = find_property(**node, arguments.property);
-        if (property == nullptr) co_return std::unexpected(no_property(**node, arguments.property));
-        if (!property->set) {
+        const bool is_fixed = arguments.property == "type" || has_child(**node, arguments.property);
+        if (property == nullptr && !is_fixed)
+          co_return std::unexpected(no_property(**node, arguments.property));
+        if (is_fixed || !property->set) {
           co_return fail(
               fmt::format("Property '{}.{}' is not writable", (*node)->type, arguments.property));
         }

@@ -5,7 +5,8 @@
 // somebody asks.
 //
 // Contract: the tree is built for each question and thrown away, so it is always true. A path may
-// be absolute or a name that is unique in the tree. Texts are QEMU 7.2's. Threading: engine thread.
+// be absolute or a name that is unique in the tree. A child is a property too: its path. Texts are
+// QEMU 7.2's. Threading: engine thread.
 #pragma once
 
 #include <functional>

@@ -647,6 +647,30 @@ std::string Machine::drive_name(const Device& device) {
   return backend.node()->name();
 }
 
+std::vector<QomProperty> Machine::error_policies(const Device& device) {
+  if (device.model->kind == ModelKind::kFloppy) return {};
+  std::vector<QomProperty> policies;
+  for (const std::string_view name : {"rerror", "werror"}) {
+    std::string value = "auto";
+    for (const auto& [key, given] : device.properties) {
+      if (key == name) value = given;
+    }
+    // Of virtio-blk the part that is the disk has no name.
+    const std::string owner =
+        device.model->kind == ModelKind::kVirtioBlk ? "anonymous device (type 'virtio-blk-device')"
+        : device.id.empty() ? fmt::format("anonymous device (type '{}')", device.model->name)
+                            : fmt::format("device '{}' (type '{}')", device.id, device.model->name);
+    policies.push_back(
+        {std::string(name), "BlockdevOnError",
+         [value]() -> Expected<json::Value> { return json::Value(value); },
+         [name, owner](json::Value) -> Task<Expected<void>> {
+           co_return fail(fmt::format("Attempt to set property '{}' on {} after it was realized",
+                                      name, owner));
+         }});
+  }
+  return policies;
+}
+
 void Machine::describe(QomNode& root) {
   QomNode& machine = root.child("machine", fmt::format("{}-machine", type_.name));
   QomNode& unattached = machine.child("unattached");
@@ -665,16 +689,19 @@ void Machine::describe(QomNode& root) {
           {key, "str", [value]() -> Expected<json::Value> { return json::Value(value); }, nullptr});
     }
     if (device->backend != nullptr) {
-      std::erase_if(node.properties, [](const auto& property) { return property.name == "drive"; });
-      const QomProperty drive{
-          "drive", "str",
-          [name = drive_name(*device)]() -> Expected<json::Value> { return json::Value(name); },
-          [this, path = device->path](json::Value value) {
-            return change_drive(path, std::move(value));
-          }};
-      node.properties.push_back(drive);
+      std::vector<QomProperty> of_disk = error_policies(*device);
+      of_disk.push_back(
+          {"drive", "str",
+           [name = drive_name(*device)]() -> Expected<json::Value> { return json::Value(name); },
+           [this, path = device->path](json::Value value) {
+             return change_drive(path, std::move(value));
+           }});
+      std::erase_if(node.properties, [&](const auto& property) {
+        return std::ranges::find(of_disk, property.name, &QomProperty::name) != of_disk.end();
+      });
+      node.properties.insert(node.properties.end(), of_disk.begin(), of_disk.end());
       if (device->model->kind == ModelKind::kVirtioBlk) {
-        node.child("virtio-backend", "virtio-blk-device").properties.push_back(drive);
+        node.child("virtio-backend", "virtio-blk-device").properties = std::move(of_disk);
       }
     }
   }

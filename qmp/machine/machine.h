@@ -123,6 +123,8 @@ class Machine final : public DeviceDirectory {
   // `drive` of a device that is there: its root moves to another node.
   Task<Expected<void>> change_drive(std::string path, json::Value name);
   static std::string drive_name(const Device& device);
+  // `rerror` and `werror` as they were given: they cannot be changed any more.
+  static std::vector<QomProperty> error_policies(const Device& device);
   // Where the device does its I/O.
   IoContext context_of(const Device& device) const;
   Expected<void> bind_root(const Device& device);
