@@ -445,17 +445,6 @@ def test_a_drive_that_a_job_uses(start):
     server.wait_event("BLOCK_JOB_CANCELLED")
 
 
-@system
-@pytest.mark.parametrize("model, bus", [("ide-hd", "ide.0"), ("ide-cd", "ide.0"), ("floppy", "floppy-bus.0")])
-def test_buses_without_hotplugging(start, model, bus):
-    controller = ["-device", "isa-fdc"] if model == "floppy" else []
-    drive = [] if model != "ide-hd" else ["drive=n"]
-    server = start("-blockdev", "null-co,node-name=n", *controller, "-device", ",".join([model, "id=d", *drive]), machine="pc")
-    answer = server.error("device_del", id="d")
-    assert answer.startswith("Bus '") and answer.endswith("' does not support hotplugging")
-    assert answer[5:].startswith(bus.split(".")[0])
-
-
 def test_types_that_implement(start):
     server = start()
     assert server.execute("qom-list-types", implements="nope") == []

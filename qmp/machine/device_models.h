@@ -40,6 +40,8 @@ struct DeviceModel {
   std::string_view bus;
   std::string_view description;
   ModelKind kind = ModelKind::kOther;
+  // Can come and go while the machine runs, where its bus allows it.
+  bool hotplug = true;
 
   bool uses_block() const { return kind >= ModelKind::kVirtioBlk && kind <= ModelKind::kFloppy; }
   bool is_cd() const { return kind == ModelKind::kScsiCd || kind == ModelKind::kIdeCd; }

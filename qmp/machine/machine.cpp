@@ -9,6 +9,7 @@
 #include "block/jobs/block_job.h"
 #include "block/jobs/job_registry.h"
 #include "block/runtime/event_sink.h"
+#include "qmp/machine/device.h"
 #include "qmp/schema/scalar_text.h"
 
 namespace blockbed {
@@ -16,16 +17,12 @@ namespace blockbed {
 namespace {
 
 constexpr MachineType kTypes[] = {
-    {"pc-i440fx-7.2", "pc", "Standard PC (i440FX + PIIX, 1996)", DriveInterface::kIde, "pci.0",
-     true, true, true, 255},
-    {"pc-q35-7.2", "q35", "Standard PC (Q35 + ICH9, 2009)", DriveInterface::kIde, "pcie.0", true,
+    {"pc-i440fx-7.2", "pc", "Standard PC (i440FX + PIIX, 1996)", DriveInterface::kIde, "pci.0", 2,
+     2, true, true, 255},
+    {"pc-q35-7.2", "q35", "Standard PC (Q35 + ICH9, 2009)", DriveInterface::kIde, "pcie.0", 6, 1,
      false, false, 288},
-    {"none", "", "empty machine", DriveInterface::kNone, "", false, false, false},
+    {"none", "", "empty machine", DriveInterface::kNone, ""},
 };
-
-constexpr int kIdeUnits = 2;
-constexpr int kFloppyUnits = 2;
-constexpr int kIdeBuses = 2;
 
 // What a device that reads and writes its medium lets others do.
 constexpr Permissions kSharedByDevices = Permission::kConsistentRead | Permission::kWriteUnchanged;
@@ -57,41 +54,10 @@ std::string machine_help() {
   return text;
 }
 
-namespace {
-
-NodeFlags read_only_medium() {
-  NodeFlags flags;
-  flags.read_only = true;
-  return flags;
-}
-
-}  // namespace
-
-struct Machine::Device {
-  const DeviceModel* model = nullptr;
-  std::string id;
-  std::string path;
-  std::string bus;
-  int unit = -1;
-  // What clients see as its qdev id; of a device with a block node.
-  std::string qdev;
-  // The bus that it gives.
-  std::string own_bus;
-  IoContext iothread;
-  // The root in use: the drive's, or its own.
-  Backend* backend = nullptr;
-  std::unique_ptr<Backend> own_backend;
-  Drive* drive = nullptr;
-  bool tray_open = false;
-  bool locked = false;
-  // Of the next medium, without a drive that says it.
-  NodeFlags medium = read_only_medium();
-  std::vector<OptionText::Item> properties;
-};
-
 Machine::Machine(Graph& graph, Drives& drives, ObjectStore& objects, const MachineType& type)
     : graph_(graph), drives_(drives), objects_(objects), type_(type) {
   set_processors({});
+  board_ = board_buses(type_, bus_numbers_);
 }
 
 Machine::~Machine() { BB_ASSERT(devices_.empty()); }
@@ -114,111 +80,35 @@ Machine::Device* Machine::find(std::string_view id) const {
   return found == devices_.end() ? nullptr : found->get();
 }
 
-Machine::Device* Machine::bus_owner(std::string_view bus) const {
-  const auto found =
-      std::ranges::find_if(devices_, [&](const auto& device) { return device->own_bus == bus; });
-  return found == devices_.end() ? nullptr : found->get();
+namespace {
+
+std::unexpected<Error> no_hotplug(std::string_view bus) {
+  return fail(fmt::format("Bus '{}' does not support hotplugging", bus));
 }
 
-Expected<void> Machine::choose_bus(Device& device, std::optional<std::string> bus) {
-  const std::string_view kind = device.model->bus;
-  const auto none_found = [&] {
-    return fail(fmt::format("No '{}' bus found for device '{}'", kind, device.model->name));
-  };
-  if (kind == "SCSI") {
-    for (const auto& other : devices_) {
-      if (other->own_bus.empty()) continue;
-      if (!bus || other->own_bus == *bus) {
-        device.bus = other->own_bus;
-        return {};
-      }
-    }
-    if (bus) return fail(fmt::format("Bus '{}' not found", *bus));
-    return none_found();
-  }
-  if (kind == "IDE") {
-    if (!type_.has_ide) return bus ? fail(fmt::format("Bus '{}' not found", *bus)) : none_found();
-    if (!bus) {
-      // The first bus with room.
-      for (int number = 0; number < kIdeBuses; ++number) {
-        const std::string name = fmt::format("ide.{}", number);
-        const auto used =
-            std::ranges::count_if(devices_, [&](const auto& other) { return other->bus == name; });
-        device.bus = name;
-        if (used < kIdeUnits) break;
-      }
-      return {};
-    }
-    const bool exists =
-        bus->starts_with("ide.") && schema::parse_int64(bus->substr(4)).value_or(-1) >= 0 &&
-        schema::parse_int64(bus->substr(4)).value_or(99) < (type_.has_floppy ? kIdeBuses : 6);
-    if (!exists) return fail(fmt::format("Bus '{}' not found", *bus));
-    device.bus = *bus;
-    return {};
-  }
-  if (kind == "floppy-bus") {
-    const bool present = type_.has_floppy || bus_owner("floppy-bus.0") != nullptr;
-    if (!present) return none_found();
-    device.bus = "floppy-bus.0";
-    return {};
-  }
-  if (kind == "PCI") {
-    if (type_.pci_bus.empty())
-      return bus ? fail(fmt::format("Bus '{}' not found", *bus)) : none_found();
-    device.bus = bus.value_or(std::string(type_.pci_bus));
-    return {};
-  }
-  device.bus = bus.value_or("");
-  return {};
-}
+}  // namespace
 
-Expected<void> Machine::choose_unit(Device& device, std::optional<uint64_t> unit) {
-  const bool is_floppy = device.model->kind == ModelKind::kFloppy;
-  const bool is_ide = device.model->bus == "IDE";
-  if (!is_floppy && !is_ide) return {};
-  const int units = is_floppy ? kFloppyUnits : kIdeUnits;
-  const auto in_use = [&](int number) {
-    return std::ranges::any_of(devices_, [&](const auto& other) {
-      return other->bus == device.bus && other->unit == number;
-    });
-  };
-  const std::string_view what = is_floppy ? "floppy" : "IDE";
-  if (unit) {
-    if (*unit >= static_cast<uint64_t>(units)) {
-      return fail(
-          fmt::format("Can't create {} unit {}, bus supports only {} units", what, *unit, units));
-    }
-    device.unit = static_cast<int>(*unit);
-    if (in_use(device.unit)) {
-      return fail(fmt::format("{} unit {} is in use", is_floppy ? "Floppy" : "IDE", device.unit));
-    }
-    return {};
-  }
-  device.unit = 0;
-  while (device.unit < units && in_use(device.unit)) ++device.unit;
-  if (device.unit == units) {
-    return fail(fmt::format("Can't create {} unit {}, bus supports only {} units", what,
-                            device.unit, units));
-  }
-  return {};
-}
-
-Task<Expected<void>> Machine::add_device(OptionText properties) {
+Task<Expected<void>> Machine::add_device(OptionText properties, Plugged when) {
   const auto driver = properties.take("driver");
   if (!driver) co_return fail("Parameter 'driver' is missing");
   const DeviceModel* model = find_device_model(*driver);
   if (model == nullptr)
     co_return fail(fmt::format("'{}' is not a valid device model name", *driver));
-  auto made = co_await create(*model, std::move(properties), "");
+  if (when == Plugged::kLater && !model->hotplug)
+    co_return fail("Parameter 'driver' expects a pluggable device type");
+  auto made = co_await create(*model, std::move(properties), "", when);
   if (!made) co_return fail(std::move(made).error());
   co_return Expected<void>();
 }
 
 Task<Expected<Machine::Device*>> Machine::create(const DeviceModel& model, OptionText properties,
-                                                 std::string parent) {
+                                                 std::string parent, Plugged when) {
   auto device = std::make_unique<Device>();
   device->model = &model;
-  BB_CO_TRY(choose_bus(*device, properties.take("bus")));
+  auto bus = choose_bus(model, properties.take("bus"));
+  if (!bus) co_return fail(std::move(bus).error());
+  device->bus = (*bus)->name;
+  if (when == Plugged::kLater && !(*bus)->hotplug) co_return no_hotplug(device->bus);
   if (auto id = properties.take("id")) {
     if (std::ranges::any_of(devices_, [&](const auto& other) { return other->id == *id; })) {
       co_return fail(fmt::format("Duplicate device ID '{}'", *id));
@@ -249,11 +139,7 @@ Task<Expected<Machine::Device*>> Machine::create(const DeviceModel& model, Optio
       co_return fail("Invalid parameter type for 'iothread', expected: iothread");
     }
   }
-  if (model.kind == ModelKind::kVirtioScsi || model.kind == ModelKind::kScsiController) {
-    device->own_bus = device->id.empty() ? fmt::format("scsi.{}", scsi_buses_) : device->id + ".0";
-    if (device->id.empty()) ++scsi_buses_;
-  }
-  if (model.kind == ModelKind::kFloppyController) device->own_bus = "floppy-bus.0";
+  device->buses = buses_of(model, device->id, bus_numbers_);
   if (model.uses_block()) {
     if (auto attached = co_await attach(*device, properties); !attached) {
       co_await detach(*device);
@@ -435,21 +321,23 @@ Task<Expected<void>> Machine::remove_device(std::string id, bool with_bus) {
   Device* device = find(id);
   if (device == nullptr)
     co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
-  const ModelKind kind = device->model->kind;
-  if (!with_bus &&
-      (kind == ModelKind::kIdeDisk || kind == ModelKind::kIdeCd || kind == ModelKind::kFloppy)) {
-    co_return fail(fmt::format("Bus '{}' does not support hotplugging", device->bus));
+  if (!with_bus) {
+    if (!find_bus(device->bus)->hotplug) co_return no_hotplug(device->bus);
+    if (!device->model->hotplug) {
+      co_return fail(fmt::format("Device '{}' does not support hotplugging", device->model->name));
+    }
   }
   // Disks go before their controller.
-  if (!device->own_bus.empty()) {
-    while (true) {
-      const auto child = std::ranges::find_if(devices_, [&](const auto& other) {
-        return other->bus == device->own_bus && other.get() != device;
-      });
-      if (child == devices_.end()) break;
-      auto removed = co_await remove_device((*child)->path, /*with_bus=*/true);
-      if (!removed) co_return removed;
-    }
+  while (true) {
+    const auto child = std::ranges::find_if(devices_, [&](const auto& other) {
+      return std::ranges::find(device->buses, other->bus, &Bus::name) != device->buses.end();
+    });
+    if (child == devices_.end()) break;
+    auto removed = co_await remove_device((*child)->path, /*with_bus=*/true);
+    if (!removed) co_return removed;
+    device = find(id);
+    if (device == nullptr)
+      co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
   }
   if (device->drive != nullptr) {
     co_await cancel_jobs(*device->drive->backend);
@@ -476,7 +364,7 @@ Task<Expected<void>> Machine::remove_device(std::string id, bool with_bus) {
 }
 
 Task<Expected<void>> Machine::add_board_devices(bool defaults) {
-  if (defaults && type_.has_ide) {
+  if (defaults && type_.has_ide()) {
     // QEMU's default drives: a CD-ROM, a floppy, an SD card; none has a medium.
     struct Default {
       DriveInterface interface;
@@ -504,7 +392,7 @@ Task<Expected<void>> Machine::add_board_devices(bool defaults) {
       BB_CO_TRY(co_await add_drive_device(drive, "floppy", "/machine/unattached"));
     }
   }
-  if (type_.has_ide) {
+  if (type_.has_ide()) {
     for (Drive& drive : drives_.all()) {
       if (drive.interface != DriveInterface::kIde) continue;
       BB_CO_TRY(co_await add_drive_device(drive, drive.cdrom ? "ide-cd" : "ide-hd",
@@ -522,7 +410,8 @@ Task<Expected<void>> Machine::add_drive_device(Drive& drive, std::string_view mo
     properties.set("bus", fmt::format("ide.{}", drive.bus));
   if (drive.interface != DriveInterface::kVirtio)
     properties.set("unit", fmt::format("{}", drive.unit));
-  auto made = co_await create(*find_device_model(model), std::move(properties), std::move(parent));
+  auto made = co_await create(*find_device_model(model), std::move(properties), std::move(parent),
+                              Plugged::kAtStart);
   if (!made) co_return fail(std::move(made).error());
   co_return Expected<void>();
 }
@@ -611,100 +500,6 @@ std::optional<DeviceFace> Machine::device_of(const Backend& backend) const {
 Backend* Machine::backend_of(std::string_view qdev) const {
   Device* device = find(qdev);
   return device == nullptr ? nullptr : device->backend;
-}
-
-Task<Expected<void>> Machine::change_drive(std::string path, json::Value name) {
-  if (!name.is_string()) co_return fail("Invalid parameter type for 'drive', expected: string");
-  MutexGuard guard = co_await graph_.lock();
-  Device* const device = find(path);
-  if (device == nullptr || device->backend == nullptr) {
-    co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", path));
-  }
-  // Never the name of a drive: that one has its own root.
-  Node* const node = graph_.find_node(name.as_string());
-  if (node == nullptr) {
-    co_return fail(fmt::format("Cannot find device='' nor node-name='{}'", name.as_string()));
-  }
-  if (node->context() != context_of(*device)) {
-    co_return fail("Different aio context is not supported for new node");
-  }
-  Backend& backend = *device->backend;
-  if (backend.node() == nullptr) co_return backend.insert(*node);
-  {
-    DrainedSection drained = co_await drain({backend.node(), node});
-    GraphChange change(graph_);
-    BB_CO_TRY(change.replace_node(backend.edge(), *node));
-    BB_CO_TRY(change.check());
-    change.commit();
-  }
-  co_await graph_.close_unreferenced();
-  co_return Expected<void>();
-}
-
-std::string Machine::drive_name(const Device& device) {
-  const Backend& backend = *device.backend;
-  if (!backend.name().empty() || backend.node() == nullptr) return backend.name();
-  return backend.node()->name();
-}
-
-std::vector<QomProperty> Machine::error_policies(const Device& device) {
-  if (device.model->kind == ModelKind::kFloppy) return {};
-  std::vector<QomProperty> policies;
-  for (const std::string_view name : {"rerror", "werror"}) {
-    std::string value = "auto";
-    for (const auto& [key, given] : device.properties) {
-      if (key == name) value = given;
-    }
-    // Of virtio-blk the part that is the disk has no name.
-    const std::string owner =
-        device.model->kind == ModelKind::kVirtioBlk ? "anonymous device (type 'virtio-blk-device')"
-        : device.id.empty() ? fmt::format("anonymous device (type '{}')", device.model->name)
-                            : fmt::format("device '{}' (type '{}')", device.id, device.model->name);
-    policies.push_back(
-        {std::string(name), "BlockdevOnError",
-         [value]() -> Expected<json::Value> { return json::Value(value); },
-         [name, owner](json::Value) -> Task<Expected<void>> {
-           co_return fail(fmt::format("Attempt to set property '{}' on {} after it was realized",
-                                      name, owner));
-         }});
-  }
-  return policies;
-}
-
-void Machine::describe(QomNode& root) {
-  QomNode& machine = root.child("machine", fmt::format("{}-machine", type_.name));
-  QomNode& unattached = machine.child("unattached");
-  for (uint64_t number = 0; number < processor_count(); ++number) {
-    const std::string path = processor_path(number);
-    unattached.child(std::string_view(path).substr(path.rfind('/') + 1), kProcessorType);
-  }
-  machine.child("peripheral-anon");
-  machine.child("peripheral");
-  for (const auto& device : devices_) {
-    const std::size_t slash = device->path.rfind('/');
-    QomNode& container = machine.child(std::string_view(device->path).substr(9, slash - 9));
-    QomNode& node = container.child(device->path.substr(slash + 1), device->model->name);
-    for (const auto& [key, value] : device->properties) {
-      node.properties.push_back(
-          {key, "str", [value]() -> Expected<json::Value> { return json::Value(value); }, nullptr});
-    }
-    if (device->backend != nullptr) {
-      std::vector<QomProperty> of_disk = error_policies(*device);
-      of_disk.push_back(
-          {"drive", "str",
-           [name = drive_name(*device)]() -> Expected<json::Value> { return json::Value(name); },
-           [this, path = device->path](json::Value value) {
-             return change_drive(path, std::move(value));
-           }});
-      std::erase_if(node.properties, [&](const auto& property) {
-        return std::ranges::find(of_disk, property.name, &QomProperty::name) != of_disk.end();
-      });
-      node.properties.insert(node.properties.end(), of_disk.begin(), of_disk.end());
-      if (device->model->kind == ModelKind::kVirtioBlk) {
-        node.child("virtio-backend", "virtio-blk-device").properties = std::move(of_disk);
-      }
-    }
-  }
 }
 
 }  // namespace blockbed

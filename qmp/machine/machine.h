@@ -31,6 +31,7 @@
 #include "qmp/commands/objects.h"
 #include "qmp/commands/option_text.h"
 #include "qmp/commands/qom.h"
+#include "qmp/machine/buses.h"
 #include "qmp/machine/device_models.h"
 #include "qmp/machine/drives.h"
 #include "qmp/machine/processors.h"
@@ -47,11 +48,13 @@ struct MachineType {
   std::string_view description;
   DriveInterface default_interface = DriveInterface::kIde;
   std::string_view pci_bus;
-  bool has_ide = false;
+  int ide_buses = 0;
+  int ide_units = 0;
   bool has_floppy = false;
   bool is_default = false;
   uint64_t max_processors = 1;
 
+  bool has_ide() const { return ide_buses > 0; }
   bool has_processors() const { return max_processors > 1; }
 };
 // The newest of each.
@@ -76,8 +79,9 @@ class Machine final : public DeviceDirectory {
   uint64_t processor_count() const { return type_.has_processors() ? processors_.count : 0; }
   std::string processor_path(uint64_t number) const;
 
+  enum class Plugged { kAtStart, kLater };
   // `driver`, `id`, `bus` and properties, values as text.
-  Task<Expected<void>> add_device(OptionText properties);
+  Task<Expected<void>> add_device(OptionText properties, Plugged when);
   // Disks and drives on IDE and floppy buses go only `with_bus`, when their controller does.
   Task<Expected<void>> remove_device(std::string id, bool with_bus = false);
   // The devices that come with the machine: for drives on its IDE and floppy interfaces, and
@@ -115,10 +119,17 @@ class Machine final : public DeviceDirectory {
   struct Device;
 
   Task<Expected<Device*>> create(const DeviceModel& model, OptionText properties,
-                                 std::string parent);
+                                 std::string parent, Plugged when);
   Task<Expected<void>> add_drive_device(Drive& drive, std::string_view model, std::string parent);
-  Expected<void> choose_bus(Device& device, std::optional<std::string> bus);
-  Expected<void> choose_unit(Device& device, std::optional<uint64_t> unit);
+  // --- buses (machine_buses.cpp)
+  Expected<const Bus*> choose_bus(const DeviceModel& model,
+                                  const std::optional<std::string>& name) const;
+  Expected<void> choose_unit(Device& device, std::optional<uint64_t> unit) const;
+  const Bus* find_bus(std::string_view name) const;
+  const Bus* default_bus(std::string_view kind) const;
+  const Bus* newest_bus_below(std::string_view above, std::string_view kind) const;
+  Device* bus_owner(std::string_view bus) const;
+
   Task<Expected<void>> attach(Device& device, OptionText& properties);
   // `drive` of a device that is there: its root moves to another node.
   Task<Expected<void>> change_drive(std::string path, json::Value name);
@@ -132,7 +143,6 @@ class Machine final : public DeviceDirectory {
   Task<void> detach(Device& device);
   MediumPlace medium_place(Device& device);
   Device* find(std::string_view id) const;
-  Device* bus_owner(std::string_view bus) const;
 
   Graph& graph_;
   Drives& drives_;
@@ -142,7 +152,8 @@ class Machine final : public DeviceDirectory {
   int anonymous_ = 0;
   Processors processors_;
   uint64_t unattached_ = 0;
-  int scsi_buses_ = 0;
+  BusNumbers bus_numbers_;
+  std::vector<Bus> board_;
 };
 
 // Values of device_add and of -device with JSON as the text that -device would have; QEMU takes

@@ -3,6 +3,7 @@
 #include "block/exports/export_registry.h"
 #include "block/jobs/block_job.h"
 #include "qmp/commands/block_nodes.h"
+#include "qmp/commands/option_text.h"
 #include "qmp/machine/machine.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/command_table.h"
@@ -129,12 +130,14 @@ void register_machine_commands(CommandTable& commands, HumanTable& human, Machin
                                Graph& graph, ExportRegistry& exports) {
   commands.implement<c::DeviceAdd>(
       [&machine](CommandContext&, c::DeviceAdd::Args arguments) -> Human {
+        if (arguments.id && !is_well_formed_id(*arguments.id))
+          co_return fail("Parameter 'id' expects an identifier");
         auto properties = device_properties(arguments.rest);
         if (!properties) co_return fail(std::move(properties).error());
         properties->set("driver", std::move(arguments.driver));
         if (arguments.bus) properties->set("bus", std::move(*arguments.bus));
         if (arguments.id) properties->set("id", std::move(*arguments.id));
-        co_return co_await machine.add_device(std::move(*properties));
+        co_return co_await machine.add_device(std::move(*properties), Machine::Plugged::kLater);
       });
   commands.implement<c::DeviceDel>([&machine](CommandContext&, c::DeviceDel::Args arguments) {
     return machine.remove_device(std::move(arguments.id));
@@ -146,7 +149,8 @@ void register_machine_commands(CommandTable& commands, HumanTable& human, Machin
              .run = [&machine](HumanContext&, HumanArguments arguments) -> Human {
                auto properties = OptionText::parse(arguments.text("device"), "driver");
                if (!properties) co_return fail(std::move(properties).error());
-               co_return co_await machine.add_device(std::move(*properties));
+               co_return co_await machine.add_device(std::move(*properties),
+                                                     Machine::Plugged::kLater);
              }});
   human.add({.name = "device_del",
              .arguments = {{"id", HumanKind::kString}},

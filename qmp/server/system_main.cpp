@@ -164,7 +164,8 @@ Task<StartResult> add_devices(Engine& engine, const SystemOptions& options) {
       if (properties) print_warnings(use.location, properties->warnings());
     }
     if (!properties) co_return failure(use.location, full_text(properties.error()));
-    auto added = co_await engine.machine().add_device(std::move(*properties));
+    auto added =
+        co_await engine.machine().add_device(std::move(*properties), Machine::Plugged::kAtStart);
     if (!added) co_return failure(use.location, full_text(added.error()));
   }
   std::string location;
