@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 
+#include "block/exports/guest_disk.h"
 #include "block/graph/backend.h"
 #include "block/runtime/task.h"
 #include "qmp/schema/error.h"
@@ -31,8 +32,10 @@ enum class BlockExportType : uint8_t;
 
 class Export {
  public:
-  Export(std::string id, schema::BlockExportType type, std::unique_ptr<Backend> backend)
-      : id_(std::move(id)), type_(type), backend_(std::move(backend)) {}
+  // `guest` is null but for a client that is one.
+  Export(std::string id, schema::BlockExportType type, std::unique_ptr<Backend> backend,
+         std::unique_ptr<GuestDisk> guest)
+      : id_(std::move(id)), type_(type), backend_(std::move(backend)), guest_(std::move(guest)) {}
   virtual ~Export() = default;
   Export(const Export&) = delete;
   Export& operator=(const Export&) = delete;
@@ -40,6 +43,7 @@ class Export {
   const std::string& id() const { return id_; }
   schema::BlockExportType type() const { return type_; }
   Backend& backend() const { return *backend_; }
+  GuestDisk* guest() const { return guest_.get(); }
 
   // Somebody is connected: a `safe` removal is refused.
   virtual bool in_use() const = 0;
@@ -49,6 +53,7 @@ class Export {
   std::string id_;
   schema::BlockExportType type_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<GuestDisk> guest_;
 };
 
 // Makes exports of one type; registered with ExportRegistry::add_type.
@@ -57,7 +62,8 @@ class ExportType {
   // `backend` holds the node already, with the permissions that `options` ask for; it is moved from
   // on success only.
   virtual Task<Expected<std::unique_ptr<Export>>> create(const schema::BlockExportOptions& options,
-                                                         std::unique_ptr<Backend>& backend) = 0;
+                                                         std::unique_ptr<Backend>& backend,
+                                                         std::unique_ptr<GuestDisk> guest) = 0;
 
  protected:
   ~ExportType() = default;

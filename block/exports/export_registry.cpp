@@ -39,6 +39,23 @@ ExportRegistry::Entry* ExportRegistry::find(std::string_view id) {
   return found == entries_.end() ? nullptr : &*found;
 }
 
+Expected<Backend*> ExportRegistry::find_guest_device(const schema::BlockExportOptions& options,
+                                                     const Node& node) const {
+  const std::string& id = *options.x_guest_device;
+  Backend* device = find_device_ ? find_device_(id) : nullptr;
+  if (device == nullptr) {
+    return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
+  }
+  if (device->node() != &node) {
+    return fail(fmt::format("Device '{}' does not use node '{}'", id, node.name()));
+  }
+  if (options.writable.value_or(false) &&
+      !device->wanted_permissions().needs.has(Permission::kWrite)) {
+    return fail(fmt::format("Device '{}' does not write", id));
+  }
+  return device;
+}
+
 Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
     const schema::BlockExportOptions& options) {
   if (!well_formed_id(options.id)) co_return fail("Invalid block export id");
@@ -69,9 +86,19 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
   const bool writable = options.writable.value_or(false);
   if (writable && !(*node)->writable()) co_return fail("Cannot export read-only node as writable");
 
+  Backend* device = nullptr;
+  if (options.x_guest_device) {
+    const Expected<Backend*> found = find_guest_device(options, **node);
+    if (!found) co_return fail(found.error());
+    device = *found;
+  }
+
   PermissionPair permissions;
-  permissions.needs = Permission::kConsistentRead;
-  if (writable) permissions.needs |= Permission::kWrite;
+  // What a guest needs its device has.
+  if (device == nullptr) {
+    permissions.needs = Permission::kConsistentRead;
+    if (writable) permissions.needs |= Permission::kWrite;
+  }
   // Clients were told a size.
   permissions.shares = Permissions::all() - Permission::kResize;
   auto backend = std::make_unique<Backend>(graph_, "", permissions);
@@ -79,7 +106,10 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
   BB_CO_TRY(backend->insert(**node));
   if (fixed) BB_CO_TRY(backend->bind((*node)->context()));
 
-  Expected<std::unique_ptr<Export>> made = co_await type->create(options, backend);
+  std::unique_ptr<GuestDisk> guest;
+  if (device != nullptr) guest = std::make_unique<GuestDisk>(*device, *guest_);
+  Expected<std::unique_ptr<Export>> made =
+      co_await type->create(options, backend, std::move(guest));
   if (!made) {
     co_await backend->remove();
     places.put_back();
@@ -89,6 +119,7 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
   places.keep();
   Entry& entry = entries_.emplace_back();
   entry.made = *std::move(made);
+  entry.device = device;
   entry.number = next_number_++;
   co_return &entry;
 }

@@ -47,6 +47,13 @@ class ExportRegistry {
     find_iothread_ = std::move(find);
   }
 
+  // Who stands in for the guest of that device (by its id or path) works with the device's backend;
+  // without it nobody can. Who takes a backend from its device calls medium_removed() first.
+  void set_guests(GuestState& guest, std::function<Backend*(std::string_view)> find_device) {
+    guest_ = &guest;
+    find_device_ = std::move(find_device);
+  }
+
   Task<Expected<void>> add(const schema::BlockExportOptions& options);
   // The older command: names the device or node, and turns a read-only node's export into a
   // read-only one by itself.
@@ -75,6 +82,9 @@ class ExportRegistry {
 
   Entry* find(std::string_view id);
   Task<Expected<Entry*>> make(const schema::BlockExportOptions& options);
+  // The device whose guest the client will be.
+  Expected<Backend*> find_guest_device(const schema::BlockExportOptions& options,
+                                       const Node& node) const;
   void begin_removal(Entry& entry);
   Task<void> finish_removal(Entry& entry);
   Task<void> remove_numbered(std::vector<uint64_t> numbers);
@@ -83,6 +93,8 @@ class ExportRegistry {
   Graph& graph_;
   std::array<ExportType*, 4> types_ = {};
   std::function<IoContext(std::string_view)> find_iothread_;
+  GuestState* guest_ = nullptr;
+  std::function<Backend*(std::string_view)> find_device_;
   std::list<Entry> entries_;
   uint64_t next_number_ = 1;
   Gate removals_;

@@ -170,6 +170,15 @@ void Backend::set_throttle_group(std::shared_ptr<ThrottleGroup> group) {
   if (quiesced()) throttle_->lift();
 }
 
+bool Backend::keeps_io_status() const {
+  const auto stops = [](OnError policy) {
+    return policy == OnError::kStop || policy == OnError::kEnospc;
+  };
+  // Nothing said means: stop when space runs out.
+  return io_status_enabled && (on_write_error == OnError::kAuto || stops(on_write_error) ||
+                               on_read_error == OnError::kStop);
+}
+
 std::string Backend::describe_user() const {
   if (!description_.empty()) return description_;
   if (!name_.empty()) return fmt::format("block device '{}'", name_);

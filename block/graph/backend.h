@@ -31,14 +31,12 @@
 
 #include "block/graph/accounting.h"
 #include "block/graph/edge.h"
+#include "block/graph/error_policy.h"
 #include "block/graph/graph.h"
 #include "block/graph/permissions.h"
 #include "block/graph/request.h"
 
 namespace blockbed {
-
-// What to do when a guest's request fails. The names are those of `rerror` and `werror`.
-enum class OnError { kAuto, kReport, kIgnore, kEnospc, kStop };
 
 // Who stands behind a backend; all optional.
 class BackendUser {
@@ -102,10 +100,13 @@ class Backend final : public EdgeParent {
   // Requests go through while drained: for users that stop by themselves (jobs).
   void set_disable_request_queuing(bool disable) { disable_request_queuing_ = disable; }
 
+  // `rerror` and `werror`: for guests' requests.
   OnError on_read_error = OnError::kAuto;
   OnError on_write_error = OnError::kAuto;
   bool io_status_enabled = false;
   enum class IoStatus { kOk, kFailed, kNospace } io_status = IoStatus::kOk;
+  // A guest with such policies may have to stop.
+  bool keeps_io_status() const;
 
   Accounting& accounting() { return accounting_; }
 

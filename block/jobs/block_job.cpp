@@ -120,22 +120,8 @@ void BlockJob::came_to_rest() { registry().graph().drain_progress(); }
 
 // --- errors
 
-BlockJob::ErrorAction BlockJob::error_action(OnError policy, bool is_read, Errno error) {
-  ErrorAction action = ErrorAction::kReport;
-  switch (policy) {
-    case OnError::kAuto:
-    case OnError::kEnospc:
-      if (error.number() == ENOSPC) action = ErrorAction::kStop;
-      break;
-    case OnError::kStop:
-      action = ErrorAction::kStop;
-      break;
-    case OnError::kIgnore:
-      action = ErrorAction::kIgnore;
-      break;
-    case OnError::kReport:
-      break;
-  }
+ErrorAction BlockJob::error_action(OnError policy, bool is_read, Errno error) {
+  const ErrorAction action = action_of(policy, error);
   constexpr const char* kNames[] = {"report", "ignore", "stop"};
   events().emit("BLOCK_JOB_ERROR", json::Object{{"device", id()},
                                                 {"operation", is_read ? "read" : "write"},
@@ -150,7 +136,7 @@ BlockJob::ErrorAction BlockJob::error_action(OnError policy, bool is_read, Errno
   return action;
 }
 
-void BlockJob::user_resumed() { io_status_ = IoStatus::kOk; }
+void BlockJob::user_resumed() { forget_error(); }
 
 // --- events
 

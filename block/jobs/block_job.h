@@ -40,6 +40,8 @@ class BlockJob : public Job, public EdgeParent {
   enum class IoStatus { kOk, kFailed, kNospace };
   // "ok", "failed", "nospace".
   std::string_view io_status_name() const;
+  // The next error is shown again.
+  void forget_error() { io_status_ = IoStatus::kOk; }
 
   // Its uses of nodes, in the order in which they began.
   const std::vector<std::unique_ptr<Edge>>& edges() const { return edges_; }
@@ -70,7 +72,6 @@ class BlockJob : public Job, public EdgeParent {
   void detach_nodes(GraphChange& change);
   void detach_node(GraphChange& change, const Node& node);
 
-  enum class ErrorAction { kReport, kIgnore, kStop };
   ErrorAction error_action(OnError policy, bool is_read, Errno error);
 
   virtual void speed_changed() = 0;

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,39 @@ class Extent(NamedTuple):
     offset: int
     length: int
     flags: int
+
+
+class PendingRequest:
+    """A request that has been made, and whose end is awaited later."""
+
+    def __init__(self, client: Nbd, cookie: int, buffer: libnbd.Buffer):
+        self._client, self._cookie, self._buffer = client, cookie, buffer
+        self._ended = False
+        self.error: OSError | None = None
+
+    def _look(self, milliseconds: int) -> None:
+        try:
+            if not self._ended and not self._client._call("aio_command_completed", self._cookie):
+                self._client._call("poll", milliseconds)
+                self._ended = self._client._call("aio_command_completed", self._cookie)
+        except OSError as error:
+            self._ended, self.error = True, error
+
+    @property
+    def ended(self) -> bool:
+        self._look(0)
+        return self._ended
+
+    def end(self, timeout: float = 30) -> PendingRequest:
+        deadline = time.monotonic() + timeout
+        while not self.ended:
+            assert time.monotonic() < deadline, "a request has not been answered"
+            self._look(1000)
+        return self
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self._buffer.to_bytearray())
 
 
 class Nbd:
@@ -90,6 +124,14 @@ class Nbd:
 
     def pwrite(self, data: bytes, offset: int, *, fua: bool = False) -> None:
         self._call("pwrite", data, offset, libnbd.CMD_FLAG_FUA if fua else 0)
+
+    def begin_pread(self, length: int, offset: int) -> PendingRequest:
+        buffer = libnbd.Buffer(length)
+        return PendingRequest(self, self._call("aio_pread", buffer, offset), buffer)
+
+    def begin_pwrite(self, data: bytes, offset: int) -> PendingRequest:
+        buffer = libnbd.Buffer.from_bytearray(bytearray(data))
+        return PendingRequest(self, self._call("aio_pwrite", buffer, offset), buffer)
 
     def zero(self, length: int, offset: int, *, no_hole: bool = False, fast: bool = False, fua: bool = False) -> None:
         flags = (libnbd.CMD_FLAG_NO_HOLE if no_hole else 0) | (libnbd.CMD_FLAG_FAST_ZERO if fast else 0)
@@ -136,7 +178,9 @@ class Nbd:
     def close(self) -> None:
         if self._handle is not None:
             try:
-                self._handle.shutdown()
+                # It would wait for the answers.
+                if self._handle.aio_in_flight() == 0:
+                    self._handle.shutdown()
             except libnbd.Error:
                 pass
             self._handle = None

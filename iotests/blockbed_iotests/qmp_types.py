@@ -1445,6 +1445,7 @@ STRUCTS: dict[str, tuple[Member, ...]] = {
         Member("fixed-iothread", "bool", False),
         Member("iothread", "str", False),
         Member("node-name", "str", True),
+        Member("x-guest-device", "str", False),
         Member("writable", "bool", False),
         Member("writethrough", "bool", False),
     ),
@@ -3052,6 +3053,7 @@ COMMANDS: dict[str, Command] = {
             Member("fixed-iothread", "bool", False),
             Member("iothread", "str", False),
             Member("node-name", "str", True),
+            Member("x-guest-device", "str", False),
             Member("writable", "bool", False),
             Member("writethrough", "bool", False),
         ),
@@ -4693,12 +4695,13 @@ class Commands:
         node_name: str = ABSENT,
         fixed_iothread: bool = ABSENT,
         iothread: str = ABSENT,
+        x_guest_device: str = ABSENT,
         writable: bool = ABSENT,
         writethrough: bool = ABSENT,
         **more: Any,
     ) -> None:
         """Exports a node."""
-        return self.execute("block-export-add", _call(arguments, {"type": type, "id": id, "fixed-iothread": fixed_iothread, "iothread": iothread, "node-name": node_name, "writable": writable, "writethrough": writethrough, **_branch(more)}))
+        return self.execute("block-export-add", _call(arguments, {"type": type, "id": id, "fixed-iothread": fixed_iothread, "iothread": iothread, "node-name": node_name, "x-guest-device": x_guest_device, "writable": writable, "writethrough": writethrough, **_branch(more)}))
 
     def block_export_del(
         self,

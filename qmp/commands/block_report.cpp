@@ -95,15 +95,6 @@ void report_throttling(const ThrottleGroup& group, schema::BlockDeviceInfo& info
   }
 }
 
-bool stops_on_errors(const Backend& backend) {
-  const auto stops = [](OnError policy) {
-    return policy == OnError::kStop || policy == OnError::kEnospc;
-  };
-  // Nothing said means: stop when space runs out.
-  return backend.on_write_error == OnError::kAuto || stops(backend.on_write_error) ||
-         backend.on_read_error == OnError::kStop;
-}
-
 }  // namespace
 
 std::optional<DriverInfo> driver_facts(const Node& node) {
@@ -283,8 +274,7 @@ Task<schema::BlockInfo> block_info(const Backend& backend, const DeviceDirectory
   info.locked = face && face->locked;
   if (face) info.qdev = face->qdev;
   if (face && face->has_tray) info.tray_open = face->tray_open;
-  if (backend.io_status_enabled && stops_on_errors(backend))
-    info.io_status = io_status_of(backend.io_status);
+  if (backend.keeps_io_status()) info.io_status = io_status_of(backend.io_status);
   if (Node* node = backend.node(); node != nullptr && node->is_open()) {
     info.inserted = co_await block_device_info(*node->skip_hidden(), &backend, false);
   }

@@ -31,7 +31,9 @@ json::Object cause_data(ShutdownCause cause) {
 }  // namespace
 
 void RunStatus::start() {
-  if (state_ == RunState::kPrelaunch) state_ = RunState::kRunning;
+  if (state_ != RunState::kPrelaunch) return;
+  state_ = RunState::kRunning;
+  resumed_.wake_all();
 }
 
 void RunStatus::stop(RunState why) {
@@ -46,6 +48,7 @@ Expected<void> RunStatus::resume() {
   if (running() || state_ == RunState::kInmigrate) return {};
   state_ = RunState::kRunning;
   events_.emit("RESUME", json::Object());
+  resumed_.wake_all();
   return {};
 }
 

@@ -16,6 +16,7 @@
 #include <functional>
 #include <string>
 
+#include "block/exports/guest_disk.h"
 #include "block/runtime/event_sink.h"
 #include "block/runtime/task.h"
 #include "qmp/schema/error.h"
@@ -26,7 +27,7 @@ namespace blockbed {
 class CommandTable;
 class HumanTable;
 
-class RunStatus {
+class RunStatus final : public GuestState {
  public:
   struct Hooks {
     // Closes exports, cancels jobs, closes all images.
@@ -42,12 +43,16 @@ class RunStatus {
     // The storage daemon has no machine to shut down.
     bool tell_shutdown = true;
   };
-  RunStatus(EventSink& events, Hooks hooks) : events_(events), hooks_(std::move(hooks)) {}
+  RunStatus(Executor& executor, EventSink& events, Hooks hooks)
+      : events_(events), hooks_(std::move(hooks)), resumed_(executor) {}
   RunStatus(const RunStatus&) = delete;
   RunStatus& operator=(const RunStatus&) = delete;
 
   schema::RunState state() const { return state_; }
-  bool running() const { return state_ == schema::RunState::kRunning; }
+  // --- GuestState
+  bool running() const override { return state_ == schema::RunState::kRunning; }
+  WaitQueue& resumed() override { return resumed_; }
+  void stop_on_error() override { stop(schema::RunState::kIoError); }
 
   // At start-up: prelaunch becomes running unless the guest is to wait.
   void start();
@@ -75,6 +80,7 @@ class RunStatus {
   Hooks hooks_;
   std::function<void()> on_resume_;
   schema::RunState state_ = schema::RunState::kPrelaunch;
+  WaitQueue resumed_;
   bool quitting_ = false;
 };
 

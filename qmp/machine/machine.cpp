@@ -339,9 +339,13 @@ Task<Expected<void>> Machine::remove_device(std::string id, bool with_bus) {
     if (device == nullptr)
       co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
   }
-  if (device->drive != nullptr) {
-    co_await cancel_jobs(*device->drive->backend);
+  if (device->backend != nullptr) {
+    if (before_detaching_) co_await before_detaching_(*device->backend);
     device = find(id);
+    if (device != nullptr && device->drive != nullptr) {
+      co_await cancel_jobs(*device->drive->backend);
+      device = find(id);
+    }
     if (device == nullptr) {
       co_return fail(ErrorClass::kDeviceNotFound, fmt::format("Device '{}' not found", id));
     }

@@ -16,6 +16,7 @@
 // Threading: engine thread; the graph lock is taken inside.
 #pragma once
 
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -72,6 +73,11 @@ class Machine final : public DeviceDirectory {
 
   const MachineType& type() const { return type_; }
   Drives& drives() { return drives_; }
+
+  // Called before a device gives up its backend: who works with it must let go.
+  void before_detaching(std::function<Task<void>(const Backend& backend)> hook) {
+    before_detaching_ = std::move(hook);
+  }
 
   // Before devices are made: processors have places among them.
   void set_processors(const Processors& processors);
@@ -154,6 +160,7 @@ class Machine final : public DeviceDirectory {
   uint64_t unattached_ = 0;
   BusNumbers bus_numbers_;
   std::vector<Bus> board_;
+  std::function<Task<void>(const Backend&)> before_detaching_;
 };
 
 // Values of device_add and of -device with JSON as the text that -device would have; QEMU takes

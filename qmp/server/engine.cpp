@@ -10,6 +10,7 @@
 #include "block/graph/activation.h"
 #include "block/graph/backend.h"
 #include "block/graph/drain.h"
+#include "block/jobs/block_job.h"
 #include "block/protocols/register.h"
 #include "block/runtime/production_env.h"
 #include "block/runtime/signals.h"
@@ -79,7 +80,7 @@ Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, Machine
       exports_(graph_),
       nbd_(exports_),
       objects_(env, graph_.throttle_groups()),
-      status_(monitor_, hooks_of(*this, ended_, manner == Manner::kSystem)),
+      status_(env.executor(), monitor_, hooks_of(*this, ended_, manner == Manner::kSystem)),
       snapshots_(graph_, status_, identity_),
       chardevs_(env),
       ended_(env.executor()),
@@ -100,6 +101,16 @@ Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, Machine
 
 Engine::~Engine() = default;
 
+void Engine::forget_errors() {
+  for (Backend* backend : graph_.backends()) {
+    // One without a name keeps what it has, as in QEMU.
+    if (!backend->name().empty()) backend->io_status = Backend::IoStatus::kOk;
+  }
+  for (const auto& job : jobs_.jobs()) {
+    if (job->is_block_job()) static_cast<BlockJob&>(*job).forget_error();
+  }
+}
+
 ExportServices Engine::export_services() {
   return ExportServices{exports_, nbd_,
                         [this](std::string_view id) { return objects_.type_of(id); }};
@@ -109,6 +120,12 @@ void Engine::register_commands() {
   const DeviceDirectory& devices =
       machine_ ? static_cast<const DeviceDirectory&>(*machine_) : no_devices_;
   exports_.set_iothread_lookup([this](std::string_view id) { return objects_.iothread(id); });
+  exports_.set_guests(status_, [&devices](std::string_view id) { return devices.backend_of(id); });
+  status_.on_resume([this] { forget_errors(); });
+  if (machine_) {
+    machine_->before_detaching(
+        [this](const Backend& backend) { return exports_.medium_removed(backend); });
+  }
   qemu_io_ = std::make_unique<QemuIoRequests>(graph_, devices, monitor_,
                                               [](std::string_view text) { write_stderr(text); });
   if (identity_.qtest) qemu_io_->silence_breakpoints();

@@ -79,6 +79,8 @@ class Engine {
 
  private:
   void register_commands();
+  // What `cont` does besides.
+  void forget_errors();
 
   Env& env_;
   const Manner manner_;

@@ -9,8 +9,9 @@
 namespace blockbed::nbd {
 
 NbdExport::NbdExport(NbdServer& server, std::string id, std::unique_ptr<Backend> backend,
-                     NbdExportSettings settings, uint64_t identity)
-    : Export(std::move(id), schema::BlockExportType::kNbd, std::move(backend)),
+                     std::unique_ptr<GuestDisk> guest, NbdExportSettings settings,
+                     uint64_t identity)
+    : Export(std::move(id), schema::BlockExportType::kNbd, std::move(backend), std::move(guest)),
       server_(server),
       settings_(std::move(settings)),
       identity_(identity),
@@ -57,6 +58,7 @@ void NbdExport::detach(Session& session) {
 
 Task<void> NbdExport::end() {
   server_.strike(*this);
+  if (guest() != nullptr) guest()->cut_off();
   for (Session* session : sessions_) session->shutdown();
   while (!sessions_.empty()) co_await detached_.wait();
   // Before their nodes may go.

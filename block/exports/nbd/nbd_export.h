@@ -2,8 +2,8 @@
 // the way to its node.
 //
 // Contract
-//  - Requests go through backend(); status() asks for the allocation of a range and waits while the
-//  node is drained, as
+//  - Requests go through backend(), or that of a guest's device; status() asks for the allocation
+//  of a range and waits while the node is drained, as
 //    the backend's own requests do.
 //  - A session attaches when its handshake chose the export and detaches at its end; end() shuts
 //  all of them down and
@@ -48,7 +48,7 @@ struct NbdExportSettings {
 class NbdExport final : public Export, private BackendUser {
  public:
   NbdExport(NbdServer& server, std::string id, std::unique_ptr<Backend> backend,
-            NbdExportSettings settings, uint64_t identity);
+            std::unique_ptr<GuestDisk> guest, NbdExportSettings settings, uint64_t identity);
   ~NbdExport() override;
 
   const std::string& name() const { return settings_.name; }
@@ -63,6 +63,22 @@ class NbdExport final : public Export, private BackendUser {
   bool in_use() const override { return !sessions_.empty(); }
   Task<void> end() override;
 
+  // --- clients' requests, of a guest's device or the export's own
+  Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags = {}) {
+    return guest() ? guest()->read(offset, std::move(buffers), flags)
+                   : backend().read(offset, std::move(buffers), flags);
+  }
+  Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) {
+    return guest() ? guest()->write(offset, std::move(buffers), flags)
+                   : backend().write(offset, std::move(buffers), flags);
+  }
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+    return guest() ? guest()->zero(offset, length, flags) : backend().zero(offset, length, flags);
+  }
+  Task<Result<void>> discard(uint64_t offset, uint64_t length) {
+    return guest() ? guest()->discard(offset, length) : backend().discard(offset, length);
+  }
+  Task<Result<void>> flush() { return guest() ? guest()->flush() : backend().flush(); }
   // What is read there and from which layer of the chain.
   Task<Result<ChainStatus>> status(uint64_t offset, uint64_t length, bool want_zero);
 

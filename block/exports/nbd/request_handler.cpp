@@ -82,7 +82,7 @@ Task<void> read_in_pieces(NbdExport& target, RequestSlot& slot) {
     }
     slot.reserve_payload();
     const IoVector into(slot.payload().data() + run.offset, run.length);
-    const Result<void> done = co_await target.backend().read(request.offset + run.offset, into);
+    const Result<void> done = co_await target.read(request.offset + run.offset, into);
     if (!done) {
       slot.answer_error(done.error().number(), "reading from file failed");
       co_return;
@@ -183,7 +183,7 @@ Task<Result<void>> prefetch(NbdExport& target, uint64_t offset, uint32_t length)
   flags.prefetch = true;
   while (length > 0) {
     const uint32_t part = std::min(length, kStep);
-    BB_CO_TRY(co_await target.backend().read(offset, scratch.io(0, part), flags));
+    BB_CO_TRY(co_await target.read(offset, scratch.io(0, part), flags));
     offset += part;
     length -= part;
   }
@@ -233,19 +233,21 @@ Verdict judge(const Request& request, const ClientTerms& terms) {
 Task<void> serve(NbdExport& target, const ClientTerms& terms, RequestSlot& slot,
                  ReplyQueue& replies) {
   const Request& request = slot.request();
-  Backend& backend = target.backend();
   const bool nothing = request.length == 0 && slot.command() != Command::kFlush;
   switch (nothing ? Command::kDisconnect : slot.command()) {
     case Command::kDisconnect:
       slot.answer_success();
       break;
     case Command::kRead: {
-      if (terms.structured && !slot.has_flag(kFlagDf) && request.length >= kHoleQueryMinimum) {
+      // What a device is asked to read, it reads.
+      const bool may_have_holes =
+          terms.structured && !slot.has_flag(kFlagDf) && target.guest() == nullptr;
+      if (may_have_holes && request.length >= kHoleQueryMinimum) {
         co_await read_in_pieces(target, slot);
         break;
       }
       slot.reserve_payload();
-      const Result<void> done = co_await backend.read(request.offset, IoVector(slot.payload()));
+      const Result<void> done = co_await target.read(request.offset, IoVector(slot.payload()));
       if (done) {
         slot.answer_read();
       } else {
@@ -254,15 +256,15 @@ Task<void> serve(NbdExport& target, const ClientTerms& terms, RequestSlot& slot,
       break;
     }
     case Command::kWrite:
-      answer(slot, co_await backend.write(request.offset, IoVector(slot.payload()), fua_of(slot)),
+      answer(slot, co_await target.write(request.offset, IoVector(slot.payload()), fua_of(slot)),
              "writing to file failed");
       break;
     case Command::kFlush:
-      answer(slot, co_await backend.flush(), "flush failed");
+      answer(slot, co_await target.flush(), "flush failed");
       break;
     case Command::kTrim: {
-      Result<void> done = co_await backend.discard(request.offset, request.length);
-      if (done && slot.has_flag(kFlagFua)) done = co_await backend.flush();
+      Result<void> done = co_await target.discard(request.offset, request.length);
+      if (done && slot.has_flag(kFlagFua)) done = co_await target.flush();
       answer(slot, done, "discard failed");
       break;
     }
@@ -272,10 +274,10 @@ Task<void> serve(NbdExport& target, const ClientTerms& terms, RequestSlot& slot,
       break;
     case Command::kWriteZeroes:
       answer(slot,
-             co_await backend.zero(request.offset, request.length,
-                                   fua_of(slot)
-                                       .with_may_unmap(!slot.has_flag(kFlagNoHole))
-                                       .with_no_fallback(slot.has_flag(kFlagFastZero))),
+             co_await target.zero(request.offset, request.length,
+                                  fua_of(slot)
+                                      .with_may_unmap(!slot.has_flag(kFlagNoHole))
+                                      .with_no_fallback(slot.has_flag(kFlagFastZero))),
              "writing to file failed");
       break;
     case Command::kBlockStatus:

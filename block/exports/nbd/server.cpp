@@ -130,7 +130,8 @@ Task<void> NbdServer::run_session(std::unique_ptr<Stream> stream) {
 }
 
 Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExportOptions& options,
-                                                          std::unique_ptr<Backend>& backend) {
+                                                          std::unique_ptr<Backend>& backend,
+                                                          std::unique_ptr<GuestDisk> guest) {
   if (!running_) co_return fail("NBD server not running");
   const auto& nbd = std::get<schema::BlockExportOptionsNbd>(options.u);
   NbdExportSettings settings;
@@ -162,8 +163,8 @@ Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExp
   for (FoundBitmap& found : bitmaps) {
     settings.bitmaps.push_back({std::move(found.node), DirtyBitmap::Use(*found.bitmap)});
   }
-  co_return std::make_unique<NbdExport>(*this, options.id, std::move(backend), std::move(settings),
-                                        next_identity_++);
+  co_return std::make_unique<NbdExport>(*this, options.id, std::move(backend), std::move(guest),
+                                        std::move(settings), next_identity_++);
 }
 
 void NbdServer::strike(NbdExport& e) { std::erase(exports_, &e); }

@@ -67,7 +67,8 @@ class NbdServer final : public ExportType, public ExportCatalog {
 
   // --- ExportType
   Task<Expected<std::unique_ptr<Export>>> create(const schema::BlockExportOptions& options,
-                                                 std::unique_ptr<Backend>& backend) override;
+                                                 std::unique_ptr<Backend>& backend,
+                                                 std::unique_ptr<GuestDisk> guest) override;
 
   // --- ExportCatalog
   std::optional<ExportFacts> find(std::string_view name) const override;

@@ -1,0 +1,35 @@
+// What is done about a request that failed, as `rerror` and `werror` of devices and the policies of
+// jobs say.
+//
+// Source of the rules: QEMU 7.2's BlockdevOnError and what follows from each. Threading: plain
+// values.
+#pragma once
+
+#include <cerrno>
+
+#include "block/runtime/result.h"
+
+namespace blockbed {
+
+enum class OnError { kAuto, kReport, kIgnore, kEnospc, kStop };
+
+// Who made the request is told; is not told; stands still until somebody lets it go on.
+enum class ErrorAction { kReport, kIgnore, kStop };
+
+// kAuto is kEnospc, for those who have no other default.
+inline ErrorAction action_of(OnError policy, Errno error) {
+  switch (policy) {
+    case OnError::kAuto:
+    case OnError::kEnospc:
+      return error.number() == ENOSPC ? ErrorAction::kStop : ErrorAction::kReport;
+    case OnError::kStop:
+      return ErrorAction::kStop;
+    case OnError::kIgnore:
+      return ErrorAction::kIgnore;
+    case OnError::kReport:
+      break;
+  }
+  return ErrorAction::kReport;
+}
+
+}  // namespace blockbed
