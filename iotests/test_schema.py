@@ -28,7 +28,7 @@ UNIMPLEMENTED = set("""
 # Values of enumerations that QEMU has, for what is Blockbed's own.
 EXTENSIONS = {"bitmap-populate"}
 # Members that QEMU has since a later version, or not at all.
-LATER_MEMBERS = {"discard-no-unref", "internal-snapshot"}
+LATER_MEMBERS = {"discard-no-unref", "internal-snapshot", "x-guest-device"}
 
 
 def is_missing(kind, command):
@@ -49,6 +49,8 @@ def test_wrong_arguments(server, command):
         return
     wrong = []
     for case in CASES[command]:
+        if server.kind == "qemu" and LATER_MEMBERS & set(case.arguments):
+            continue
         result = server.try_execute(command, case.arguments)
         text = result.desc if isinstance(result, QmpError) else f"no error, but {result}"
         if text != case.error:
