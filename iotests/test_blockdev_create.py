@@ -295,6 +295,75 @@ def test_a_file_in_use(server, file_node):
     )
 
 
+def conflict(permissions, needing, refusing):
+    """What is told of two users of `f`, each as the words for it and the name of its child."""
+    (needer, need_as), (refuser, refuse_as) = needing, refusing
+    return (f"Permission conflict on node 'f': permissions '{permissions}' are both required by {needer} (uses node 'f' as "
+            f"'{need_as}' child) and unshared by {refuser} (uses node 'f' as '{refuse_as}' child).")
+
+
+OTHER = ("node 'other'", "image")
+# Nobody gave the image that is being made a name.
+NEW_IMAGE = ("node '#block'", "file")
+WRITER = ("an unnamed block device", "root")
+NEEDS, SHARES = "take-child-perms", "unshare-child-perms"
+
+
+@pytest.mark.parametrize("other, error", [
+    ({NEEDS: ["consistent-read"]}, None),
+    ({NEEDS: ["write"]}, conflict("write", OTHER, NEW_IMAGE)),
+    ({NEEDS: ["write-unchanged"]}, None),
+    ({NEEDS: ["resize"]}, conflict("resize", OTHER, NEW_IMAGE)),
+    ({SHARES: ["consistent-read"]}, conflict("consistent read", NEW_IMAGE, OTHER)),
+    ({SHARES: ["write"]}, conflict("write", WRITER, OTHER)),
+    ({SHARES: ["write-unchanged"]}, None),
+    ({SHARES: ["resize"]}, conflict("resize", WRITER, OTHER)),
+    # The first that writes to the file does not read it.
+    ({SHARES: ["consistent-read", "resize"]}, conflict("resize", WRITER, OTHER)),
+])
+def test_a_file_with_another_user(server, file_node, other, error):
+    server.blockdev_add({"driver": "blkdebug", "node-name": "other", "image": "f", **other})
+    told = create(server, {"driver": "qcow2", "file": "f", "size": SIZE})
+    assert (told and re.sub("#block[0-9]+", "#block", told)) == error
+    assert server.node_names() == {"f", "other"}
+
+
+@pytest.mark.parametrize("other, permissions", [
+    ({NEEDS: ["consistent-read"]}, None),
+    ({NEEDS: ["write"]}, None),
+    ({NEEDS: ["resize"]}, "needs resize"),
+    ({SHARES: ["consistent-read"]}, "consistent read"),
+    ({SHARES: ["write"]}, "write"),
+    ({SHARES: ["write-unchanged"]}, None),
+    ({SHARES: ["resize"]}, "resize"),
+    ({SHARES: ["consistent-read", "write", "resize"]}, "consistent read, write, resize"),
+])
+def test_a_data_file_with_another_user(server, images, file_node, other, permissions):
+    """Nobody writes to it before the image is open, which has written its first tables by then."""
+    (images.dir / "table").touch()
+    server.blockdev_add(driver="file", node_name="t", filename=f"{images.dir}/table")
+    server.blockdev_add({"driver": "blkdebug", "node-name": "other", "image": "f", **other})
+    told = create(server, {"driver": "qcow2", "file": "t", "data-file": "f", "size": SIZE})
+    told = told and re.sub("#block[0-9]+", "#block", told)
+    data_file = ("node '#block'", "data-file")
+    if permissions == "needs resize":
+        assert told == conflict("resize", OTHER, data_file)
+    else:
+        assert told == (permissions and conflict(permissions, data_file, OTHER))
+    assert (images.dir / "table").stat().st_size > 2 * 65536
+
+
+@pytest.mark.parametrize("options, error", [
+    ({"cluster-size": 513}, "Cluster size must be a power of two between 512 and 2048k"),
+    ({"cluster-size": 513, "data-file": "missing"}, "Cluster size must be a power of two between 512 and 2048k"),
+    ({"cluster-size": 513, "file": "missing"}, "Cannot find device='missing' nor node-name='missing'"),
+    ({"data-file": "missing"}, "Cannot find device='missing' nor node-name='missing'"),
+])
+def test_what_is_told_before_a_conflict(server, file_node, options, error):
+    server.blockdev_add({"driver": "blkdebug", "node-name": "other", "image": "f", SHARES: ["write"]})
+    assert create(server, {"driver": "qcow2", "file": "f", "size": SIZE, **options}) == error
+
+
 @pytest.mark.parametrize("preallocation", ["metadata", "falloc", "full"])
 def test_preallocated_subclusters_hold_nothing_yet(server, images, file_node, preallocation):
     """Clusters have their place, and their subclusters show what they showed before."""

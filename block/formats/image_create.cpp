@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "block/formats/qcow2/create.h"
+#include "block/formats/qcow2/driver.h"
 #include "block/formats/qcow2/graph_storage.h"
 #include "block/graph/backend.h"
 #include "block/graph/filename.h"
@@ -16,51 +17,37 @@ namespace blockbed {
 
 namespace {
 
-const PermissionPair kCreating = {Permission::kWrite | Permission::kResize, Permissions::all()};
+const PermissionPair kWriting = {Permission::kWrite | Permission::kResize, Permissions::all()};
+const PermissionPair kFinishing = {
+    Permission::kConsistentRead | Permission::kWrite | Permission::kResize, Permissions::all()};
 
-// A node that an image is being made on: opened or found, and held with the permissions for it.
-class Target {
- public:
-  explicit Target(Graph& graph) : graph_(graph), backend_(graph, "", kCreating) {}
-
-  // [graph lock]
-  Task<Expected<void>> open(const schema::BlockdevRef& reference) {
-    if (const auto* name = std::get_if<std::string>(&reference.u)) {
-      auto found = graph_.find_device_or_node(*name, *name);
-      if (!found) co_return fail(std::move(found).error());
-      node_ = NodeRef(**found);
-    } else {
-      auto opened =
-          co_await graph_.open(*std::get<schema::Box<schema::BlockdevOptions>>(reference.u));
-      if (!opened) co_return fail(std::move(opened).error());
-      node_ = std::move(*opened);
-    }
-    co_return backend_.insert(*node_);
+// [graph lock] What a client says an image is to be made on: the name of a node, or a new one.
+Task<Expected<NodeRef>> open_reference(Graph& graph, const schema::BlockdevRef& reference) {
+  const auto* name = std::get_if<std::string>(&reference.u);
+  if (name == nullptr) {
+    co_return co_await graph.open(*std::get<schema::Box<schema::BlockdevOptions>>(reference.u));
   }
-  // [graph lock]
-  Task<Expected<void>> open_file(std::string filename) {
-    Graph::OpenRequest request;
-    request.filename = std::move(filename);
-    request.protocol_only = true;
-    auto opened = co_await graph_.open(std::move(request));
-    if (!opened) co_return fail(std::move(opened).error());
-    node_ = std::move(*opened);
-    co_return backend_.insert(*node_);
-  }
-  // [graph lock]
-  Task<void> close() {
-    if (backend_.node() != nullptr) co_await backend_.remove();
-    node_ = NodeRef();
-  }
+  auto found = graph.find_device_or_node(*name, *name);
+  if (!found) co_return fail(std::move(found).error());
+  co_return NodeRef(**found);
+}
 
-  Node& node() const { return *node_; }
-  Backend& backend() { return backend_; }
+// [graph lock]
+Task<Expected<NodeRef>> open_file(Graph& graph, std::string filename) {
+  Graph::OpenRequest request;
+  request.filename = std::move(filename);
+  request.protocol_only = true;
+  co_return co_await graph.open(std::move(request));
+}
 
- private:
-  Graph& graph_;
-  Backend backend_;
-  NodeRef node_;
-};
+// [graph lock]
+Task<Expected<NodeRef>> open_image(Graph& graph, const Node& file, const Node* data) {
+  Graph::OpenRequest request;
+  request.options.set("driver", "qcow2");
+  request.options.set("file", file.name());
+  if (data != nullptr) request.options.set("data-file", data->name());
+  co_return co_await graph.open(std::move(request));
+}
 
 Preallocation preallocation_of(std::optional<schema::PreallocMode> mode) {
   switch (mode.value_or(schema::PreallocMode::kOff)) {
@@ -102,55 +89,66 @@ Expected<qcow2::CreateOptions> options_of(const schema::BlockdevCreateOptionsQco
   return result;
 }
 
-// The new image grows both, each for itself.
-Expected<void> check_apart(Graph& graph, const Node& file, const Node& data) {
-  if (&file != &data) return {};
-  const std::string image = graph.next_auto_name();
-  return fail(
-      fmt::format("Permission conflict on node '{0}': permissions 'resize' are both required by "
-                  "node '{1}' (uses node '{0}' as 'file' child) and unshared by node '{1}' (uses "
-                  "node '{0}' as 'data-file' child).",
-                  file.name(), image));
+// Whoever makes an image holds its node in this way while `work` is done without the lock.
+Task<Expected<void>> use_node(Graph& graph, Node& node, PermissionPair permissions,
+                              MutexGuard* lock,
+                              std::function<Task<Expected<void>>(Backend&)> work) {
+  Backend backend(graph, "", permissions);
+  BB_CO_TRY(backend.insert(node));
+  if (lock != nullptr) lock->unlock();
+  Expected<void> result = co_await work(backend);
+  if (lock != nullptr) *lock = co_await graph.lock();
+  co_await backend.remove();
+  co_return result;
 }
 
-Task<Expected<void>> write_qcow2(Graph& graph, Target& file, Target* data,
+// [graph lock] `lock` is the caller's, null when he keeps it all the time.
+Task<Expected<void>> write_qcow2(Graph& graph, Node& file, Node* data, MutexGuard* lock,
                                  qcow2::CreateOptions options) {
-  qcow2::NodeStorage file_storage(file.backend());
-  std::optional<qcow2::NodeStorage> data_storage;
-  if (data != nullptr) {
-    data_storage.emplace(data->backend());
-    options.data_file_name = data->node().filename();
+  BB_CO_TRY(co_await use_node(graph, file, kWriting, lock,
+                              [&options](Backend& backend) -> Task<Expected<void>> {
+                                qcow2::NodeStorage storage(backend);
+                                co_return co_await qcow2::write_empty(storage, options);
+                              }));
+  auto image = co_await open_image(graph, file, data);
+  if (!image) co_return fail(std::move(image).error());
+  if (data != nullptr) options.data_file_name = data->filename();
+  co_return co_await use_node(
+      graph, **image, kFinishing, lock, [&options](Backend& backend) -> Task<Expected<void>> {
+        auto& driver = dynamic_cast<qcow2::Qcow2Driver&>(backend.node()->driver());
+        BB_CO_TRY(co_await qcow2::finish(driver.image(), options));
+        if (auto flushed = co_await backend.flush(); !flushed) {
+          co_return fail(
+              fmt::format("Could not write qcow2 header: {}", strerror_text(flushed.error())));
+        }
+        co_return Expected<void>();
+      });
+}
+
+// [graph lock]
+Task<Expected<void>> create_on_nodes(Graph& graph,
+                                     const schema::BlockdevCreateOptionsQcow2& options,
+                                     MutexGuard& lock) {
+  auto file = co_await open_reference(graph, options.file);
+  if (!file) co_return fail(std::move(file).error());
+  auto wanted = options_of(options);
+  if (!wanted) co_return fail(std::move(wanted).error());
+  BB_CO_TRY(qcow2::check_create(*wanted));
+  NodeRef data;
+  if (options.data_file) {
+    auto opened = co_await open_reference(graph, *options.data_file);
+    if (!opened) co_return fail(std::move(opened).error());
+    data = std::move(*opened);
   }
-  auto created = co_await qcow2::create(graph.env(), file_storage,
-                                        data != nullptr ? &*data_storage : nullptr, options);
-  if (created) {
-    if (auto flushed = co_await file_storage.flush(); !flushed) {
-      created =
-          fail(fmt::format("Could not write qcow2 header: {}", strerror_text(flushed.error())));
-    }
-  }
-  co_return created;
+  co_return co_await write_qcow2(graph, **file, data.get(), &lock, std::move(*wanted));
 }
 
 }  // namespace
 
 Task<Expected<void>> create_qcow2_image(Graph& graph,
                                         const schema::BlockdevCreateOptionsQcow2& options) {
-  Target file(graph);
-  Target data(graph);
   MutexGuard lock = co_await graph.lock();
-  Expected<void> result = co_await file.open(options.file);
-  if (result && options.data_file) result = co_await data.open(*options.data_file);
-  if (result && options.data_file) result = check_apart(graph, file.node(), data.node());
-  Expected<qcow2::CreateOptions> wanted = options_of(options);
-  if (result && !wanted) result = fail(wanted.error());
-  if (result) {
-    lock.unlock();
-    result = co_await write_qcow2(graph, file, options.data_file ? &data : nullptr, *wanted);
-    lock = co_await graph.lock();
-  }
-  co_await data.close();
-  co_await file.close();
+  Expected<void> result = co_await create_on_nodes(graph, options, lock);
   co_await graph.close_unreferenced();
   co_return result;
 }
@@ -231,10 +229,12 @@ Task<Expected<void>> create_image_file(Graph& graph, CreateFile create_file,
   options.size = (request.size + 511) / 512 * 512;
   if (!request.backing_file.empty()) options.backing_file = request.backing_file;
   options.backing_format = request.backing_format;
-  Target file(graph);
-  Expected<void> result = co_await file.open_file(request.filename);
-  if (result) result = co_await write_qcow2(graph, file, nullptr, options);
-  co_await file.close();
+  Expected<void> result = qcow2::check_create(options);
+  if (result) {
+    auto file = co_await open_file(graph, request.filename);
+    result = file ? co_await write_qcow2(graph, **file, nullptr, nullptr, std::move(options))
+                  : fail(std::move(file).error());
+  }
   co_await graph.close_unreferenced();
   co_return result;
 }

@@ -102,8 +102,7 @@ Expected<void> check_create(const CreateOptions& o) {
   return {};
 }
 
-Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOptions options) {
-  BB_CO_TRY(check_create(options));
+Task<Expected<void>> write_empty(Storage& file, const CreateOptions& options) {
   const uint64_t cluster = options.cluster_size;
   Header header = new_header(options);
 
@@ -131,54 +130,73 @@ Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOption
   if (!done) {
     co_return fail(fmt::format("Could not write refcount table: {}", strerror_text(done.error())));
   }
+  co_return Expected<void>();
+}
 
+namespace {
+
+Task<Expected<void>> grow(Image& image, const CreateOptions& options) {
+  TruncateOptions how;
+  how.preallocation = options.preallocation;
+  Expected<void> result = check_size(options.size);
+  if (result) result = co_await image.truncate(options.size, how);
+  if (!result) {
+    result = fail(fmt::format("Could not resize image: {}", result.error().description));
+  }
+  co_return result;
+}
+
+// The names of other files, and whatever else stands behind the first part of the header.
+Task<Expected<void>> complete_header(Image& image, const CreateOptions& options) {
+  Header header = image.header();
+  const std::string backing_file = options.backing_file.value_or("");
+  header.backing_name = backing_file;
+  if (!options.backing_format.empty()) header.backing_format = options.backing_format;
+  if (options.data_file && !options.data_file_name.empty()) {
+    header.data_file_name = options.data_file_name;
+  }
+  Result<void> done = io_error(EINVAL);
+  if (backing_file.size() <= kMaxBackingNameBytes) {
+    MutexGuard lock = co_await image.metadata().lock();
+    done = co_await image.metadata().rewrite_header(std::move(header));
+  }
+  if (done) co_return Expected<void>();
+  if (backing_file.empty()) {
+    co_return fail(fmt::format("Could not update qcow2 header: {}", strerror_text(done.error())));
+  }
+  co_return fail(fmt::format("Could not assign backing file '{}' with format '{}': {}",
+                             backing_file, options.backing_format, strerror_text(done.error())));
+}
+
+std::unexpected<Error> not_written(Errno error) {
+  return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(error)));
+}
+
+}  // namespace
+
+Task<Expected<void>> finish(Image& image, const CreateOptions& options) {
+  if (auto begun = co_await image.begin_writing(); !begun) co_return not_written(begun.error());
+  BB_CO_TRY(co_await grow(image, options));
+  BB_CO_TRY(co_await complete_header(image, options));
+  if (auto done = co_await image.flush(); !done) co_return not_written(done.error());
+  co_return Expected<void>();
+}
+
+Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOptions options) {
+  BB_CO_TRY(check_create(options));
+  BB_CO_TRY(co_await write_empty(file, options));
   // What keeps nothing of what is written to it is found out here.
-  auto kept = co_await read_header(file, HeaderUse::kWriting);
-  if (!kept) co_return fail(std::move(kept).error());
+  auto header = co_await read_header(file, HeaderUse::kWriting);
+  if (!header) co_return fail(std::move(header).error());
 
   NoBacking no_backing;
   MetadataOptions metadata_options;
   metadata_options.writable = true;
-  Image image(env, file, data, no_backing, header, metadata_options);
+  Image image(env, file, data, no_backing, std::move(*header), metadata_options);
   BB_CO_TRY(co_await image.open());
-  if (auto begun = co_await image.begin_writing(); !begun) {
-    co_return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(begun.error())));
-  }
-  Expected<void> result;
-  if (result) {
-    TruncateOptions grow;
-    grow.preallocation = options.preallocation;
-    result = check_size(options.size);
-    if (result) result = co_await image.truncate(options.size, grow);
-    if (!result) {
-      result = fail(fmt::format("Could not resize image: {}", result.error().description));
-    }
-  }
-  if (result) {
-    Header final_header = image.header();
-    const std::string backing_file = options.backing_file.value_or("");
-    final_header.backing_name = backing_file;
-    if (!options.backing_format.empty()) final_header.backing_format = options.backing_format;
-    if (options.data_file && !options.data_file_name.empty()) {
-      final_header.data_file_name = options.data_file_name;
-    }
-    MutexGuard lock = co_await image.metadata().lock();
-    if (backing_file.size() > kMaxBackingNameBytes) {
-      done = io_error(EINVAL);
-    } else {
-      done = co_await image.metadata().rewrite_header(std::move(final_header));
-    }
-    if (!done && !backing_file.empty()) {
-      result = fail(fmt::format("Could not assign backing file '{}' with format '{}': {}",
-                                backing_file, options.backing_format, strerror_text(done.error())));
-    } else if (!done) {
-      result = fail(fmt::format("Could not update qcow2 header: {}", strerror_text(done.error())));
-    }
-  }
-  done = co_await image.close();
-  if (result && !done) {
-    result = fail(fmt::format("Could not write qcow2 header: {}", strerror_text(done.error())));
-  }
+  Expected<void> result = co_await finish(image, options);
+  auto closed = co_await image.close();
+  if (result && !closed) result = not_written(closed.error());
   co_return result;
 }
 

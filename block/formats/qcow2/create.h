@@ -6,8 +6,11 @@
 // Contract
 //  - check_create() says in QEMU's words what is wrong with the options, before anything is
 //    touched.
-//  - create() overwrites the start of `file`, which nobody else uses, and leaves a complete image:
-//    with QEMU's own layout (header, refcount table, one refcount block, L1 table), byte for byte
+//  - write_empty() overwrites the start of `file`, and leaves an image with a disk of no size;
+//    finish(), on that image opened, makes of it the one that was wanted. So it is as an image that
+//    the new one takes and refuses what it needs of its files, while it grows.
+//  - create() does both on files that nobody else uses.
+//  - The layout is QEMU's own (header, refcount table, one refcount block, L1 table), byte for byte
 //    where nothing was preallocated. `file` keeps its length if it is longer: some cannot be cut.
 //    Nothing of what it held shows in the new disk.
 // Units: bytes. Errors: texts of QEMU. Threading: engine thread only.
@@ -23,6 +26,8 @@
 #include "block/runtime/env.h"
 
 namespace blockbed::qcow2 {
+
+class Image;
 
 struct CreateOptions {
   uint64_t size = 0;
@@ -45,6 +50,9 @@ struct CreateOptions {
 };
 
 Expected<void> check_create(const CreateOptions& options);
+Task<Expected<void>> write_empty(Storage& file, const CreateOptions& options);
+// All but what the closing of the image writes is in the file afterwards.
+Task<Expected<void>> finish(Image& image, const CreateOptions& options);
 // `data`: the external data file, when options.data_file says so.
 Task<Expected<void>> create(Env& env, Storage& file, Storage* data, CreateOptions options);
 
