@@ -263,3 +263,65 @@ def test_node_below_a_filter(server, images, driver):
     for size in (4 * MIB, 16 * MIB):
         server.block_resize(node_name="n", size=size)
         assert server.query_node("f")["image"]["virtual-size"] == size
+
+
+FILTERS = {
+    "throttle": {"file": "disk", "throttle-group": "g"},
+    "copy-before-write": {"file": "disk", "target": "scratch"},
+    "copy-on-read": {"file": "disk"},
+    "blkdebug": {"image": "disk"},
+}
+
+
+@pytest.mark.parametrize("size", [MIB, 4 * MIB])
+@pytest.mark.parametrize("driver", FILTERS)
+def test_raw_over_a_filter(server, images, driver, size):
+    """raw is as long as what is below it, also when that is resized: for readers, writers, copies and bitmaps."""
+    disk = images.create("disk.qcow2", size=2 * MIB).fill((0, 2 * MIB, 1))
+    server.object_add({"qom-type": "throttle-group", "id": "g"})
+    server.add_image("disk", disk)
+    server.add_image("scratch", images.create("scratch.qcow2", size=2 * MIB))
+    server.blockdev_add(driver=driver, node_name="filter", **{k.replace("-", "_"): v for k, v in FILTERS[driver].items()})
+    server.blockdev_add(driver="raw", node_name="raw", file="filter")
+    server.block_resize(node_name="filter", size=size)
+    assert [server.query_node(node)["image"]["virtual-size"] for node in ("disk", "filter", "raw")] == [size] * 3
+
+    server.block_dirty_bitmap_add(node="raw", name="b")
+    server.block_dirty_bitmap_add(node="disk", name="b")
+    server.block_dirty_bitmap_merge(node="disk", target="b", bitmaps=[{"node": "raw", "name": "b"}])
+
+    server.blockdev_add(driver="null-co", node_name="before", size=2 * MIB)
+    error = server.error("blockdev-backup", {"job-id": "j", "device": "raw", "target": "before", "sync": "full"})
+    assert error == "Source and target image have different sizes"
+    copy = images.create("copy.qcow2", size=size)
+    server.add_image("copy", copy)
+    server.blockdev_backup(job_id="j", device="raw", target="copy", sync="full")
+    assert server.wait_event("BLOCK_JOB_COMPLETED")["data"] == {"device": "j", "type": "backup", "len": size, "offset": size, "speed": 0}
+
+    with server.export("raw", writable=True) as guest:
+        assert guest.size == size
+        guest.pwrite(b"\2" * 65536, size - 65536)
+    server.stop()
+    kept = min(size, 2 * MIB)
+    assert copy.content() == (b"\1" * kept).ljust(size, b"\0")
+    assert disk.content() == (b"\1" * kept).ljust(size, b"\0")[:-65536] + b"\2" * 65536
+
+
+@pytest.mark.manners("system")
+@pytest.mark.parametrize("driver", FILTERS)
+def test_raw_over_a_filter_that_gets_shorter_writes_nothing_behind_its_end(server, images, driver):
+    """A user of the node, without permission to resize it, finds its end."""
+    disk = images.create("disk.qcow2", size=2 * MIB).fill((0, 2 * MIB, 1))
+    server.object_add({"qom-type": "throttle-group", "id": "g"})
+    server.add_image("disk", disk)
+    server.add_image("scratch", images.create("scratch.qcow2", size=2 * MIB))
+    server.blockdev_add(driver=driver, node_name="filter", **{k.replace("-", "_"): v for k, v in FILTERS[driver].items()})
+    server.blockdev_add(driver="raw", node_name="raw", file="filter")
+    server.block_resize(node_name="filter", size=MIB)
+    for command in ("write -P 2 1M 64k", "write -z 1M 64k", "discard 1M 64k", "read 1M 64k", "read 0 2M"):
+        assert "failed: Input/output error" in server.qemu_io("raw", command), command
+    server.block_resize(node_name="filter", size=2 * MIB)
+    assert "verification failed" not in server.qemu_io("raw", "read -P 0 1M 1M")
+    server.stop()
+    disk.check()
+    assert disk.content() == (b"\1" * MIB).ljust(2 * MIB, b"\0")

@@ -245,8 +245,6 @@ Task<Expected<void>> Blkdebug::truncate(uint64_t length, TruncateOptions options
   return image_.truncate(length, options);
 }
 
-void Blkdebug::child_resized(Edge&) { node().set_length(image_.node()->length()); }
-
 Task<Result<std::optional<uint64_t>>> Blkdebug::allocated_size() {
   // As with QEMU, which counts it among the protocols that cannot tell.
   co_return io_error(ENOTSUP);

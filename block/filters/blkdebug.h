@@ -68,7 +68,6 @@ class Blkdebug final : public Driver {
   Task<Result<uint64_t>> length() override;
   bool length_varies() const override { return image_.node()->driver().length_varies(); }
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;
-  void child_resized(Edge& edge) override;
   Task<Result<std::optional<uint64_t>>> allocated_size() override;
 
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,

@@ -221,10 +221,6 @@ PermissionPair Blklogwrites::child_permissions(const Edge*, ChildRoles roles, Pe
   return default_child_permissions(node(), roles, parent, writable);
 }
 
-void Blklogwrites::child_resized(Edge& edge) {
-  if (&edge == &file_) PassThroughFilter::child_resized(edge);
-}
-
 void Blklogwrites::refresh_limits(BlockLimits& limits) const {
   limits.request_alignment = std::max(limits.request_alignment, place_.sector_size);
 }

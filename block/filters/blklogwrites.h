@@ -59,7 +59,6 @@ class Blklogwrites final : public PassThroughFilter {
 
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
                                    bool writable) const override;
-  void child_resized(Edge& edge) override;
   void refresh_limits(BlockLimits& limits) const override;
   void gather_filename_options(json::Object& options) const override;
 

@@ -55,10 +55,6 @@ Task<Result<BlockStatus>> MirrorTop::block_status(uint64_t offset, uint64_t leng
 
 Task<Result<uint64_t>> MirrorTop::length() { co_return below_.node()->length(); }
 
-void MirrorTop::child_resized(Edge& edge) {
-  if (&edge == &below_) node().set_length(below_.node()->length());
-}
-
 PermissionPair MirrorTop::child_permissions(const Edge*, ChildRoles roles, PermissionPair parent,
                                             bool writable) const {
   PermissionPair result = default_child_permissions(node(), roles, parent, writable);

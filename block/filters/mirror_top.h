@@ -47,7 +47,6 @@ class MirrorTop final : public Driver, public WriteListener {
   bool honours_no_fallback() const override { return true; }
 
   Task<Result<uint64_t>> length() override;
-  void child_resized(Edge& edge) override;
 
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
                                    bool writable) const override;

@@ -45,8 +45,6 @@ Task<Expected<void>> PassThroughFilter::truncate(uint64_t length, TruncateOption
   return file_.truncate(length, options);
 }
 
-void PassThroughFilter::child_resized(Edge&) { node().set_length(file_.node()->length()); }
-
 DriverInfo PassThroughFilter::info() const { return file_.node()->driver().info(); }
 
 bool PassThroughFilter::has_zero_init() const { return file_.node()->driver().has_zero_init(); }

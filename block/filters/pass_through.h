@@ -33,7 +33,6 @@ class PassThroughFilter : public Driver {
   Task<Result<uint64_t>> length() override;
   bool length_varies() const override;
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;
-  void child_resized(Edge& edge) override;
 
   DriverInfo info() const override;
   bool has_zero_init() const override;

@@ -275,8 +275,6 @@ bool Quorum::length_varies() const {
       copies(), [](const auto& copy) { return copy->node()->driver().length_varies(); });
 }
 
-void Quorum::child_resized(Edge&) {}
-
 PermissionPair Quorum::child_permissions(const Edge*, ChildRoles, PermissionPair parent,
                                          bool) const {
   PermissionPair result;

@@ -66,7 +66,6 @@ class Quorum final : public Driver {
 
   Task<Result<uint64_t>> length() override;
   bool length_varies() const override;
-  void child_resized(Edge& edge) override;
 
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
                                    bool writable) const override;

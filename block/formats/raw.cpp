@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 
@@ -194,6 +195,12 @@ Task<Expected<void>> RawDriver::truncate(uint64_t length, TruncateOptions option
   if (length > std::numeric_limits<int64_t>::max() - window_.offset)
     co_return fail("Disk size too large for the chosen offset");
   co_return co_await file_.truncate(length + window_.offset, options);
+}
+
+void RawDriver::child_resized(Edge&) {
+  if (window_.size) return;
+  const uint64_t length = file_.node()->length();
+  node().set_length(length - std::min(length, window_.offset));
 }
 
 // --- facts

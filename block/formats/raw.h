@@ -56,6 +56,7 @@ class RawDriver final : public Driver {
   Task<Result<uint64_t>> length() override;
   bool length_varies() const override;
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;
+  void child_resized(Edge& edge) override;
 
   void refresh_limits(BlockLimits& limits) const override;
   DriverInfo info() const override;

@@ -39,6 +39,11 @@ Task<Result<void>> Driver::copy_range_from(File&, uint64_t, uint64_t, uint64_t, 
 Task<Expected<void>> Driver::truncate(uint64_t, TruncateOptions) {
   co_return fail("Image format driver does not support resize");
 }
+
+void Driver::child_resized(Edge& edge) {
+  if (&edge == node_.filtered_edge()) node_.set_length(edge.node()->length());
+}
+
 Task<Result<std::optional<uint64_t>>> Driver::allocated_size() {
   co_return std::optional<uint64_t>();
 }

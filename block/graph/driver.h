@@ -133,8 +133,8 @@ class Driver {
   virtual bool length_varies() const { return false; }
   virtual Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
   // The child's length changed. A driver whose own length follows from it says so with
-  // node().set_length().
-  virtual void child_resized(Edge& edge) { (void)edge; }
+  // node().set_length(); by default that is a filter, whose length is that of its filtered child.
+  virtual void child_resized(Edge& edge);
   // Space taken on the host, without the children that are counted apart; nullopt: ask the
   // children.
   virtual Task<Result<std::optional<uint64_t>>> allocated_size();

@@ -177,9 +177,7 @@ void Node::drained_end(Edge&) { quiesce_end(); }
 bool Node::drained_poll(Edge&) { return busy(); }
 
 void Node::node_resized(Edge& edge) {
-  // Only a filter has its child's length; a format has its own, raw asks when it is asked.
-  if (driver_ == nullptr || !edge.roles().has(ChildRole::kPrimary)) return;
-  driver_->child_resized(edge);
+  if (driver_ != nullptr) driver_->child_resized(edge);
 }
 
 }  // namespace blockbed
