@@ -78,3 +78,33 @@ def test_what_a_named_backing_file_keeps(server, images):
             wanted = {name: after.get(name, wanted[name]) for name in SHOWN}
         assert shown(server, "b") == {**wanted, "read-only": True}, (before, after)
         server.blockdev_del(node_name="n")
+
+
+@pytest.mark.parametrize("end", ["mirror", "commit"])
+@pytest.mark.parametrize("child", [{}, {"read-only": False}, {"auto-read-only": True}], ids=str)
+def test_who_was_left_for_reading_by_a_job_follows_again(server, images, end, child):
+    """A disk that takes the place of one that is read only becomes that too, and is no other than before."""
+    path = str(images.create("n.qcow2", size="1M").path)
+    storage = {"driver": "file", "node-name": "f", "filename": path, **child}
+    server.execute("blockdev-add", {"driver": "qcow2", "node-name": "n", "file": storage})
+    server.block_dirty_bitmap_add(node="n", name="b", persistent=True)
+    above = images.create("above.qcow2", size="1M")
+    server.add_image("above", above, read_only=True, backing="n" if end == "commit" else None)
+    if end == "commit":
+        server.execute("block-commit", {"job-id": "job", "device": "above"})
+    else:
+        server.blockdev_mirror(job_id="job", device="above", target="n", sync="full")
+    server.wait_event("BLOCK_JOB_READY", {"device": "job"})
+    server.job_complete(id="job")
+    assert "error" not in server.wait_event("BLOCK_JOB_COMPLETED")["data"]
+    # Whoever says itself whether it is for reading is not left for reading by another.
+    said = child.get("read-only")
+    state = lambda: {name: server.query_node(name)["ro"] for name in "nf"}
+    assert state() == {"n": True, "f": True if said is None else said}
+    assert server.error("block-dirty-bitmap-clear", {"node": "n", "name": "b"}) == "Bitmap 'b' is readonly and cannot be modified"
+    for read_only in (False, True, False):
+        server.execute("blockdev-reopen", {"options": [{"driver": "qcow2", "node-name": "n", "file": "f", "read-only": read_only}]})
+        assert state() == {"n": read_only, "f": read_only if said is None else said}
+    server.block_dirty_bitmap_clear(node="n", name="b")
+    with server.export("n", writable=True) as guest:
+        guest.pwrite(b"\1" * 65536, 0)

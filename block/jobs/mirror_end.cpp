@@ -1,8 +1,6 @@
 // How a mirror ends.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "block/filters/mirror_top.h"
 #include "block/graph/filename.h"
 #include "block/graph/filter_insertion.h"
@@ -12,22 +10,6 @@
 #include "block/jobs/replacement.h"
 
 namespace blockbed {
-
-namespace {
-
-// The node, and the storage that was opened together with it.
-WritableNodes storage_of(Node& node) {
-  WritableNodes nodes{NodeRef(node)};
-  const Graph& graph = node.graph();
-  if (const Edge* storage = node.storage_edge();
-      storage != nullptr &&
-      std::ranges::find(graph.monitor_nodes(), storage->node()) == graph.monitor_nodes().end()) {
-    nodes.emplace_back(*storage->node());
-  }
-  return nodes;
-}
-
-}  // namespace
 
 Task<JobResult> MirrorJob::copy_the_rest() {
   if (!copy_->dirty()) co_return JobResult();
@@ -143,7 +125,7 @@ Task<JobResult> MirrorJob::pivot() {
   if (!for_reading) {
     options_.opened.clear();
   } else if (options_.opened.empty() && target().writable()) {
-    options_.opened = storage_of(target());
+    options_.opened.emplace_back(target());
   }
   co_return JobResult();
 }
