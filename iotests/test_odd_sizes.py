@@ -61,3 +61,36 @@ def test_a_filter_names_no_format(server, images, odd):
         arguments = {"job-id": "j", "device": "filter", "target": str(images.dir / "target"), "sync": "full"}
         assert server.error(job, arguments) == "Format driver 'copy-on-read' does not support image creation"
     assert not (images.dir / "target").exists()
+
+
+def pieces(sectors, granularity):
+    """All sectors of the disk that are marked when these are."""
+    unit = granularity // 512
+    return {at for sector in sectors for at in range(sector // unit * unit, (sector // unit + 1) * unit) if at * 512 < ROUNDED}
+
+
+@pytest.mark.parametrize("granularity", [512, 4096])
+@pytest.mark.parametrize("other", [512, 4096])
+def test_bitmaps_of_the_rounded_disk(server, images, odd, granularity, other):
+    """Both end with the same sector: the marks of one may be those of the other."""
+    server.add_image("whole", images.create("whole", size=ROUNDED))
+    server.add_image("longer", images.create("longer", size=ROUNDED + 512))
+    sizes = {"odd": granularity, "whole": other, "longer": other}
+    for node, size in sizes.items():
+        server.block_dirty_bitmap_add(node=node, name="b", granularity=size)
+    with server.export("odd", writable=True) as guest:
+        guest.pwrite(b"\1" * 512, 0)
+        guest.pwrite(b"\1" * 512, SIZE // 512 * 512 - 512)
+    with server.export("whole", writable=True) as guest:
+        guest.pwrite(b"\1" * 512, ROUNDED - 512)
+    marked = {"odd": {0, SIZE // 512 - 1}, "whole": {SIZE // 512}}
+    for node, source in (("whole", "odd"), ("odd", "whole")):
+        server.block_dirty_bitmap_merge(node=node, target="b", bitmaps=[{"node": source, "name": "b"}])
+        marked[node] = pieces(marked[node], sizes[node]) | pieces(pieces(marked[source], sizes[source]), sizes[node])
+        # The last piece is counted whole.
+        assert server.query_node(node)["dirty-bitmaps"][0]["count"] == len({at * 512 // sizes[node] for at in marked[node]}) * sizes[node]
+    error = server.error("block-dirty-bitmap-merge", {"node": "longer", "target": "b", "bitmaps": [{"node": "odd", "name": "b"}]})
+    assert error == f"Bitmaps are of different sizes (destination size is {ROUNDED + 512}, source size is {ROUNDED}) and can't be merged"
+    # What is copied before it is overwritten is chosen by marks of either.
+    server.add_image("scratch", images.create("scratch", size=ROUNDED))
+    server.blockdev_add(driver="copy-before-write", node_name="filter", file="whole", target="scratch", bitmap={"node": "odd", "name": "b"})

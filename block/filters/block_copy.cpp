@@ -67,8 +67,10 @@ BlockCopy::~BlockCopy() { BB_ASSERT(in_flight_head_ == nullptr); }
 
 void BlockCopy::select_only(const DirtyBitmap& marked) {
   bitmap_.clear();
-  for (uint64_t at = marked.next_dirty(0); at < length_;) {
-    const uint64_t end = std::min(marked.next_clean(at), length_);
+  // One of them may end with the last sector, the other within it.
+  const uint64_t length = std::min(length_, marked.length());
+  for (uint64_t at = marked.next_dirty(0); at < length;) {
+    const uint64_t end = std::min(marked.next_clean(at), length);
     bitmap_.set(cluster_of(at), clusters_to(end));
     at = marked.next_dirty(end);
   }

@@ -111,11 +111,8 @@ Expected<void> CopyBeforeWrite::make_bitmaps(const DirtyBitmap* wanted) {
     if (auto usable = wanted->check(DirtyBitmap::Accept::kReadOnly); !usable) {
       return unusable(usable.error().description);
     }
-    if (wanted->length() != length) {
-      return unusable(
-          fmt::format("Bitmaps are of different sizes (destination size is {}, source size is {}) "
-                      "and can't be merged",
-                      length, wanted->length()));
+    if (auto same = wanted->check_same_disk(length); !same) {
+      return unusable(same.error().description);
     }
     engine_.select_only(*wanted);
   }

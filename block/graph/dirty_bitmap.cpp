@@ -10,6 +10,17 @@
 
 namespace blockbed {
 
+namespace {
+
+constexpr uint64_t kSector = 512;
+
+// As others count the disk: a file that is one may end within a sector.
+uint64_t whole_sectors(uint64_t length) {
+  return (length / kSector + (length % kSector != 0 ? 1 : 0)) * kSector;
+}
+
+}  // namespace
+
 DirtyBitmap::DirtyBitmap(const Node& node, std::string name, uint64_t length, uint64_t granularity)
     : node_(node),
       name_(std::move(name)),
@@ -39,6 +50,14 @@ Expected<void> DirtyBitmap::check(Accept accept) const {
 Expected<void> DirtyBitmap::check_writable() const {
   if (!read_only()) return {};
   return fail(fmt::format("Bitmap '{}' is readonly and cannot be modified", name_));
+}
+
+Expected<void> DirtyBitmap::check_same_disk(uint64_t length) const {
+  if (whole_sectors(length) == whole_sectors(length_)) return {};
+  return fail(
+      fmt::format("Bitmaps are of different sizes (destination size is {}, source size is {}) "
+                  "and can't be merged",
+                  whole_sectors(length), whole_sectors(length_)));
 }
 
 Bitmap DirtyBitmap::all_bits() const {
@@ -77,10 +96,11 @@ void DirtyBitmap::set_inconsistent() {
 }
 
 void DirtyBitmap::merge(const DirtyBitmap& other) {
-  BB_ASSERT(other.length_ == length_);
+  BB_ASSERT(whole_sectors(other.length_) == whole_sectors(length_));
   unsaved_ = true;
+  // No piece is smaller than a sector: there are as many of them.
   if (other.granularity_bits_ == granularity_bits_) return merge(other.bits_);
-  for (uint64_t at = other.next_dirty(0); at < length_;) {
+  for (uint64_t at = other.next_dirty(0); at < std::min(length_, other.length_);) {
     const uint64_t end = other.next_clean(at);
     set(at, end - at);
     at = other.next_dirty(end);

@@ -72,6 +72,8 @@ class DirtyBitmap {
   // What a command can do without.
   enum class Accept { kNothing, kReadOnly, kInconsistent };
   Expected<void> check(Accept accept = Accept::kNothing) const;
+  // May its marks be those of a disk of that length? Both are counted in whole sectors.
+  Expected<void> check_same_disk(uint64_t length) const;
   // For who uses it already.
   Expected<void> check_writable() const;
 
@@ -90,6 +92,7 @@ class DirtyBitmap {
   void set(uint64_t offset, uint64_t length);
   // Whole pieces.
   void unset(uint64_t offset, uint64_t length);
+  // Of a bitmap of the same disk, see check_same_disk().
   void merge(const DirtyBitmap& other);
   // Marks of this bitmap, as clear() gave them.
   void merge(const Bitmap& bits);

@@ -201,12 +201,7 @@ class MergeAction final : public BitmapAction {
       // Of several reasons clients are told the first that they meet going from source to source.
       BB_CO_TRY(bitmap_->check());
       BB_CO_TRY((*found)->check(DirtyBitmap::Accept::kReadOnly));
-      if ((*found)->length() != bitmap_->length()) {
-        co_return fail(
-            fmt::format("Bitmaps are of different sizes (destination size is {}, source size is "
-                        "{}) and can't be merged",
-                        bitmap_->length(), (*found)->length()));
-      }
+      BB_CO_TRY((*found)->check_same_disk(bitmap_->length()));
       sources.push_back(*found);
     }
     BB_CO_TRY(bitmap_->check());

@@ -198,6 +198,29 @@ TEST_F(DirtyBitmapTest, MergesAcrossGranularities) {
   }
 }
 
+TEST_F(DirtyBitmapTest, MergesBetweenDisksThatEndInTheSameSector) {
+  constexpr uint64_t kLengths[] = {65536 + 1000, 65536 + 1024, 65536 + 513};
+  for (const uint64_t length : kLengths) {
+    for (const uint64_t other_length : kLengths) {
+      for (const uint64_t granularity : {512, 4096}) {
+        for (const uint64_t other_granularity : {512, 1024, 4096}) {
+          DirtyBitmap target(*node, "", length, granularity);
+          DirtyBitmap source(*node, "", other_length, other_granularity);
+          EXPECT_TRUE(source.check_same_disk(length).has_value());
+          source.set(other_length - 1, 1);
+          target.merge(source);
+          EXPECT_TRUE(target.bits().test(target.bits().size() - 1));
+          EXPECT_GE(target.count(), 512U);
+          EXPECT_LE(target.count(), 4096U);
+          EXPECT_EQ(source.check_same_disk(65536 + 1025).error().description,
+                    "Bitmaps are of different sizes (destination size is 67072, source size is "
+                    "66560) and can't be merged");
+        }
+      }
+    }
+  }
+}
+
 TEST_F(DirtyBitmapTest, NamesAreUniqueAndBounded) {
   create("b");
   EXPECT_EQ(refusal("b"), "Bitmap already exists: b");
