@@ -630,6 +630,26 @@ def test_exports_refused(server, disk, options, error):
     assert not bitmap(server, "b")["busy"]
 
 
+@pytest.mark.parametrize("user", ["export", "backup", "increment"])
+def test_exports_of_a_bitmap_in_use(server, images, disk, user):
+    """That it records is said first; one that a job has frozen does not."""
+    add(server, "b")
+    server.nbd_start()
+    busy = "Bitmap 'b' is currently in use by another operation and cannot be used"
+    if user == "export":
+        server.block_export_add(id="first", type="nbd", node_name="disk", writable=True, bitmaps=["b"])
+    else:
+        server.add_image("target", images.create("target.qcow2", size=SIZE))
+        options = {"sync": "incremental"} if user == "increment" else {"sync": "bitmap", "bitmap-mode": "never"}
+        server.execute("blockdev-backup", {"job-id": "j", "device": "disk", "target": "target", "bitmap": "b", "auto-finalize": False, **options})
+    assert bitmap(server, "b")["busy"]
+    refusal = lambda **options: server.error("block-export-add", {"id": "e", "type": "nbd", "node-name": "disk", "name": "other", **options})
+    assert refusal(bitmaps=["b"]) == (busy if user != "export" else "Enabled bitmap 'b' incompatible with readonly export")
+    assert refusal(bitmaps=[{"node": "disk", "name": "b"}]) == busy
+    if user == "export":
+        assert refusal(bitmaps=["b"], writable=True) == busy
+
+
 # ---------------------------------------------------------------------- what there is
 
 

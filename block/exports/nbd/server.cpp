@@ -33,10 +33,11 @@ Expected<FoundBitmap> find_bitmap(Node& exported, const schema::BlockDirtyBitmap
       if (bitmap != nullptr) break;
     }
     if (bitmap == nullptr) return fail(fmt::format("Bitmap '{}' is not found", *name));
-    BB_TRY(bitmap->check(DirtyBitmap::Accept::kReadOnly));
-    if (!writable && node->writable() && bitmap->enabled()) {
+    // Whoever else uses it, that is why not; the marks of one that is frozen stay as they are.
+    if (!writable && node->writable() && bitmap->recording() && !bitmap->frozen()) {
       return fail(fmt::format("Enabled bitmap '{}' incompatible with readonly export", *name));
     }
+    BB_TRY(bitmap->check(DirtyBitmap::Accept::kReadOnly));
   } else {
     const auto& external = std::get<schema::BlockDirtyBitmap>(named.u);
     auto found = exported.graph().find_device_or_node(external.node, external.node);
