@@ -135,6 +135,32 @@ def test_top_copies_what_the_top_layer_holds(server, images, chain, flat, granul
     target.compare(flat)
 
 
+@pytest.mark.parametrize("over", [None, "throttle", "raw"])
+@pytest.mark.parametrize("format", ["qcow2", "raw"])
+@pytest.mark.parametrize("discard", ["ignore", "unmap"])
+def test_top_of_a_disk_without_other_layers(server, images, format, discard, over):
+    """All that it holds is copied, and only that: the target is not emptied, as for `full`."""
+    source = images.create("source.qcow2", size="1M").fill((65536, 65536, 1))
+    source.io("write -z 256k 64k")
+    target = images.create(f"target.{format}", format, "1M").fill((0, 1 << 20, 9))
+    server.add_image("src", source)
+    server.add_image("dst", target, discard=discard)
+    device = "src"
+    if over is not None:
+        server.object_add(qom_type="throttle-group", id="tg")
+        device = "over"
+        group = {"throttle_group": "tg"} if over == "throttle" else {}
+        server.blockdev_add(driver=over, node_name="over", file="src", **group)
+    server.blockdev_mirror(job_id="job", device=device, target="dst", sync="top")
+    data = ready(server)
+    assert data["len"] == data["offset"] == 128 << 10
+    server.block_job_cancel(device="job")
+    ended_well(server)
+    server.stop()
+    nines = b"\x09" * 65536
+    assert target.content() == nines + b"\1" * 65536 + nines * 2 + bytes(65536) + nines * 11
+
+
 def test_none_copies_what_is_written(server, images, flat):
     """And is ready before the command is answered."""
     server.add_image("src", flat)

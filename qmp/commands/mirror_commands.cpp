@@ -111,6 +111,9 @@ Task<Expected<void>> blockdev_mirror(Graph& graph, JobRegistry& jobs,
   auto target = graph.find_device_or_node(arguments.target, arguments.target);
   if (!target) co_return fail(std::move(target).error());
   MirrorOptions options = options_of(arguments);
+  // A disk without a backing file has no other layers: `top` is then as `full`, but for the target,
+  // which keeps what it has where nothing is copied.
+  options.zero_target = arguments.sync == schema::MirrorSyncMode::kFull;
   options.source = NodeRef(**source);
   options.target = NodeRef(**target);
   options.filter_node_name = arguments.filter_node_name;
