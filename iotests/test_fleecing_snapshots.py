@@ -199,6 +199,14 @@ def test_what_is_refused(server, images, disk, guest):
     assert access_refused(server, id="7", name="s") == "Snapshot with id '7' and name 's' does not exist on device 'disk'"
     assert access_refused(server, file="plain", name="s") == (
         "Block format 'raw' used by device 'plain' does not support internal snapshots")
+    for name, window in {"offset": {"offset": 65536}, "size": {"size": 65536}, "both": {"offset": 65536, "size": 65536}}.items():
+        server.blockdev_add(driver="raw", node_name=name, file="disk", read_only=True, **window)
+        server.blockdev_add(driver="raw", node_name=f"over-{name}", file=name, read_only=True)
+        for node in (name, f"over-{name}"):
+            assert access_refused(server, file=node, name="s") == (
+                f"Node '{name}' shows a part of its file only, and snapshots of 'disk' cannot be read through it")
+        server.blockdev_del(node_name=f"over-{name}")
+        server.blockdev_del(node_name=name)
     access(server, "access", id="1", name="s")
     with server.export("access", writable=True) as reader:
         for call in (lambda: reader.pwrite(b"\2" * 512, 0), lambda: reader.zero(512, 0)):

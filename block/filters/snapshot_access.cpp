@@ -51,6 +51,13 @@ Task<Expected<void>> SnapshotAccess::choose(const schema::InternalSnapshotChoice
                                choice.id.value_or("null"), choice.name.value_or("null"),
                                below.name()));
   }
+  // A snapshot is all of the disk, in a size of its own: nobody says which part of it would show.
+  for (const Node* at = &below; at != keeper; at = at->primary_node()) {
+    if (!at->driver().shows_part_of_child()) continue;
+    co_return fail(fmt::format(
+        "Node '{}' shows a part of its file only, and snapshots of '{}' cannot be read through it",
+        at->name(), keeper->name()));
+  }
   auto opened =
       co_await keeper->driver().internal_snapshots()->read_snapshot(found->id, node().name());
   if (!opened) co_return fail(std::move(opened).error());

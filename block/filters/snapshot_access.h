@@ -10,9 +10,10 @@
 //  - A discard gives the space up in which the filter kept the range; it cannot be read again.
 //  - No permission is needed of `file`, and none is refused to others: the instant does not change.
 //  - With `internal-snapshot` it is an internal snapshot of the image that `file` is, in that
-//  snapshot's size. An overlay or filter that comes between the two later does not matter. As long
-//  as this node is there the snapshot cannot be deleted, and what lies below the image stays: no
-//  link there changes, and nobody writes (InternalSnapshots::read_snapshot).
+//  snapshot's size; never through a raw node that shows a part of it. An overlay or filter that
+//  comes between the two later does not matter. As long as this node is there the snapshot cannot
+//  be deleted, and what lies below the image stays: no link there changes, and nobody writes
+//  (InternalSnapshots::read_snapshot).
 // Source of the rules: what QEMU 7.2 shows; `internal-snapshot` is Blockbed's own. Threading:
 // engine thread only.
 #pragma once

@@ -98,6 +98,8 @@ Task<Expected<std::unique_ptr<Driver>>> RawDriver::open(OpenContext& context,
   co_return std::make_unique<RawDriver>(context.node(), **file, *window);
 }
 
+bool RawDriver::shows_part_of_child() const { return is_part(window_); }
+
 // --- data path
 
 Task<Result<void>> RawDriver::read(uint64_t offset, IoVector buffers, RequestFlags flags) {

@@ -38,6 +38,7 @@ class RawDriver final : public Driver {
   RawDriver(Node& node, Edge& file, Window window) : Driver(node), file_(file), window_(window) {}
 
   std::string_view name() const override { return kName; }
+  bool shows_part_of_child() const override;
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;

@@ -79,6 +79,8 @@ class Driver {
   virtual bool is_protocol() const { return false; }
   virtual bool is_format() const { return !is_filter() && !is_protocol(); }
   virtual bool supports_backing() const { return false; }
+  // A part of its child is all of the node.
+  virtual bool shows_part_of_child() const { return false; }
 
   // Who is told what requests of the parents are for; the same for all of the driver's life.
   virtual DebugListener* debug_listener() { return nullptr; }
