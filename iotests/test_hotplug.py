@@ -1,5 +1,8 @@
 """Buses of a machine: which one a device goes to, and which let devices come and go."""
 
+import json
+import subprocess
+
 import pytest
 
 pytestmark = pytest.mark.manners("system")
@@ -157,3 +160,48 @@ def test_six_buses_of_q35(start):
     assert [entry["qdev"] for entry in server.query_block()] == [f"c{i}" for i in range(6)]
     for i in range(6):
         assert server.error("device_del", id=f"c{i}") == refused(f"ide.{i}")
+
+
+def drive(*texts):
+    return [word for text in texts for word in ("-drive", f"driver=null-co,{text}")]
+
+
+@pytest.mark.parametrize(
+    "machine, args, names",
+    [
+        ("pc", [], ["ide1-cd0", "floppy0", "sd0"]),
+        ("q35", [], ["ide2-cd0", "sd0"]),
+        ("pc", drive("index=1"), ["ide0-hd1", "ide1-cd0", "floppy0", "sd0"]),
+        ("q35", drive("index=1"), ["ide1-hd0", "ide2-cd0", "sd0"]),
+        ("pc", drive("index=2"), ["ide1-hd0", "floppy0", "sd0"]),
+        ("q35", drive("index=2"), ["ide2-hd0", "sd0"]),
+        ("q35", drive("if=ide", "media=cdrom", "if=ide"), ["ide0-hd0", "ide1-cd0", "ide2-hd0", "sd0"]),
+        ("q35", drive("if=floppy"), ["floppy0", "ide2-cd0", "sd0"]),
+        ("q35", drive("index=5"), ["ide5-hd0", "ide2-cd0", "sd0"]),
+    ],
+)
+def test_where_drives_go(target, workdir, machine, args, names):
+    """A bus of q35 has one place, those of a PC two: with that go the names, and where the empty CD-ROM drive is."""
+    queries = workdir / "queries"
+    queries.write_text('{"execute": "qmp_capabilities"}\n{"execute": "query-block"}\n{"execute": "quit"}\n')
+    base = ["-machine", machine, "-display", "none", "-S", "-qmp", "stdio", *args]
+    with queries.open() as commands:
+        result = subprocess.run([*target.program.command("system"), *base], stdin=commands, capture_output=True, text=True, timeout=20)
+    (entries,) = (reply for reply in map(json.loads, result.stdout.splitlines()) if isinstance(reply.get("return"), list))
+    assert [entry["device"] for entry in entries["return"]] == names
+    assert all(("qdev" in entry) == (entry["device"] != "sd0") for entry in entries["return"])
+
+
+@pytest.mark.parametrize(
+    "machine, text, error",
+    [
+        ("pc", "bus=0,unit=2", "unit 2 too big (max is 1)"),
+        ("q35", "bus=0,unit=1", "unit 1 too big (max is 0)"),
+        ("pc", "index=7", "machine type does not support if=ide,bus=3,unit=1"),
+        ("q35", "index=6", "machine type does not support if=ide,bus=6,unit=0"),
+        ("none", "if=ide,index=3", "machine type does not support if=ide,bus=1,unit=1"),
+    ],
+)
+def test_no_place_for_a_drive(run, machine, text, error):
+    status, _, err = run(*drive(text), base=("-machine", machine, "-nodefaults", "-display", "none", "-S"))
+    assert status == 1 and err.endswith(f"-drive driver=null-co,{text}: {error}\n")

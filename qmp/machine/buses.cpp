@@ -61,13 +61,18 @@ std::vector<Bus> board_buses(const MachineType& type, BusNumbers& numbers) {
   } else {
     buses.push_back(numbered(kPci, numbers));
   }
-  if (type.has_floppy) buses.push_back(numbered(kFloppy, numbers));
+  if (type.has_floppy) add_floppy_bus(buses, numbers);
   buses.push_back(numbered(kIsa, numbers));
   for (int i = 0; i < type.ide_buses; ++i) {
     buses.push_back(numbered(kIde, numbers));
     buses.back().units = type.ide_units;
   }
   return buses;
+}
+
+// Behind the ISA bus, where what the user adds is newer.
+void add_floppy_bus(std::vector<Bus>& board, BusNumbers& numbers) {
+  board.insert(board.begin() + 1, numbered(kFloppy, numbers));
 }
 
 std::vector<Bus> buses_of(const DeviceModel& model, const std::string& id, BusNumbers& numbers) {

@@ -36,6 +36,7 @@ using BusNumbers = std::map<std::string_view, int>;
 
 // In the order in which the board makes them.
 std::vector<Bus> board_buses(const MachineType& type, BusNumbers& numbers);
+void add_floppy_bus(std::vector<Bus>& board, BusNumbers& numbers);
 // Of a controller or bridge.
 std::vector<Bus> buses_of(const DeviceModel& model, const std::string& id, BusNumbers& numbers);
 

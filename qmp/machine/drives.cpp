@@ -170,6 +170,11 @@ Drive* Drives::at(DriveInterface interface, int bus, int unit) {
   return found == drives_.end() ? nullptr : &*found;
 }
 
+int Drives::units_of(DriveInterface interface) const {
+  const int usual = facts_of(interface).units;
+  return interface == DriveInterface::kIde ? ide_units_.value_or(usual) : usual;
+}
+
 Expected<Drives::Place> Drives::take_place(OptionText& options, DriveInterface default_interface) {
   Place place;
   place.interface = default_interface;
@@ -195,7 +200,7 @@ Expected<Drives::Place> Drives::take_place(OptionText& options, DriveInterface d
     // Places are counted in machines' few buses; what is larger cannot be meant.
     if (**number && ***number > INT16_MAX) return fail("unit or index out of range");
   }
-  const int units = facts_of(place.interface).units;
+  const int units = units_of(place.interface);
   place.bus = static_cast<int>(bus->value_or(0));
   place.unit = *unit ? static_cast<int>(**unit) : -1;
   const int wanted = *index ? static_cast<int>(**index) : -1;

@@ -74,6 +74,9 @@ class Drives {
   Drive* at(DriveInterface interface, int bus, int unit);
   std::list<Drive>& all() { return drives_; }
 
+  // Of an IDE bus of the machine: where `index` and drives that say nothing go.
+  void set_ide_units(int units) { ide_units_ = units; }
+
  private:
   struct Place {
     DriveInterface interface = DriveInterface::kNone;
@@ -81,6 +84,7 @@ class Drives {
     int unit = 0;
     bool cdrom = false;
   };
+  int units_of(DriveInterface interface) const;
   Expected<Place> take_place(OptionText& options, DriveInterface default_interface);
   Expected<std::string> name_for(OptionText& options, const Place& place) const;
   Task<Expected<void>> open_medium(Drive& drive, std::optional<std::string> file,
@@ -92,6 +96,7 @@ class Drives {
   Graph& graph_;
   Warn warn_;
   std::list<Drive> drives_;
+  std::optional<int> ide_units_;
 };
 
 // The text of `werror` and `rerror`: "'x' invalid write error action".

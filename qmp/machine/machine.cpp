@@ -58,6 +58,7 @@ Machine::Machine(Graph& graph, Drives& drives, ObjectStore& objects, const Machi
     : graph_(graph), drives_(drives), objects_(objects), type_(type) {
   set_processors({});
   board_ = board_buses(type_, bus_numbers_);
+  if (type_.has_ide()) drives_.set_ide_units(type_.ide_units);
 }
 
 Machine::~Machine() { BB_ASSERT(devices_.empty()); }
@@ -376,8 +377,10 @@ Task<Expected<void>> Machine::add_board_devices(bool defaults) {
       std::string_view options;
       bool wanted;
     };
+    constexpr int kCdRomIndex = 2;
     const Default kDefaults[] = {
-        {DriveInterface::kIde, 1, 0, "if=ide,index=2,media=cdrom", true},
+        {DriveInterface::kIde, kCdRomIndex / type_.ide_units, kCdRomIndex % type_.ide_units,
+         "if=ide,index=2,media=cdrom", true},
         {DriveInterface::kFloppy, 0, 0, "if=floppy,index=0", type_.has_floppy},
         {DriveInterface::kSd, 0, 0, "if=sd,index=0", true},
     };
@@ -390,15 +393,15 @@ Task<Expected<void>> Machine::add_board_devices(bool defaults) {
     }
   }
   // The order in which a PC makes them.
-  if (type_.has_floppy) {
-    for (Drive& drive : drives_.all()) {
-      if (drive.interface != DriveInterface::kFloppy) continue;
-      BB_CO_TRY(co_await add_drive_device(drive, "floppy", "/machine/unattached"));
-    }
-  }
   if (type_.has_ide()) {
     for (Drive& drive : drives_.all()) {
-      if (drive.interface != DriveInterface::kIde) continue;
+      if (drive.interface != DriveInterface::kFloppy) continue;
+      // A board that could do without a floppy controller has one when there is a drive for it.
+      if (find_bus("floppy-bus.0") == nullptr) add_floppy_bus(board_, bus_numbers_);
+      BB_CO_TRY(co_await add_drive_device(drive, "floppy", "/machine/unattached"));
+    }
+    for (Drive& drive : drives_.all()) {
+      if (drive.interface != DriveInterface::kIde || drive.bus >= type_.ide_buses) continue;
       BB_CO_TRY(co_await add_drive_device(drive, drive.cdrom ? "ide-cd" : "ide-hd",
                                           "/machine/unattached"));
     }
