@@ -223,6 +223,46 @@ def test_cancelling_one_of_a_group_cancels_all(server, disks, cancelled):
     assert server.query_jobs() == []
 
 
+def ends(server, start):
+    """What was told of ends since then: (job, status), and of each the event."""
+    told = []
+    for event in server.received[start:]:
+        if event.get("event") == "JOB_STATUS_CHANGE" and event["data"]["status"] in ("aborting", "concluded", "null"):
+            told.append((event["data"]["id"], event["data"]["status"]))
+        elif event.get("event") == "BLOCK_JOB_CANCELLED":
+            told.append((event["data"]["device"], "cancelled"))
+    return told
+
+
+ENDS = ("aborting", "cancelled", "concluded", "null")
+
+
+@pytest.mark.parametrize("verb", ["job-cancel", "block-job-cancel"])
+@pytest.mark.parametrize("cancelled", ["job-a", "job-b"])
+@pytest.mark.parametrize("at", ["pending", "waiting for job-a", "waiting for job-b", "running"])
+def test_the_order_in_which_a_group_ends(server, disks, verb, cancelled, at):
+    """The newest first. Only a job whose run ends by the cancel says before the others that it has failed."""
+    slow = {"running": "ab", "pending": ""}.get(at, at[-1])
+    options = {"auto-finalize": False}
+    server.transaction(
+        actions=[backup(name, **options, **({"speed": 65536} if name in slow else {})) for name in "ab"], properties=GROUPED
+    )
+    for job in ("job-a", "job-b"):
+        if job[-1] in slow:
+            assert server.job(job)["status"] == "running"
+        else:
+            server.wait_job(job, "waiting" if slow else "pending")
+    start = len(server.received)
+    server.execute(verb, {"id" if verb == "job-cancel" else "device": cancelled})
+    for job in ("job-a", "job-b"):
+        server.finish_job(job)
+    expected = [(job, end) for job in ("job-b", "job-a") for end in ENDS]
+    if cancelled == "job-a" and "a" in slow:
+        expected.remove(("job-a", "aborting"))
+        expected.insert(0, ("job-a", "aborting"))
+    assert ends(server, start) == expected
+
+
 def test_individual_cancel_leaves_the_other(server, disks):
     server.transaction(actions=[backup("a", speed=65536), backup("b", speed=65536)])
     server.job_cancel(id="job-a")

@@ -87,6 +87,7 @@ Task<void> JobRegistry::run_job(std::shared_ptr<Job> job) {
 
 Task<void> JobRegistry::run_ended(Job& job) {
   if (job.failure_ || job.cancelled_) {
+    job.settle_result();
     co_await abort_transaction(job);
     co_return;
   }
@@ -113,6 +114,7 @@ Task<void> JobRegistry::finalize_transaction(Job& job) {
     JobResult prepared = co_await member->prepare();
     if (!prepared) {
       member->failure_ = std::move(prepared).error();
+      member->settle_result();
       co_await abort_transaction(*member);
       co_return;
     }
@@ -125,7 +127,6 @@ Task<void> JobRegistry::abort_transaction(Job& job) {
   // Once begun, the abort takes all members with it under one hold of the graph lock.
   BB_ASSERT(!transaction->aborting_);
   transaction->aborting_ = true;
-  job.settle_result();
   std::vector<std::shared_ptr<Job>> all;
   for (Job* member : transaction->jobs_) all.push_back(member->shared_from_this());
   for (const std::shared_ptr<Job>& member : all) {
@@ -160,6 +161,7 @@ Task<void> JobRegistry::abandon(std::shared_ptr<Job> job) {
   // An earlier member of the transaction may have taken this one with it.
   if (job->finished_) co_return;
   job->cancelled_ = true;
+  job->settle_result();
   co_await abort_transaction(*job);
 }
 

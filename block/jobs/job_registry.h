@@ -75,6 +75,8 @@ class JobRegistry {
   // The following hold the graph lock.
   Task<void> run_ended(Job& job);
   Task<void> finalize_transaction(Job& job);
+  // A job whose own end is the reason has settled its result before: it tells so before the others.
+  // One that was at its end, and is cancelled now, takes its turn.
   Task<void> abort_transaction(Job& job);
   Task<void> finish(Job& job);
   void forget(Job& job);
