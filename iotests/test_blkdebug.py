@@ -1,5 +1,7 @@
 """blkdebug: requests that fail, stand still or obey limits, as rules say; and how such nodes are named."""
 
+import signal
+
 import pytest
 
 from blockbed_iotests import QmpError, qemu_io
@@ -240,6 +242,64 @@ def test_the_end_of_the_program_lets_requests_go(start, raw):
     assert io("aio_write -P 9 0 4k") == "blkdebug: Suspended request 'A'"
     server.stop()
     assert raw.content()[:4096] == b"\x09" * 4096
+
+
+def suspended_write(start, images):
+    """A write to drive d stands still in blkdebug: below d, beside d's backing file, and nowhere near the node `other`."""
+    base = images.create("base.raw", "raw", "1M")
+    top = images.create("top.qcow2", "qcow2", "1M")
+    server = start(
+        "-drive",
+        "if=none,id=d,node-name=top,driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.node-name=debug,"
+        f"file.image.filename={top.path},backing.driver=raw,backing.node-name=base,backing.file.driver=file,backing.file.filename={base.path}",
+        "-blockdev", "null-co,node-name=other,read-zeroes=on",
+    )
+    io = Io(server)
+    io("break write_aio A")
+    io("aio_write 0 64k")
+    io("wait_break A")
+    return server
+
+
+def end_suspension(server, image):
+    Io(server)("resume A")
+    Io(server)("aio_flush")
+    server.stop()
+    image.check()
+
+
+def test_whom_a_suspended_request_does_not_hold_up(start, images):
+    server = suspended_write(start, images)
+    for command in ("flush", "read 0 4k", "aio_read 0 4k", "aio_write 0 4k"):
+        server.qemu_io("other", command)
+    server.qemu_io("d", "flush")
+    server.block_dirty_bitmap_add(node="base", name="bitmap")
+    server.x_blockdev_set_iothread(node_name="base", iothread=None)
+    end_suspension(server, images.at("top.qcow2", "qcow2"))
+
+
+@pytest.mark.differs("a drain waits for ever, and nobody is heard", server="qemu")
+def test_a_drain_lets_go_what_stands_below(start, images):
+    server = suspended_write(start, images)
+    server.block_resize(node_name="top", size=1 << 20)
+    assert "wrote 65536/65536" in server.stdout
+    server.stop()
+
+
+@pytest.mark.differs("the program cannot be ended either", server="qemu")
+def test_a_drain_waits_for_what_stands_beside(start, images):
+    """What a parent of the drained node began is waited for. Nobody is heard meanwhile, but the program can be ended."""
+    server = suspended_write(start, images)
+    server.nbd_start()
+    server.execute("block-export-add", {"type": "nbd", "id": "e", "node-name": "base"})
+    waiting = server.qmp.send("block-export-del", {"id": "e"})
+    with pytest.raises(TimeoutError):
+        server.qmp.reply(waiting, timeout=0.5)
+    assert "wrote" not in server.stdout
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    assert "wrote 65536/65536" in server.stdout
+    images.at("top.qcow2", "qcow2").check()
 
 
 def test_without_blkdebug_there_are_no_breakpoints(server, raw, io):

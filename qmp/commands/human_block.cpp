@@ -187,7 +187,9 @@ QemuIoRequests::QemuIoRequests(Graph& graph, const DeviceDirectory& devices, Mon
                                qemu_io::Runner::Print warn)
     : graph_(graph),
       devices_(devices),
-      runner_(graph, [&monitor](std::string_view text) { monitor.print(text); }, std::move(warn)) {}
+      print_([&monitor](std::string_view text) { monitor.print(text); }),
+      warn_(std::move(warn)),
+      runner_(graph, print_, warn_) {}
 
 QemuIoRequests::~QemuIoRequests() = default;
 
@@ -204,14 +206,22 @@ Task<Expected<void>> QemuIoRequests::run(std::string target, std::string line, b
   if (node == nullptr)
     co_return fail(fmt::format("Cannot find device='' nor node-name='{}'", target));
 
-  // A node is reached through a root of its own, which waits for what it began before it goes.
+  // A node is reached through a root of its own, which waits for what it began, and for nothing
+  // that others did, before it goes.
   const NodeRef keep(*node);
   Backend own(graph_, "", {Permissions::none(), Permissions::all()});
   if (auto inserted = own.insert(*node); !inserted) co_return inserted;
-  co_await runner_.run(own, std::move(line), complaints);
-  co_await runner_.finish();
+  qemu_io::Runner runner(graph_, print_, warn_);
+  if (silent_breakpoints_) runner.silence_breakpoints();
+  co_await runner.run(own, std::move(line), complaints);
+  co_await runner.finish();
   co_await own.remove();
   co_return Expected<void>();
+}
+
+void QemuIoRequests::silence_breakpoints() {
+  silent_breakpoints_ = true;
+  runner_.silence_breakpoints();
 }
 
 Task<void> QemuIoRequests::finish() { co_await runner_.finish(); }

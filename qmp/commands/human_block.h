@@ -29,13 +29,17 @@ class QemuIoRequests {
   // One command line for a device, a node, or (by_qdev) a device of the machine.
   Task<Expected<void>> run(std::string target, std::string line, bool by_qdev,
                            std::string& complaints);
-  void silence_breakpoints() { runner_.silence_breakpoints(); }
+  void silence_breakpoints();
   // At the end of the program.
   Task<void> finish();
 
  private:
   Graph& graph_;
   const DeviceDirectory& devices_;
+  qemu_io::Runner::Print print_;
+  qemu_io::Runner::Print warn_;
+  bool silent_breakpoints_ = false;
+  // Of drives and devices, whose asynchronous requests go on after the command.
   qemu_io::Runner runner_;
 };
 

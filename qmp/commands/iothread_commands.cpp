@@ -39,6 +39,7 @@ Task<Expected<void>> set_iothread(Graph& graph, ObjectStore& objects,
     context = objects.iothread(*id);
     if (context == nullptr) co_return fail(fmt::format("Cannot find iothread {}", *id));
   }
+  if (node->context() == context) co_return Expected<void>();
   // As everywhere, nothing is in flight when something is changed.
   const DrainedSection drained = co_await drain(*node);
   co_return move_to_context(*node, std::move(context));
