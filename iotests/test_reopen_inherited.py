@@ -1,4 +1,4 @@
-"""blockdev-reopen of a node whose child is only named: the child keeps what it has, but for what the node says."""
+"""blockdev-reopen: which options a node keeps when nobody says them, and what its children get from it."""
 
 import itertools
 
@@ -108,3 +108,80 @@ def test_who_was_left_for_reading_by_a_job_follows_again(server, images, end, ch
     server.block_dirty_bitmap_clear(node="n", name="b")
     with server.export("n", writable=True) as guest:
         guest.pwrite(b"\1" * 65536, 0)
+
+
+NOT_ALLOWED = "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap"
+
+
+def unmaps(server, node, options):
+    """Whether discard=unmap is in force: only then may zeroes be turned into discards."""
+    for mode in ("unmap", "off"):
+        result = server.try_execute("blockdev-reopen", {"options": [{"node-name": node, **options, "detect-zeroes": mode}]})
+        if isinstance(result, QmpError):
+            assert (result.desc, mode) == (NOT_ALLOWED, "unmap")
+            return False
+    return True
+
+
+def test_discard_stays_until_another_is_said(server, images):
+    path = str(images.create("a.qcow2", size="1M").path)
+    server.execute("blockdev-add", {
+        "driver": "qcow2", "node-name": "n", "file": {"driver": "file", "node-name": "f", "filename": path}})
+    same = {"driver": "qcow2", "file": "f"}
+    assert not unmaps(server, "n", same)
+    for said in ("unmap", "ignore", "unmap"):
+        server.blockdev_reopen(options=[{"node-name": "n", **same, "discard": said}])
+        for _ in range(2):
+            assert unmaps(server, "n", same) == (said == "unmap")
+        server.blockdev_reopen(options=[{"node-name": "n", **same, "read-only": True}])
+        server.blockdev_reopen(options=[{"node-name": "n", **same, "read-only": False}])
+        assert unmaps(server, "n", same) == (said == "unmap")
+
+
+@pytest.mark.manners("system")
+def test_discards_of_a_reopened_disk(server, images):
+    path = str(images.create("a.qcow2", size="1M").path)
+    server.execute("blockdev-add", {
+        "driver": "qcow2", "node-name": "n", "discard": "unmap", "file": {"driver": "file", "node-name": "f", "filename": path}})
+    for said, gone in (({}, True), ({"discard": "ignore"}, False), ({}, False), ({"discard": "unmap"}, True), ({}, True)):
+        server.blockdev_reopen(options=[{"driver": "qcow2", "node-name": "n", "file": "f", **said}])
+        server.qemu_io("n", "write -P 1 0 64k")
+        server.qemu_io("n", "discard 0 64k")
+        assert ("Pattern verification failed" in server.qemu_io("n", "read -P 0 0 64k")) != gone, said
+
+
+def test_discard_of_children(server, images):
+    """They unmap unless they say something else themselves, whatever the node above says."""
+    base = images.create("base.qcow2", size="1M")
+    path = str(images.create("top.qcow2", size=None, backing=base).path)
+    storage = {"driver": "file", "node-name": "f", "filename": path}
+    backing = {"driver": "qcow2", "node-name": "b", "file": {"driver": "file", "node-name": "bf", "filename": str(base.path)}}
+    own = {"f": {"driver": "file", "filename": path}, "b": {"driver": "qcow2", "file": "bf", "read-only": True}}
+    for child, top in itertools.product(({}, {"discard": "ignore"}, {"discard": "unmap"}), ({}, {"discard": "ignore"})):
+        node = {"driver": "qcow2", "node-name": "n", **top}
+        said = child.get("discard", "unmap") == "unmap"
+        server.execute("blockdev-add", {**node, "file": {**storage, **child}, "backing": {**backing, **child}})
+        assert [unmaps(server, name, own[name]) for name in "fb"] == [said, said], (child, top)
+        server.blockdev_del(node_name="n")
+
+        # What they say is kept where they are named.
+        server.execute("blockdev-add", {**node, "file": {**storage, **child}, "backing": {**backing, **child}})
+        server.blockdev_reopen(options=[{**node, "file": "f", "backing": "b"}])
+        assert [unmaps(server, name, own[name]) for name in "fb"] == [said, said], (child, top)
+        server.blockdev_del(node_name="n")
+
+        # A definition that does not say it any more.
+        server.execute("blockdev-add", {**node, "file": {**storage, **child}, "backing": {**backing, **child}})
+        server.blockdev_reopen(options=[{**node, "file": storage, "backing": backing}])
+        assert [unmaps(server, name, own[name]) for name in "fb"] == [True, True], (child, top)
+        server.blockdev_del(node_name="n")
+
+
+def test_zeroes_may_be_discarded_in_a_backing_file(server, images):
+    base = images.create("base.qcow2", size="1M")
+    path = str(images.create("top.qcow2", size=None, backing=base).path)
+    server.execute("blockdev-add", {
+        "driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": path},
+        "backing": {"driver": "qcow2", "node-name": "b", "detect-zeroes": "unmap",
+                    "file": {"driver": "file", "filename": str(base.path)}}})
+    assert server.query_node("b")["detect_zeroes"] == "unmap"

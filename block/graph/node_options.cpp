@@ -63,14 +63,14 @@ InheritedOptions inherited_from(const NodeFlags& above, ChildRoles roles) {
   result.flags.cache_no_flush = above.cache_no_flush;
   result.flags.force_share = above.force_share;
   result.flags.inactive = above.inactive;
+  // The layers above send discards where they mean them.
+  result.flags.unmap = true;
   if (roles.has(ChildRole::kCow)) {
     result.flags.read_only = true;
     result.flags.auto_read_only = false;
   } else {
     result.flags.read_only = above.read_only;
     result.flags.auto_read_only = above.auto_read_only;
-    // Formats send flushes and discards where they mean them.
-    result.flags.unmap = true;
   }
   return result;
 }

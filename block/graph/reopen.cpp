@@ -248,6 +248,9 @@ Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
     if (manner.keep) inherited.keep_unsaid(node.flags());
   } else if (manner.keep) {
     inherited = FromParent{{node.flags()}, Said::everything()};
+  } else {
+    // The one generic option that stays when nobody says it.
+    inherited.options.flags.unmap = node.flags().unmap;
   }
   inherited.said.add(options);
   auto flags = flags_from(options, inherited.options, OptionsFrom::kReopen);

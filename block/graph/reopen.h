@@ -6,7 +6,8 @@
 //
 // Contract
 //  - Options name what they change; of a request with `keep` all other options stay as they are,
-//  without it they go back to their defaults. What a node cannot change must be as it is.
+//  without it they go back to their defaults, but for `discard`, which stays as it is in force.
+//  What a node cannot change must be as it is.
 //  - A node that is defined in the options of another (Node::inherits_from) is reopened together
 //  with that one: with the options that the request has for it, or, when the request names it, with
 //  its own. `file` and `backing` may name another node, `backing` none.

@@ -274,6 +274,20 @@ TEST_F(ReopenTest, WhatAChildIsToldOutlastsItsParentInWhateverOrder) {
   }
 }
 
+TEST_F(ReopenTest, DiscardStaysUntilAnotherIsSaid) {
+  json::Object options = add("a");
+  for (const char* said : {"unmap", "ignore", "unmap"}) {
+    json::Object more = options;
+    more.set("discard", said);
+    const bool unmaps = std::string_view(said) == "unmap";
+    EXPECT_EQ(reopen_as({more}), "");
+    EXPECT_EQ(node("a").flags().unmap, unmaps);
+    EXPECT_EQ(reopen_as({options}), "");
+    EXPECT_EQ(node("a").flags().unmap, unmaps);
+    EXPECT_TRUE(node("a-file").flags().unmap);
+  }
+}
+
 TEST_F(ReopenTest, WhoInheritedFromANodeThatWentInheritsFromWhereItDid) {
   json::Object middle = format("middle", storage("middle-file"));
   middle.set("backing", format("base", storage("base-file")));
