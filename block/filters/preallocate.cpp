@@ -156,15 +156,21 @@ std::span<const std::string_view> Preallocate::changeable_options() const {
   return kChangeable;
 }
 
-Task<Expected<void>> Preallocate::reopen_prepare(const ReopenState& state) {
+Expected<void> Preallocate::check_options(const ReopenState& state) const {
   const auto& own = std::get<schema::BlockdevOptionsPreallocate>(state.options.u);
   // What was said once must be said again.
   for (const auto& [name, value] :
        {std::pair(kAlign, own.prealloc_align), std::pair(kSize, own.prealloc_size)}) {
     if (value || !node().given_options().contains(name)) continue;
-    co_return fail(fmt::format("Option '{}' cannot be reset to its default value", name));
+    return fail(fmt::format("Option '{}' cannot be reset to its default value", name));
   }
   auto options = read_options(own);
+  if (!options) return fail(std::move(options).error());
+  return {};
+}
+
+Task<Expected<void>> Preallocate::reopen_prepare(const ReopenState& state) {
+  auto options = read_options(std::get<schema::BlockdevOptionsPreallocate>(state.options.u));
   if (!options) co_return fail(std::move(options).error());
   if (!state.writable()) BB_CO_TRY(co_await give_back());
   reopened_ = *options;

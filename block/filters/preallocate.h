@@ -60,6 +60,7 @@ class Preallocate final : public PassThroughFilter {
 
   std::span<const std::string_view> changeable_options() const override;
   bool can_reopen() const override { return true; }
+  Expected<void> check_options(const ReopenState& state) const override;
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override { options_ = *std::exchange(reopened_, std::nullopt); }
   Task<void> reopen_finish() override;

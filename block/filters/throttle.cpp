@@ -73,6 +73,12 @@ std::span<const std::string_view> Throttle::changeable_options() const {
   return kChangeable;
 }
 
+Expected<void> Throttle::check_options(const ReopenState& state) const {
+  auto group = group_of(node().graph(), state.options);
+  if (!group) return fail(std::move(group).error());
+  return {};
+}
+
 Task<Expected<void>> Throttle::reopen_prepare(const ReopenState& state) {
   auto group = group_of(node().graph(), state.options);
   if (!group) co_return fail(std::move(group).error());

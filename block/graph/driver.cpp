@@ -133,6 +133,7 @@ Task<Expected<void>> Driver::remove_child(Edge&) {
   co_return fail(fmt::format("The node {} does not support removing a child", shown_name(node_)));
 }
 
+Expected<void> Driver::check_options(const ReopenState&) const { return {}; }
 Task<Expected<void>> Driver::reopen_prepare(const ReopenState&) { co_return Expected<void>(); }
 Task<void> Driver::reopen_finish() { co_return; }
 

@@ -196,11 +196,13 @@ class Driver {
   virtual Task<void> close() = 0;
 
   // --- reopening (reopen.h): other options, and writing where there was reading, while the node
-  // stays. All of it is called drained.
+  // stays. From preparing on all of it is called drained.
   virtual bool can_reopen() const { return false; }
   // The options of its own that may change, or go back to their defaults; a name stands for all
   // that lies below it.
   virtual std::span<const std::string_view> changeable_options() const { return {}; }
+  // What is wrong with these options by themselves: told before what is wrong with the children.
+  virtual Expected<void> check_options(const ReopenState& state) const;
   // Gets ready beside what is in use, which goes on. May do I/O; fails with a text.
   virtual Task<Expected<void>> reopen_prepare(const ReopenState& state);
   // What was prepared is in force: part of a change of the graph, whose permissions the driver has

@@ -18,8 +18,8 @@ constexpr std::string_view kChangeable[] = {"node-name",      "discard",   "cach
 
 }  // namespace
 
-Expected<NodeFlags> flags_from(const json::Object& options,
-                               const std::optional<InheritedOptions>& inherited, OptionsFrom from) {
+NodeFlags flags_from(const json::Object& options,
+                     const std::optional<InheritedOptions>& inherited) {
   NodeFlags flags;
   if (inherited) flags = inherited->flags;
   flags.read_only = bool_option(options, "read-only").value_or(flags.read_only);
@@ -40,21 +40,20 @@ Expected<NodeFlags> flags_from(const json::Object& options,
     flags.detect_zeroes = mode == "on"      ? DetectZeroes::kOn
                           : mode == "unmap" ? DetectZeroes::kUnmap
                                             : DetectZeroes::kOff;
-    // -drive has always let it pass.
-    if (flags.detect_zeroes == DetectZeroes::kUnmap && !flags.unmap &&
-        from != OptionsFrom::kDrive) {
-      return fail(
-          "setting detect-zeroes to unmap is not allowed without setting discard operation to "
-          "unmap");
-    }
   }
-  if (from != OptionsFrom::kReopen) BB_TRY(check_force_share(flags));
   return flags;
 }
 
 Expected<void> check_force_share(const NodeFlags& flags) {
   if (!flags.force_share || flags.read_only) return {};
   return fail("force-share=on can only be used with read-only images");
+}
+
+Expected<void> check_detect_zeroes(const NodeFlags& flags, const json::Object& options) {
+  if (flags.detect_zeroes != DetectZeroes::kUnmap || flags.unmap) return {};
+  if (!options.contains("detect-zeroes")) return {};
+  return fail(
+      "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
 }
 
 InheritedOptions inherited_from(const NodeFlags& above, ChildRoles roles) {

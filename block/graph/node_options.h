@@ -16,15 +16,13 @@
 
 namespace blockbed {
 
-// A reopen asks for less: it looks at force-share when it is known to be as it was.
-enum class OptionsFrom { kTyped, kDrive, kReopen };
-
-Expected<void> check_force_share(const NodeFlags& flags);
-
 // The generic options in force: what the user gave, else what follows from the parent.
-Expected<NodeFlags> flags_from(const json::Object& options,
-                               const std::optional<InheritedOptions>& inherited,
-                               OptionsFrom from = OptionsFrom::kTyped);
+NodeFlags flags_from(const json::Object& options, const std::optional<InheritedOptions>& inherited);
+
+// Only for reading may what others write be read.
+Expected<void> check_force_share(const NodeFlags& flags);
+// `options`: what the user gave.
+Expected<void> check_detect_zeroes(const NodeFlags& flags, const json::Object& options);
 
 // What a child gets when its own options say nothing: a layer below takes care of what the layer
 // above promises.

@@ -189,21 +189,22 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   const DriverEntry* entry = drivers_.find(driver_name);
   if (entry == nullptr) co_return fail(fmt::format("Unknown driver '{}'", driver_name));
 
-  auto flags =
-      flags_from(options, request.inherited,
-                 request.keep_text && !by_definition ? OptionsFrom::kDrive : OptionsFrom::kTyped);
-  if (!flags) co_return fail(std::move(flags).error());
+  const NodeFlags flags = flags_from(options, request.inherited);
+  BB_CO_TRY(check_force_share(flags));
+  // -drive has always let it pass.
+  const bool of_drive = request.keep_text && !by_definition;
+  if (!of_drive) BB_CO_TRY(check_detect_zeroes(flags, options));
   if (request.keep_text) request.options = std::move(given);
   // What only a name refers to is not this node's own.
   bool own_storage = static_cast<bool>(storage);
   if (!entry->is_protocol) {
     const json::Value* file = options.find("file");
     own_storage |= file != nullptr && file->is_object();
-    auto opened = co_await open_storage(options, *flags, request);
+    auto opened = co_await open_storage(options, flags, request);
     if (!opened) co_return fail(std::move(opened).error());
     if (*opened) storage = std::move(*opened);
   }
-  auto node = co_await make_node(std::move(options), *entry, *typed, *flags, request);
+  auto node = co_await make_node(std::move(options), *entry, *typed, flags, request);
   if (node && own_storage) storage->inherits_from_ = node->get();
   // The storage is now held by its parent, or by nobody.
   storage = NodeRef();
@@ -509,10 +510,11 @@ Task<Expected<NodeRef>> Graph::open_storage_to_probe(const OpenRequest& request)
   storage.keep_text = request.keep_text;
   storage.implicit = request.implicit;
   storage.depth = request.depth + 1;
-  auto flags = flags_from(request.options, request.inherited);
-  if (!flags) co_return fail(std::move(flags).error());
+  const NodeFlags flags = flags_from(request.options, request.inherited);
+  BB_CO_TRY(check_force_share(flags));
+  BB_CO_TRY(check_detect_zeroes(flags, request.options));
   InheritedOptions inherited;
-  inherited.flags = *flags;
+  inherited.flags = flags;
   inherited.flags.detect_zeroes = DetectZeroes::kOff;
   inherited.flags.unmap = true;
   if (const auto read_only = request.options.find("read-only");

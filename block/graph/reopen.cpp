@@ -253,15 +253,14 @@ Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
     inherited.options.flags.unmap = node.flags().unmap;
   }
   inherited.said.add(options);
-  auto flags = flags_from(options, inherited.options, OptionsFrom::kReopen);
-  if (!flags) return fail(std::move(flags).error());
-  flags->inactive = node.flags().inactive;
+  NodeFlags flags = flags_from(options, inherited.options);
+  flags.inactive = node.flags().inactive;
   {
     Part& part = parts_[index];
     part.keep = keep;
     part.asked = std::move(asked);
     part.options = options;
-    part.state.flags = *flags;
+    part.state.flags = flags;
   }
   for (const auto& edge : node.children()) {
     Node* child = edge->node();
@@ -275,7 +274,7 @@ Expected<void> Reopening::add(Node& node, json::Object options, Manner manner,
       of_child = Manner{true, false};
     }
     BB_TRY(add(*child, std::move(its_options), of_child,
-               from_parent(*flags, inherited.said, edge->roles())));
+               from_parent(flags, inherited.said, edge->roles())));
   }
   return {};
 }
@@ -352,11 +351,21 @@ Expected<void> Reopening::find_link(Part& part, std::string_view name) {
 
 Expected<void> Reopening::check(Part& part) {
   Node& node = *part.node;
+  BB_TRY(check_detect_zeroes(part.state.flags, part.options));
   if (!node.driver().can_reopen()) return unsupported(node);
   auto present = present_options(node);
   if (!present) return fail(std::move(present).error());
   const json::Object before = flatten(*present);
   BB_TRY(check_resets(part, before));
+  json::Object whole = part.options;
+  if (!whole.contains("driver")) whole.set("driver", node.driver().name());
+  join(whole, name_children(node));
+  const bool own = whole.find("driver")->as_string() == node.driver().name();
+  auto typed = read_options(node, std::move(whole), /*text=*/false);
+  if (!typed) return fail(std::move(typed).error());
+  part.state.options = std::move(*typed);
+  // Those of another driver are refused below.
+  if (own) BB_TRY(node.driver().check_options(part.state));
   if (node.driver().supports_backing() && !part.options.contains(kBacking) &&
       (node.backing_node() != nullptr || !node.driver().backing_file_name().empty())) {
     if (!part.keep) return fail(fmt::format("backing is missing for '{}'", node.name()));
@@ -364,15 +373,7 @@ Expected<void> Reopening::check(Part& part) {
   if (node.driver().supports_backing()) BB_TRY(find_link(part, kBacking));
   BB_TRY(find_link(part, kFile));
   BB_TRY(check_unchanged(part, before));
-  BB_TRY(check_force_share(part.state.flags));
-
-  json::Object whole = part.options;
-  if (!whole.contains("driver")) whole.set("driver", node.driver().name());
-  join(whole, name_children(node));
-  auto typed = read_options(node, std::move(whole), /*text=*/false);
-  if (!typed) return fail(std::move(typed).error());
-  part.state.options = std::move(*typed);
-  return {};
+  return check_force_share(part.state.flags);
 }
 
 // --- the change

@@ -102,6 +102,7 @@ class Qcow2Driver final : public Driver,
 
   std::span<const std::string_view> changeable_options() const override;
   bool can_reopen() const override { return true; }
+  Expected<void> check_options(const ReopenState& state) const override;
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override;
   Task<void> reopen_finish() override;

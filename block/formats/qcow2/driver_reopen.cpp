@@ -16,6 +16,14 @@ std::span<const std::string_view> Qcow2Driver::changeable_options() const {
   return kChangeable;
 }
 
+Expected<void> Qcow2Driver::check_options(const ReopenState& state) const {
+  const auto& own = std::get<schema::BlockdevOptionsQcow2>(state.options.u);
+  const Header& header = image_->header();
+  auto options = parse_options(own, header, state.writable(), state.flags.unmap);
+  if (!options) return fail(std::move(options).error());
+  return check_encryption_options(own, header);
+}
+
 Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {
   const auto& own = std::get<schema::BlockdevOptionsQcow2>(state.options.u);
   auto options = parse_options(own, image_->header(), state.writable(), state.flags.unmap);
