@@ -156,6 +156,12 @@ def test_qcow2(server, images, file_node, name):
             {"version": "v2", "lazy-refcounts": True},
             "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)",
         ),
+        ({"version": "v2", "extended-l2": True, "cluster-size": 1000}, "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)"),
+        ({"version": "v2", "extended-l2": True, "cluster-size": 512}, "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)"),
+        (
+            {"extended-l2": True, "cluster-size": 512},
+            "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
+        ),
         ({"backing-fmt": "qcow2"}, "Backing format cannot be used without backing file"),
         (
             {"backing-file": "/no/base", "backing-fmt": "raw", "preallocation": "metadata"},

@@ -369,6 +369,8 @@ MEASURE = ["--size 1G -O qcow2", "--size 1G -O qcow2 --output=json", "--size 0 -
            "--size 1E -O qcow2 -o cluster_size=2M", "--size 1 -O zz", "--size 1 -O file", "--size 1 -O qcow2 -o foo=1", "--size 1 -O raw -o foo=1",
            "--size 1 -O qcow2 -o cluster_size=3k", "--size 1 -O qcow2 -o cluster_size=x", "--size 1 -O qcow2 -o preallocation=zz",
            "--size 1 -O qcow2 -o compat=v3", "--size 1 -O qcow2 -o refcount_bits=3", "--size 1 -O qcow2 -o refcount_bits=8,compat=0.10",
+           "--size 1 -O qcow2 -o preallocation=zz,refcount_bits=3", "--size 1 -O qcow2 -o preallocation=zz,compat=v3",
+           "--size 1 -O qcow2 -o preallocation=zz,extended_l2=on,cluster_size=4k", "--size 1 -O qcow2 -o preallocation=zz,cluster_size=3k",
            "--size 1 -O qcow2 -o extended_l2=on,cluster_size=4k", "--size 1 -O qcow2 -o lazy_refcounts=x", "", "-f raw --size 1", "--output=foo --size 1"]
 MEASURE_IMAGE = ["-O qcow2", "-O raw", "", "-O qcow2 --output=json", "-O qcow2 -o cluster_size=4k", "-O qcow2 -o cluster_size=2M", "-O qcow2 -o preallocation=full",
                  "-O qcow2 -o preallocation=metadata", "-O qcow2 -o compat=0.10", "-O qcow2 -o backing_file=foo", "-O qcow2 --size 1M"]

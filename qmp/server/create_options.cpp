@@ -73,13 +73,6 @@ Expected<qcow2::CreateOptions> read_qcow2_options(const OptionText& text) {
       result.cluster_size > (uint64_t{2} << 20)) {
     return fail("Cluster size must be a power of two between 512 and 2048k");
   }
-  if (const std::string* mode = text.find("preallocation")) {
-    const std::array modes = {Preallocation::kOff, Preallocation::kMetadata, Preallocation::kFalloc,
-                              Preallocation::kFull};
-    const auto* found = std::ranges::find(modes, *mode, preallocation_name);
-    if (found == modes.end()) return fail(fmt::format("invalid parameter value: {}", *mode));
-    result.preallocation = *found;
-  }
   if (const std::string* compat = text.find("compat")) {
     if (*compat != "0.10" && *compat != "1.1") {
       return fail(fmt::format("Invalid compatibility level: '{}'", *compat));
@@ -106,6 +99,13 @@ Expected<qcow2::CreateOptions> read_qcow2_options(const OptionText& text) {
           "Extended L2 entries are only supported with cluster sizes of at least {} bytes",
           kLeast));
     }
+  }
+  if (const std::string* mode = text.find("preallocation")) {
+    const std::array modes = {Preallocation::kOff, Preallocation::kMetadata, Preallocation::kFalloc,
+                              Preallocation::kFull};
+    const auto* found = std::ranges::find(modes, *mode, preallocation_name);
+    if (found == modes.end()) return fail(fmt::format("invalid parameter value: {}", *mode));
+    result.preallocation = *found;
   }
   if (const std::string* backing = text.find("backing_file")) result.backing_file = *backing;
   return result;

@@ -48,22 +48,20 @@ Expected<void> check_size(uint64_t size) {
 
 Expected<void> check_create(const CreateOptions& o) {
   if (o.size % 512 != 0) return fail("Image size must be a multiple of 512 bytes");
+  if (o.extended_l2 && o.version < 3) {
+    return fail(
+        "Extended L2 entries are only supported with compatibility level 1.1 and above (use "
+        "version=v3 or greater)");
+  }
   if (!std::has_single_bit(o.cluster_size) || o.cluster_size < kMinClusterSize ||
       o.cluster_size > kMaxClusterSize) {
     return fail(fmt::format("Cluster size must be a power of two between {} and {}k",
                             kMinClusterSize, kMaxClusterSize / 1024));
   }
-  if (o.extended_l2) {
-    if (o.cluster_size < kMinExtendedClusterSize) {
-      return fail(fmt::format(
-          "Extended L2 entries are only supported with cluster sizes of at least {} bytes",
-          kMinExtendedClusterSize));
-    }
-    if (o.version < 3) {
-      return fail(
-          "Extended L2 entries are only supported with compatibility level 1.1 and above (use "
-          "version=v3 or greater)");
-    }
+  if (o.extended_l2 && o.cluster_size < kMinExtendedClusterSize) {
+    return fail(fmt::format(
+        "Extended L2 entries are only supported with cluster sizes of at least {} bytes",
+        kMinExtendedClusterSize));
   }
   if (o.backing_file && o.preallocation != Preallocation::kOff && !o.extended_l2) {
     return fail(
