@@ -277,6 +277,36 @@ def test_an_entry_that_is_too_long(server, images):
     assert error == "Too much extra metadata in snapshot table entry 0"
 
 
+def l2_entry(image, l1_offset):
+    """The first one of the table that the first entry of an L1 table names."""
+    data = image.path.read_bytes()
+    (table,) = struct.unpack_from(">Q", data, l1_offset)
+    table &= 0x00FF_FFFF_FFFF_FE00
+    return table, struct.unpack_from(">Q", data, table)[0]
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_compressed_cluster_is_never_copied(server, images, with_data):
+    """An entry that wrongly says so is put right instead of doubled: two tables would have it."""
+    copied = 1 << 63
+    image = images.create("n.qcow2")
+    image.io("write -c -P 17 0 64k", *(["write -P 18 64k 64k"] if with_data else []))
+    (l1,) = struct.unpack_from(">Q", image.path.read_bytes(), 40)
+    table, entry = l2_entry(image, l1)
+    assert not entry & copied
+    with image.path.open("r+b") as file:
+        file.seek(table)
+        file.write(struct.pack(">Q", entry | copied))
+    image.check(corruptions=1)
+    server.add_image("n", image)
+    snapshot(server, "n", "s")
+    server.stop()
+    image.check()
+    (l1,) = struct.unpack_from(">Q", image.path.read_bytes(), 40)
+    assert l2_entry(image, l1)[1] == entry
+    image.read(0, "64k", 17)
+
+
 # ---------------------------------------------------------------------- transactions
 
 

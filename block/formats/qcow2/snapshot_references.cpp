@@ -144,7 +144,8 @@ bool clear_copied(const Geometry& g, Buffer& table) {
   bool any = false;
   for (uint32_t i = 0; i < uint32_t{1} << g.l2_bits; ++i) {
     L2Entry entry = load_entry(g, table.data(), i);
-    if ((entry.value & kEntryCompressed) != 0 || (entry.value & kEntryCopied) == 0) continue;
+    // Compressed entries have it in broken images only, and would then have it in two tables.
+    if ((entry.value & kEntryCopied) == 0) continue;
     entry.value &= ~kEntryCopied;
     store_entry(g, table.data(), i, entry);
     any = true;
