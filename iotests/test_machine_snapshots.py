@@ -103,6 +103,12 @@ def test_the_same_name_again(server, disks):
     assert run(server, "snapshot-save", "one", "a", "b", vmstate="a") == "Snapshot 'one' already exists in one or more devices"
 
 
+@pytest.mark.differs("QEMU saves, and loads the older snapshot of that disk afterwards", server="qemu")
+def test_a_name_that_one_disk_has(server, disks):
+    server.blockdev_snapshot_internal_sync(device="a", name="one")
+    assert run(server, "snapshot-save", "one", "a", "b", vmstate="b") == "Snapshot 'one' already exists in one or more devices"
+
+
 def test_what_is_refused(server, disks, images):
     assert server.hmp("loadvm one").rstrip() == "Error: Snapshot 'one' does not exist in one or more devices"
     assert server.hmp("delvm one") == ""
