@@ -19,6 +19,8 @@ Task<Result<void>> Edge::write(uint64_t offset, IoVector buffers, RequestFlags f
 Task<Result<void>> Edge::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   BB_ASSERT(permissions_.needs.has(Permission::kWrite) ||
             (flags.write_unchanged && permissions_.needs.has(Permission::kWriteUnchanged)));
+  // Who stands on top says itself whether space is given back; below that each node does.
+  if (parent_.as_node() != nullptr && !node_->flags().unmap) flags.may_unmap = false;
   return node_->zero(offset, length, flags);
 }
 

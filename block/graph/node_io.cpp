@@ -237,7 +237,6 @@ Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags fla
   if (!is_open()) co_return io_error(ENOMEDIUM);
   BB_CO_TRY(check_range(offset, length));
   if (!writable()) co_return io_error(EPERM);
-  if (!flags_.unmap) flags.may_unmap = false;
   if (length == 0) co_return Result<void>();
 
   RequestScope request(*this, TrackedRequest::Kind::kZero, offset, length);

@@ -147,6 +147,15 @@ TEST_F(NodeTest, DetectedZeroesAreZeroed) {
   EXPECT_EQ(disk.writes, 1u);
 }
 
+TEST_F(NodeTest, WhoStandsOnTopDecidesWhetherZeroesUnmap) {
+  for (const bool unmap : {false, true}) {
+    const RequestFlags flags = RequestFlags().with_may_unmap(unmap);
+    if (!backend) open_disk({{"discard", "ignore"}});
+    ASSERT_TRUE(env.run_until_complete(backend->zero(0, 65536, flags)));
+    EXPECT_EQ(disk.unmapping_zeroes, unmap ? 1u : 0u);
+  }
+}
+
 TEST_F(NodeTest, ForcedUnitAccessFlushesWhereTheDriverCannot) {
   open_disk();
   ASSERT_TRUE(write(0, 1, 512, RequestFlags().with_fua()));

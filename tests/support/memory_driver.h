@@ -28,6 +28,8 @@ struct MemoryDisk {
   Event* hold = nullptr;
 
   uint64_t reads = 0, writes = 0, zeroes = 0, flushes = 0, discards = 0;
+  // Of the zeroes: those that may give space back.
+  uint64_t unmapping_zeroes = 0;
   uint64_t compressed_writes = 0;
   uint64_t largest_request = 0;
 };
@@ -61,10 +63,11 @@ class MemoryDriver final : public Driver {
     ++disk_.compressed_writes;
     return write(offset, std::move(buffers), {});
   }
-  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags) override {
+  Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override {
     if (!disk_.zero_supported) co_return io_error(ENOTSUP);
     check(offset, length);
     ++disk_.zeroes;
+    if (flags.may_unmap) ++disk_.unmapping_zeroes;
     std::memset(disk_.bytes.data() + offset, 0, length);
     co_return Result<void>();
   }
