@@ -277,6 +277,8 @@ constexpr Operation kOperations[] = {
     {.name = "LazyClose", .before = some_data, .run = change_and_close, .lazy = true},
     {.name = "Version2Write", .before = some_data, .run = write_allocating, .version = 2},
     {.name = "Version2Discard", .before = some_data, .run = discard, .version = 2},
+    {.name = "Version2Zero", .before = some_data, .run = zero_keeping, .version = 2},
+    {.name = "Version2ZeroParts", .before = some_data, .run = zero_parts, .version = 2},
     {.name = "SubclusterWrite",
      .before = some_data,
      .run = write_cow,

@@ -16,8 +16,8 @@ constexpr uint64_t kZeroChunk = 65536;
 Task<Result<void>> Image::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   const Geometry& g = geometry();
   if (metadata_.failed()) co_return io_error(ENOMEDIUM);
-  // Version 2 cannot say "zero".
-  if (g.version < 3) co_return io_error(ENOTSUP);
+  // Version 2 cannot say "zero"; what is not there reads as zeroes where no backing file shows.
+  if (g.version < 3 && (backing_.attached() || flags.no_fallback)) co_return io_error(ENOTSUP);
   Metadata::RequestGuard guard(metadata_);
   if (!writing_) BB_CO_TRY(co_await begin_writing());
   if (g.raw_external_data) {
@@ -39,7 +39,9 @@ Task<Result<void>> Image::zero(uint64_t offset, uint64_t length, RequestFlags fl
   end = inner_end;
   const uint64_t clusters_begin = align_up(begin, g.cluster_size);
   const uint64_t clusters_end = align_down(end, g.cluster_size);
-  const Change change = flags.may_unmap ? Change::kZeroUnmap : Change::kZero;
+  const Change change = g.version < 3     ? Change::kRemove
+                        : flags.may_unmap ? Change::kZeroUnmap
+                                          : Change::kZero;
   auto subclusters = [&](uint64_t from, uint64_t to) -> Task<Result<void>> {
     auto done = co_await zero_subclusters(from, to);
     if (!done && done.error().number() == ENOTSUP && !flags.no_fallback) {
@@ -61,6 +63,7 @@ Task<Result<void>> Image::zero_part(uint64_t begin, uint64_t end, RequestFlags f
   // Where nothing is allocated it reads as zeroes without a backing file, or behind that one's end;
   // with another one it would not.
   if (mapped->kind == Kind::kUnallocated && reads_zero(mapped->kind, unit)) {
+    if (geometry().version < 3) co_return Result<void>();
     auto flagged = co_await flag_unallocated(unit);
     if (!flagged) co_return io_error(flagged.error());
     if (*flagged) co_return Result<void>();
