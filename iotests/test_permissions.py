@@ -68,6 +68,27 @@ def test_exports_share_writing(server, raw):
         assert b.pread(512, 0) == b"1" * 512
 
 
+@pytest.mark.parametrize("writable, error", [
+    (True, "permissions 'write' are both required by an unnamed block device (uses node 'f' as 'root' child) and unshared by "
+           "node 'q' (uses node 'f' as 'file' child)."),
+    (False, "permissions 'resize' are both required by node 'q' (uses node 'f' as 'file' child) and unshared by an unnamed "
+            "block device (uses node 'f' as 'root' child)."),
+])
+def test_an_export_of_an_image_file(server, disk, writable, error):
+    """What an export takes is looked at first, and what it refuses only when nothing else is wrong with it."""
+    server.blockdev_add(driver="file", node_name="f", filename=str(disk.path))
+    server.blockdev_add(driver="qcow2", node_name="q", file="f")
+    export = {"type": "nbd", "id": "e", "node-name": "f", "writable": writable}
+    conflict = f"Permission conflict on node 'f': {error}"
+    assert server.error("block-export-add", export) == (conflict if writable else "NBD server not running")
+    server.nbd_start()
+    assert server.error("block-export-add", export) == conflict
+    server.blockdev_add(driver="null-co", node_name="n")
+    server.block_export_add(type="nbd", id="n", node_name="n", name="taken")
+    assert server.error("block-export-add", export | {"name": "taken"}) == (
+        conflict if writable else "NBD server already has export named 'taken'")
+
+
 @pytest.fixture
 def with_backup(server, images):
     """A server with a backup that goes on until it is cancelled, and a third image."""

@@ -59,8 +59,8 @@ class Export {
 // Makes exports of one type; registered with ExportRegistry::add_type.
 class ExportType {
  public:
-  // `backend` holds the node already, with the permissions that `options` ask for; it is moved from
-  // on success only.
+  // `backend` holds the node already, with the permissions that `options` ask for, and refuses
+  // others none yet; it is moved from on success only.
   virtual Task<Expected<std::unique_ptr<Export>>> create(const schema::BlockExportOptions& options,
                                                          std::unique_ptr<Backend>& backend,
                                                          std::unique_ptr<GuestDisk> guest) = 0;

@@ -99,8 +99,6 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
     permissions.needs = Permission::kConsistentRead;
     if (writable) permissions.needs |= Permission::kWrite;
   }
-  // Clients were told a size.
-  permissions.shares = Permissions::all() - Permission::kResize;
   auto backend = std::make_unique<Backend>(graph_, "", permissions);
   backend->set_write_cache(!options.writethrough.value_or(false));
   BB_CO_TRY(backend->insert(**node));

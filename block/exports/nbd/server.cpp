@@ -154,6 +154,10 @@ Task<Expected<std::unique_ptr<Export>>> NbdServer::create(const schema::BlockExp
     co_return fail(
         fmt::format("Failed to determine the NBD export's length: {}", strerror_text(ENOMEDIUM)));
   }
+  // Clients are told a size.
+  PermissionPair permissions = backend->wanted_permissions();
+  permissions.shares = permissions.shares - Permission::kResize;
+  BB_CO_TRY(backend->set_permissions(permissions));
   if (nbd.bitmaps) {
     for (const schema::BlockDirtyBitmapOrStr& named : *nbd.bitmaps) {
       auto found = find_bitmap(*backend->node(), named, settings.writable);
