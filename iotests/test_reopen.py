@@ -454,6 +454,39 @@ def test_all_or_none(server, disks):
     assert server.query_node("hd0")["ro"] and server.query_node("hd1")["detect_zeroes"] == "on"
 
 
+def test_a_cycle_is_looked_for_in_what_the_call_has_made_so_far(server, disks):
+    """Links change in the order in which the call has the nodes."""
+    hd = [qcow2(disks[index], f"hd{index}", backing=None) for index in range(2)]
+    for node in hd:
+        server.execute("blockdev-add", node)
+    zero_over_one, one_over_zero = {**hd[0], "backing": "hd1"}, {**hd[1], "backing": "hd0"}
+    reopen(server, zero_over_one)
+    assert refused(server, one_over_zero, hd[0]) == "Making 'hd0' a backing child of 'hd1' would create a cycle"
+    reopen(server, hd[0], one_over_zero)
+    assert ("hd1", "backing", "hd0") in edges(server)
+    # A file, too, which is read before it has its new parent.
+    assert refused(server, {**hd[0], "file": "hd1"}, hd[1]) == "Making 'hd1' a file child of 'hd0' would create a cycle"
+    assert refused(server, hd[1], {**hd[1], "file": "hd1"}) == "Making 'hd1' a file child of 'hd1' would create a cycle"
+
+
+@pytest.mark.parametrize("change, error", [
+    ({"backing": "top"}, "Making 'top' a backing child of 'top' would create a cycle"),
+    ({"backing": "missing"}, "Cannot find device='' nor node-name='missing'"),
+    ({"backing": None}, "Cannot change frozen 'backing' link from 'top' to 'base'"),
+    ({"backing": None, "file": "missing"}, "Cannot change frozen 'backing' link from 'top' to 'base'"),
+    ({"backing": None, "data-file": "base"}, "Cannot change frozen 'backing' link from 'top' to 'base'"),
+    ({"backing": "base", "file": "missing"}, "Cannot find device='' nor node-name='missing'"),
+])
+def test_more_than_one_thing_is_wrong(server, chain, change, error):
+    """A commit keeps the link between two layers as it is. Each link is looked at whole before the next."""
+    server.blockdev_add(qcow2(chain["base"], "base", backing=None))
+    top = {**qcow2(chain["top"], "top", backing="base"), "file": "top-file"}
+    server.blockdev_add(driver="file", node_name="top-file", filename=str(chain["top"].path))
+    server.blockdev_add(top)
+    server.block_commit(job_id="job", device="top", speed=1, auto_dismiss=False)
+    assert refused(server, {**top, **change}) == error
+
+
 def test_what_is_said_twice(server, disks):
     options = qcow2(disks[0], "q")
     server.execute("blockdev-add", options)

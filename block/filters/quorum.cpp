@@ -307,10 +307,7 @@ void Quorum::gather_filename_options(json::Object& options) const {
 Task<Expected<void>> Quorum::add_child(Node& child) {
   if (options_.blkverify) co_return fail("Cannot add a child to a quorum in blkverify mode");
   std::string name = child_name(next_child_);
-  if (reaches(child, node())) {
-    co_return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child.name(),
-                               name, node().name()));
-  }
+  if (reaches(child, node())) co_return would_be_cycle(child, name, node());
   const DrainedSection drained = co_await drain({&node(), &child});
   GraphChange change(node().graph());
   change.attach_child(node(), std::move(name), ChildRole::kData, child);

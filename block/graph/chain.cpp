@@ -1,5 +1,7 @@
 #include "block/graph/chain.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 #include <ranges>
@@ -93,6 +95,12 @@ bool reaches(Node& node, const Node& target) {
   return std::ranges::any_of(node.children(), [&](const auto& edge) {
     return edge->node() != nullptr && reaches(*edge->node(), target);
   });
+}
+
+std::unexpected<Error> would_be_cycle(const Node& child, std::string_view name,
+                                      const Node& parent) {
+  return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child.name(), name,
+                          parent.name()));
 }
 
 Task<Result<ChainStatus>> chain_status(Node& top, Node* base, bool include_base, uint64_t offset,

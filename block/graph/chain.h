@@ -25,6 +25,8 @@ Node* find_backing_image(Node& top, std::string_view name);
 Node* overlay_of(Node& top, const Node* base);
 // True when following any edges from `node` reaches `target`.
 bool reaches(Node& node, const Node& target);
+// What is told when `child` reaches `parent`, and so cannot be its child.
+std::unexpected<Error> would_be_cycle(const Node& child, std::string_view name, const Node& parent);
 
 struct ChainStatus {
   BlockStatus status;

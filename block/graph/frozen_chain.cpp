@@ -38,6 +38,13 @@ void collect(Edge& link, std::vector<Edge*>& links) {
 
 }  // namespace
 
+std::unexpected<Error> cannot_change_frozen(const Edge& link) {
+  const Node* parent = link.parent().as_node();
+  return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", link.name(),
+                          parent == nullptr ? link.parent().describe_user() : parent->name(),
+                          link.node()->name()));
+}
+
 Expected<FrozenChain> FrozenChain::keep_all_below(Edge& first) {
   std::vector<Edge*> links;
   collect(first, links);

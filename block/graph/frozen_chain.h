@@ -52,4 +52,7 @@ class [[nodiscard]] FrozenChain {
   std::vector<Edge*> links_;
 };
 
+// What is told to who wants to change a link that is frozen.
+std::unexpected<Error> cannot_change_frozen(const Edge& link);
+
 }  // namespace blockbed

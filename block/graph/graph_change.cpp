@@ -7,6 +7,7 @@
 
 #include "block/graph/backend.h"
 #include "block/graph/chain.h"
+#include "block/graph/frozen_chain.h"
 #include "block/graph/graph.h"
 
 namespace blockbed {
@@ -15,15 +16,6 @@ struct GraphChange::Step {
   std::function<void()> undo;
   std::function<void()> commit;
 };
-
-namespace {
-
-std::unexpected<Error> cycle(const Node& child, std::string_view name, const Node& parent) {
-  return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child.name(), name,
-                          parent.name()));
-}
-
-}  // namespace
 
 GraphChange::GraphChange(Graph& graph) : graph_(graph) {}
 
@@ -114,10 +106,7 @@ void GraphChange::detach_root(Edge& edge) {
 Expected<void> GraphChange::detach_child(Edge& edge) {
   Node* parent = edge.parent().as_node();
   BB_ASSERT(parent != nullptr);
-  if (edge.frozen()) {
-    return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", edge.name(),
-                            parent->name(), edge.node()->name()));
-  }
+  if (edge.frozen()) return cannot_change_frozen(edge);
   disinherit(*parent, *edge.node());
   set_permissions(edge, {Permissions::none(), Permissions::all()});
   link(edge, nullptr);
@@ -139,13 +128,9 @@ Expected<void> GraphChange::detach_child(Edge& edge) {
 
 Expected<void> GraphChange::replace_node(Edge& edge, Node& node) {
   Node* parent = edge.parent().as_node();
-  if (edge.frozen()) {
-    return fail(fmt::format("Cannot change frozen '{}' link from '{}' to '{}'", edge.name(),
-                            parent == nullptr ? edge.parent().describe_user() : parent->name(),
-                            edge.node()->name()));
-  }
+  if (edge.frozen()) return cannot_change_frozen(edge);
   if (parent != nullptr && reaches(node, *parent)) {
-    return cycle(node, edge.name(), *parent);
+    return would_be_cycle(node, edge.name(), *parent);
   }
   link(edge, &node);
   if (parent != nullptr) recheck(*parent);
@@ -176,7 +161,7 @@ Expected<void> GraphChange::set_child(Node& parent, std::string name, ChildRoles
     disinherit(parent, *old);
     return {};
   }
-  if (reaches(*child, parent)) return cycle(*child, name, parent);
+  if (reaches(*child, parent)) return would_be_cycle(*child, name, parent);
   attach_child(parent, std::move(name), roles, *child);
   return {};
 }

@@ -134,10 +134,7 @@ Task<Expected<Edge*>> OpenContext::open_child_by_filename(std::string name, Chil
 Expected<Edge*> OpenContext::attach(std::string name, ChildRoles roles, NodeRef child,
                                     std::optional<PermissionPair> meanwhile) {
   GraphChange change(graph_);
-  if (reaches(*child, node_)) {
-    return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child->name(),
-                            name, node_.name()));
-  }
+  if (reaches(*child, node_)) return would_be_cycle(*child, name, node_);
   Edge* edge = change.attach_child(node_, std::move(name), roles, *child);
   // The driver's own wishes are checked when the node is open.
   if (!meanwhile) {

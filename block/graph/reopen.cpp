@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <ranges>
+#include <set>
 
 #include "block/graph/chain.h"
 #include "block/graph/drain.h"
 #include "block/graph/flat_options.h"
+#include "block/graph/frozen_chain.h"
 #include "block/graph/graph_change.h"
 #include "block/graph/node_options.h"
 #include "block/graph/option_text.h"
@@ -203,6 +205,8 @@ class Reopening {
   Expected<void> check_resets(const Part& part, const json::Object& before) const;
   Expected<void> check_unchanged(const Part& part, const json::Object& before) const;
   Expected<void> find_link(Part& part, std::string_view name);
+  // When all links that were found so far lead to where they are to lead.
+  bool will_reach(const Node& node, const Node& target, std::set<const Node*>& seen) const;
   Task<Expected<void>> prepare(Part& part);
   Expected<void> change();
   std::vector<Node*> nodes() const;
@@ -314,6 +318,27 @@ Expected<void> Reopening::check_unchanged(const Part& part, const json::Object& 
   return {};
 }
 
+bool Reopening::will_reach(const Node& node, const Node& target,
+                           std::set<const Node*>& seen) const {
+  if (&node == &target) return true;
+  if (!seen.insert(&node).second) return false;
+  const auto below = [&](const Node* child) {
+    return child != nullptr && will_reach(*child, target, seen);
+  };
+  const auto part = std::ranges::find(parts_, &node, [](const Part& p) { return p.node.get(); });
+  const auto new_link = [&](std::string_view name) -> const Part::Link* {
+    if (part == parts_.end()) return nullptr;
+    const auto found = std::ranges::find(part->links, name, &Part::Link::name);
+    return found == part->links.end() ? nullptr : &*found;
+  };
+  for (const auto& edge : node.children()) {
+    if (new_link(edge->name()) == nullptr && below(edge->node())) return true;
+  }
+  return part != parts_.end() && std::ranges::any_of(part->links, [&](const Part::Link& link) {
+           return below(link.child);
+         });
+}
+
 Expected<void> Reopening::find_link(Part& part, std::string_view name) {
   Node& node = *part.node;
   const json::Value* option = part.options.find(name);
@@ -326,6 +351,9 @@ Expected<void> Reopening::find_link(Part& part, std::string_view name) {
     auto found = graph_.find_device_or_node(std::nullopt, option->as_string());
     if (!found) return fail(std::move(found).error());
     child = *found;
+    // Before all else that may be wrong; a file is read before it is attached, too.
+    std::set<const Node*> seen;
+    if (will_reach(*child, node, seen)) return would_be_cycle(*child, name, node);
     // A hidden filter in between is not for clients to name; it stays.
     if (old != nullptr && old->skip_hidden() == child) child = old;
   }
@@ -338,14 +366,8 @@ Expected<void> Reopening::find_link(Part& part, std::string_view name) {
     return fail(fmt::format("'{}' is a {} filter node that does not support a {} child",
                             node.name(), node.driver().name(), name));
   }
-  if (name == kFile && child != nullptr) {
-    // It is read before it is attached: too late to find a cycle then.
-    if (reaches(*child, node)) {
-      return fail(fmt::format("Making '{}' a {} child of '{}' would create a cycle", child->name(),
-                              name, node.name()));
-    }
-    part.state.other_file = child;
-  }
+  if (edge != nullptr && edge->frozen()) return cannot_change_frozen(*edge);
+  if (name == kFile) part.state.other_file = child;
   return {};
 }
 

@@ -74,10 +74,7 @@ class OverlayAction : public Action {
     if (!overlay->driver().supports_backing()) {
       return fail("The overlay does not support backing images");
     }
-    if (reaches(*old_, *overlay)) {
-      return fail(fmt::format("Making '{}' a backing child of '{}' would create a cycle",
-                              old_->name(), overlay->name()));
-    }
+    if (reaches(*old_, *overlay)) return would_be_cycle(*old_, "backing", *overlay);
     KeptPlaces places;
     places.add(*old_);
     places.add(*overlay);
