@@ -285,6 +285,31 @@ def test_refused(server, images, chain):
     assert server.query_jobs() == []
 
 
+FILTERED = {
+    "over the disk": (["layer0", "layer1", "filter", "above"], "filter", "layer1", "Can't mirror node into itself"),
+    "two filters": (["layer0", "layer1", "filter", "above"], "above", "filter", "Can't mirror node into itself"),
+    "in the middle": (["layer0", "filter", "above", "layer1"], "above", "layer0",
+                      "Invalid files for merge: top and base are the same"),
+    "the filter itself": (["layer0", "filter", "above", "layer1"], "filter", "filter",
+                          "cannot commit an image into itself"),
+}
+
+
+@pytest.mark.parametrize("chain_of, top, base, text", FILTERED.values(), ids=FILTERED)
+def test_a_filter_is_no_layer(server, chain, chain_of, top, base, text):
+    below = None
+    for name in chain_of:
+        if name.startswith("layer"):
+            path = str(chain[int(name.removeprefix("layer"))].path)
+            server.blockdev_add({
+                "driver": "qcow2", "node-name": name, "file": {"driver": "file", "filename": path}, "backing": below})
+        else:
+            server.blockdev_add(driver="copy-on-read", node_name=name, file=below)
+        below = name
+    assert server.error("block-commit", job_id="job", device=below, top_node=top, base_node=base) == text
+    assert server.query_node("layer0")["ro"] is False
+
+
 @pytest.mark.manners("system")
 def test_a_disk_that_goes_with_its_device(start, chain):
     """Its job is cancelled."""

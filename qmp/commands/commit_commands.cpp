@@ -80,9 +80,8 @@ Expected<Layers> find_layers(Graph& graph, const c::BlockCommit::Args& arguments
     BB_TRY(node->operations().check(Operation::kCommitTarget));
     if (node == *base) break;
   }
-  if ((*top)->skip_filters() == (*base)->skip_filters()) {
-    return fail("cannot commit an image into itself");
-  }
+  // A filter is no image of its own: the jobs find that out.
+  if (*top == *base) return fail("cannot commit an image into itself");
   return Layers{*disk, *top, *base};
 }
 
