@@ -277,6 +277,24 @@ def test_drive_mirror_shows_the_disk(server, images, chain, flat, sync):
     target.check()
 
 
+@pytest.mark.parametrize("change, error, made", [
+    ({"format": "raw"}, "Backing file not supported for file format 'raw'", False),
+    ({"format": "missing"}, "Unknown file format 'missing'", False),
+    ({"target": "/missing/file"}, "Could not create '/missing/file': No such file or directory", False),
+    ({"node-name": "src"}, "Duplicate nodes with node-name='src'", True),
+    ({"granularity": 1000}, "Parameter 'granularity' expects a power of 2", True),
+    ({}, "Failed to find node with node-name='none'", True),
+])
+def test_which_node_is_replaced_is_asked_last(server, images, chain, change, error, made):
+    target = images.dir / "target"
+    server.add_image("src", chain)
+    arguments = {"job-id": "job", "device": "src", "target": str(target), "format": "qcow2", "sync": "top",
+                 "node-name": "dst", "replaces": "none"}
+    assert server.error("drive-mirror", arguments | change) == error
+    assert target.exists() == made
+    assert "dst" not in server.node_names()
+
+
 # ---------------------------------------------------------------------- verbs
 
 

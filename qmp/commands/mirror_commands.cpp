@@ -151,11 +151,9 @@ class DriveMirror {
     }
     if (arguments_.sync == schema::MirrorSyncMode::kNone) backing = source_.get();
     if (arguments_.sync == schema::MirrorSyncMode::kFull) backing = nullptr;
-    if (arguments_.replaces) {
-      if (!arguments_.node_name) {
-        co_return fail("a node-name must be provided when replacing a named node of the graph");
-      }
-      BB_CO_TRY(check_replaced(graph_, *source_, *arguments_.replaces));
+    // Which node that is is looked at when the target is there.
+    if (arguments_.replaces && !arguments_.node_name) {
+      co_return fail("a node-name must be provided when replacing a named node of the graph");
     }
     if (!existing()) {
       if (!arguments_.format) arguments_.format = source_->driver().name();
