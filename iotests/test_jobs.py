@@ -199,6 +199,40 @@ def test_a_concluded_job_keeps_its_error(server, disks):
     assert server.query_jobs() == []
 
 
+def over(driver, child="file", **options):
+    return "blockdev-add", {"driver": driver, "node-name": "over", child: "src"} | options
+
+
+@pytest.mark.parametrize("command, arguments, times", [
+    # A format or filter looks at its file through a root, which goes when the node is there, or is not.
+    (*over("raw"), 2),
+    (*over("copy-on-read"), 2),
+    (*over("qcow2"), 2),
+    # These are none for QEMU, and nothing is looked at of a backing file.
+    (*over("blkdebug", child="image"), 0),
+    (*over("qcow2", child="backing", file="other"), 0),
+    ("blockdev-add", {"driver": "raw", "node-name": "over", "file": "other"}, 0),
+    ("block-export-add", {"type": "nbd", "id": "export", "node-name": "src"}, 0),
+    ("block-export-del", {"id": "export"}, 2),
+    ("transaction", {"actions": []}, 1),
+])
+def test_a_job_stops_when_somebody_elses_root_goes(server, images, disks, command, arguments, times):
+    other = images.create("other.qcow2", size="4M")
+    server.blockdev_add(driver="file", node_name="other", filename=str(other.path))
+    server.nbd_start()
+    if command == "block-export-del":
+        server.block_export_add(type="nbd", id="export", node_name="src")
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="none")
+    server.wait_event("BLOCK_JOB_READY")
+    begin = len(server.received)
+    server.try_execute(command, arguments)
+    if command == "block-export-del":
+        server.wait_event("BLOCK_EXPORT_DELETED", {"id": "export"})
+    server.wait_job("job", "ready")
+    told = [m["data"]["status"] for m in server.received[begin:] if m.get("event") == "JOB_STATUS_CHANGE"]
+    assert told == ["standby", "ready"] * times
+
+
 def test_query_jobs_and_query_block_jobs(server, disks):
     """Both lists, key order included."""
     bring_to(server, "pending")

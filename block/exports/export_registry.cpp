@@ -109,7 +109,7 @@ Task<Expected<ExportRegistry::Entry*>> ExportRegistry::make(
   Expected<std::unique_ptr<Export>> made =
       co_await type->create(options, backend, std::move(guest));
   if (!made) {
-    co_await backend->remove();
+    co_await backend->release();
     places.put_back();
     co_await graph_.close_unreferenced();
     co_return fail(std::move(made).error());
@@ -209,7 +209,7 @@ Task<void> ExportRegistry::finish_removal(Entry& entry) {
   co_await entry.made->end();
   {
     MutexGuard guard = co_await graph_.lock();
-    co_await entry.made->backend().remove();
+    co_await entry.made->backend().release();
     co_await graph_.close_unreferenced();
   }
   schema::events::BlockExportDeleted event;

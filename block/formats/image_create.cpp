@@ -98,7 +98,7 @@ Task<Expected<void>> use_node(Graph& graph, Node& node, PermissionPair permissio
   if (lock != nullptr) lock->unlock();
   Expected<void> result = co_await work(backend);
   if (lock != nullptr) *lock = co_await graph.lock();
-  co_await backend.remove();
+  co_await backend.release();
   co_return result;
 }
 

@@ -60,6 +60,12 @@ Task<void> Backend::remove() {
   change.commit();
 }
 
+Task<void> Backend::release() {
+  if (node() == nullptr) co_return;
+  (co_await drain(*node())).end();
+  co_await remove();
+}
+
 Expected<void> Backend::set_permissions(PermissionPair permissions) {
   const PermissionPair before = std::exchange(wanted_, permissions);
   if (node() == nullptr) return {};

@@ -76,6 +76,9 @@ class Backend final : public EdgeParent {
   // The caller holds the graph lock; the node is drained inside.
   Expected<void> insert(Node& node);
   Task<void> remove();
+  // The same when the backend itself is about to go. As in QEMU its node is drained once more,
+  // which clients see: jobs on it pause each time.
+  Task<void> release();
   Expected<void> set_permissions(PermissionPair permissions);
   // What it wants of its node (kept while it has none).
   const PermissionPair& wanted_permissions() const { return wanted_; }

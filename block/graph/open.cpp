@@ -7,6 +7,7 @@
 
 #include "block/graph/backing_definition.h"
 #include "block/graph/chain.h"
+#include "block/graph/drain.h"
 #include "block/graph/drive_errors.h"
 #include "block/graph/filename.h"
 #include "block/graph/graph.h"
@@ -203,6 +204,11 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   }
   auto node = co_await make_node(std::move(options), *entry, *typed, flags, request);
   if (node && own_storage) storage->inherits_from_ = node->get();
+  // In QEMU a root holds it while it is looked at. That this goes is seen by others who use the
+  // storage, as with any root (Backend::release).
+  if (storage && !own_storage) {
+    for (int times = 0; times < 2; ++times) (co_await drain(*storage)).end();
+  }
   // The storage is now held by its parent, or by nobody.
   storage = NodeRef();
   if (!node) co_await close_unreferenced();

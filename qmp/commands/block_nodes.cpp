@@ -48,7 +48,7 @@ Task<Expected<void>> resize(Graph& graph, c::BlockResize::Args arguments) {
   backend.set_disable_request_queuing(true);
   auto done = co_await backend.truncate(static_cast<uint64_t>(arguments.size), TruncateOptions());
   drained.end();
-  co_await backend.remove();
+  co_await backend.release();
   co_return done;
 }
 

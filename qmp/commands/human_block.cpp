@@ -215,7 +215,7 @@ Task<Expected<void>> QemuIoRequests::run(std::string target, std::string line, b
   if (silent_breakpoints_) runner.silence_breakpoints();
   co_await runner.run(own, std::move(line), complaints);
   co_await runner.finish();
-  co_await own.remove();
+  co_await own.release();
   co_return Expected<void>();
 }
 

@@ -76,8 +76,8 @@ Task<Result<void>> commit_drained(HumanContext& context, Graph& graph, Node& top
     context.print(inserted.error().description + "\n");
     done = io_error(EPERM);
   }
-  co_await target.remove();
-  co_await source.remove();
+  co_await target.release();
+  co_await source.release();
   GraphChange change(graph);
   change.recheck(top);
   const Expected<void> restored = change.check();

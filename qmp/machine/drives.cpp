@@ -510,7 +510,7 @@ void Drives::warn_of_guess(const Node& node) {
 
 Task<void> Drives::remove(Drive& drive) {
   MutexGuard guard = co_await graph_.lock();
-  co_await drive.backend->remove();
+  co_await drive.backend->release();
   co_await graph_.close_unreferenced();
   std::erase_if(drives_, [&](const Drive& other) { return &other == &drive; });
 }

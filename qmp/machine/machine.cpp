@@ -295,7 +295,7 @@ Task<void> Machine::detach(Device& device) {
         device.backend->set_permissions({Permissions::none(), Permissions::all()});
     BB_ASSERT(relaxed.has_value());
   } else {
-    co_await device.backend->remove();
+    co_await device.backend->release();
     device.own_backend.reset();
   }
   device.backend = nullptr;
