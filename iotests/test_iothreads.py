@@ -495,6 +495,30 @@ def test_the_source_of_a_refused_copy_stays(server, command):
     stays_in(server, "n", "a")
 
 
+@pytest.mark.parametrize("command, options, bound", [
+    ("block-commit", {"top-node": "mid", "base-node": "base"}, True),
+    ("block-commit", {"base-node": "base"}, False),
+    ("block-stream", {"base-node": "base"}, False),
+])
+def test_which_jobs_keep_nodes_where_they_are(server, images, command, options, bound):
+    base = images.create("base.qcow2", size="32M")
+    mid = images.create("mid.qcow2", size=None, backing=base).fill((0, "32M", 1))
+    made = {"base": base, "mid": mid, "top": images.create("top.qcow2", size=None, backing=mid)}
+    below = None
+    for name, image in made.items():
+        server.blockdev_add(
+            {"driver": "qcow2", "node-name": name, "file": {"driver": "file", "filename": str(image.path)}, "backing": below})
+        below = name
+    server.execute(command, {"job-id": "job", "device": "top", "speed": 1, **options})
+    if bound:
+        refused(server, "top", "a")
+    else:
+        moved(server, "top", "a", force=True)
+    server.block_job_cancel({"device": "job", "force": True})
+    server.finish_job("job")
+    moved(server, "top", "b", force=True)
+
+
 @pytest.mark.parametrize("before", [None, pytest.param("b", marks=leaves_it)])
 def test_a_backup_that_is_undone_moves_nothing(server, before):
     server.nbd_start()

@@ -112,6 +112,9 @@ Task<Expected<void>> CommitJob::attach() {
   BB_CO_TRY(base_->set_permissions(wanted));
   BB_CO_TRY(base_->insert(base));
   BB_CO_TRY(top_->insert(top));
+  // Unlike those of other jobs its nodes stay where they are.
+  BB_CO_TRY(base_->bind(base.context()));
+  BB_CO_TRY(top_->bind(top.context()));
 
   MirrorCopy::Settings settings;
   settings.granularity = kGranularity;
