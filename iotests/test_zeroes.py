@@ -94,6 +94,19 @@ NODE = {"driver": "qcow2", "node-name": "q"}
 FILTER = {"driver": "copy-on-read", "node-name": "n"}
 
 
+@pytest.mark.differs("QEMU forgets the zeroes", server="qemu")
+def test_version_2_without_the_backing_file_that_it_names(server, images):
+    base = images.create("base.qcow2", size=SIZE).fill((0, SIZE, 0x22))
+    image = images.create("a.qcow2", size=SIZE, compat="0.10", backing=base).fill((0, 2 * CLUSTER, 0x11))
+    server.add_image("a", image, backing=None)
+    zero(server, "a", (0, CLUSTER), (5 * CLUSTER, CLUSTER), no_hole=False)
+    server.stop()
+    image.read(0, CLUSTER, 0)
+    image.read(CLUSTER, CLUSTER, 0x11)
+    image.read(2 * CLUSTER, 3 * CLUSTER, 0x22)
+    image.read(5 * CLUSTER, CLUSTER, 0)
+
+
 @pytest.mark.parametrize("options", ["compat=1.1", "extended_l2=on", "data_file"])
 @pytest.mark.parametrize(
     "discard, filtered, no_hole, left",

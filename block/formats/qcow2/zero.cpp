@@ -16,8 +16,12 @@ constexpr uint64_t kZeroChunk = 65536;
 Task<Result<void>> Image::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   const Geometry& g = geometry();
   if (metadata_.failed()) co_return io_error(ENOMEDIUM);
-  // Version 2 cannot say "zero"; what is not there reads as zeroes where no backing file shows.
-  if (g.version < 3 && (backing_.attached() || flags.no_fallback)) co_return io_error(ENOTSUP);
+  // Version 2 cannot say "zero"; what is not there reads as zeroes where no backing file shows, now
+  // or when the one that is named is there again.
+  if (g.version < 3 &&
+      (backing_.attached() || !header().backing_name.empty() || flags.no_fallback)) {
+    co_return io_error(ENOTSUP);
+  }
   Metadata::RequestGuard guard(metadata_);
   if (!writing_) BB_CO_TRY(co_await begin_writing());
   if (g.raw_external_data) {
