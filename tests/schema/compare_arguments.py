@@ -93,7 +93,9 @@ PICKED: list[tuple[str, dict]] = [
 ]
 
 # Members of later QEMUs, and our own, which 7.2 does not know.
-LATER_MEMBERS = {("blockdev-add", "discard-no-unref"), ("blockdev-add", "internal-snapshot")}
+LATER_MEMBERS = {
+    ("blockdev-add", "discard-no-unref"), ("blockdev-add", "internal-snapshot"), ("block-export-add", "x-guest-device"),
+}
 
 # What QEMU takes although it looks wrong, so Blockbed does too. (Nothing comes of these: the node does not exist.)
 TAKEN: list[tuple[str, dict]] = [

@@ -27,8 +27,8 @@ INTENDED = {
     "blockdev-add/arg/variant/snapshot-access": "`internal-snapshot` is an extension",
     "daemon/order": "the storage daemon has `transaction` last; clients look entities up by name",
 }
-# Values of enumerations that QEMU has, for what is Blockbed's own.
-EXTENSIONS = {"bitmap-populate"}
+# Values of enumerations and members of structs that QEMU has, for what is Blockbed's own.
+EXTENSIONS = {"bitmap-populate", "x-guest-device"}
 
 
 def ask_qemu(argv: list[str]) -> list[dict]:
