@@ -273,16 +273,22 @@ FILTERS = {
 }
 
 
-@pytest.mark.parametrize("size", [MIB, 4 * MIB])
-@pytest.mark.parametrize("driver", FILTERS)
-def test_raw_over_a_filter(server, images, driver, size):
-    """raw is as long as what is below it, also when that is resized: for readers, writers, copies and bitmaps."""
+def add_raw_over_filter(server, images, driver):
+    """The image of 2 MiB below both."""
     disk = images.create("disk.qcow2", size=2 * MIB).fill((0, 2 * MIB, 1))
     server.object_add({"qom-type": "throttle-group", "id": "g"})
     server.add_image("disk", disk)
     server.add_image("scratch", images.create("scratch.qcow2", size=2 * MIB))
     server.blockdev_add(driver=driver, node_name="filter", **{k.replace("-", "_"): v for k, v in FILTERS[driver].items()})
     server.blockdev_add(driver="raw", node_name="raw", file="filter")
+    return disk
+
+
+@pytest.mark.parametrize("size", [MIB, 4 * MIB])
+@pytest.mark.parametrize("driver", FILTERS)
+def test_raw_over_a_filter(server, images, driver, size):
+    """raw is as long as what is below it, also when that is resized: for readers, writers, copies and bitmaps."""
+    disk = add_raw_over_filter(server, images, driver)
     server.block_resize(node_name="filter", size=size)
     assert [server.query_node(node)["image"]["virtual-size"] for node in ("disk", "filter", "raw")] == [size] * 3
 
@@ -311,12 +317,7 @@ def test_raw_over_a_filter(server, images, driver, size):
 @pytest.mark.parametrize("driver", FILTERS)
 def test_raw_over_a_filter_that_gets_shorter_writes_nothing_behind_its_end(server, images, driver):
     """A user of the node, without permission to resize it, finds its end."""
-    disk = images.create("disk.qcow2", size=2 * MIB).fill((0, 2 * MIB, 1))
-    server.object_add({"qom-type": "throttle-group", "id": "g"})
-    server.add_image("disk", disk)
-    server.add_image("scratch", images.create("scratch.qcow2", size=2 * MIB))
-    server.blockdev_add(driver=driver, node_name="filter", **{k.replace("-", "_"): v for k, v in FILTERS[driver].items()})
-    server.blockdev_add(driver="raw", node_name="raw", file="filter")
+    disk = add_raw_over_filter(server, images, driver)
     server.block_resize(node_name="filter", size=MIB)
     for command in ("write -P 2 1M 64k", "write -z 1M 64k", "discard 1M 64k", "read 1M 64k", "read 0 2M"):
         assert "failed: Input/output error" in server.qemu_io("raw", command), command

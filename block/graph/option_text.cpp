@@ -10,19 +10,21 @@
 
 namespace blockbed {
 
+std::unexpected<Error> no_size(std::string_view name) {
+  Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+  error.hint =
+      "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+      "and exabytes, respectively.";
+  return fail(std::move(error));
+}
+
 Expected<void> read_size_text(json::Object& options,
                               std::initializer_list<std::string_view> names) {
   for (const std::string_view name : names) {
     json::Value* value = options.find(name);
     if (value == nullptr || !value->is_string()) continue;
     const std::optional<uint64_t> size = schema::parse_size(value->as_string());
-    if (!size) {
-      Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-      error.hint =
-          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-          "and exabytes, respectively.";
-      return fail(std::move(error));
-    }
+    if (!size) return no_size(name);
     // Nothing is as large as that; the checks of sizes say so.
     *value = json::Value(std::to_string(std::min<uint64_t>(*size, INT64_MAX)));
   }

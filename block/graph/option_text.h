@@ -18,6 +18,9 @@
 
 namespace blockbed {
 
+// What is told of a value that is no size, with the units that there are.
+std::unexpected<Error> no_size(std::string_view name);
+
 // Sizes with an optional unit, of the options in `names` that are there.
 Expected<void> read_size_text(json::Object& options, std::initializer_list<std::string_view> names);
 

@@ -138,14 +138,9 @@ Expected<void> check_option_value(std::string_view name, OptionKind kind,
     case OptionKind::kNumber:
       if (schema::parse_uint64(value)) return {};
       return fail(fmt::format("Parameter '{}' expects a number", name));
-    case OptionKind::kSize: {
+    case OptionKind::kSize:
       if (schema::parse_size(value)) return {};
-      Error error(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-      error.hint =
-          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-          "and exabytes, respectively.";
-      return fail(std::move(error));
-    }
+      return no_size(name);
   }
   return {};
 }

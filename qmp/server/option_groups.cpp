@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <span>
 
+#include "block/graph/option_text.h"
 #include "block/runtime/result.h"
 #include "qmp/commands/option_text.h"
 #include "qmp/schema/scalar_text.h"
@@ -71,15 +72,9 @@ Expected<void> check_value(const Suboption& member, const std::string& value) {
     case Kind::kNumber:
       if (schema::parse_uint64(value)) return {};
       return fail(fmt::format("Parameter '{}' expects a number", member.name));
-    case Kind::kSize: {
+    case Kind::kSize:
       if (schema::parse_size(value)) return {};
-      Error error(
-          fmt::format("Parameter '{}' expects a non-negative number below 2^64", member.name));
-      error.hint =
-          "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-          "and exabytes, respectively.";
-      return fail(std::move(error));
-    }
+      return no_size(member.name);
     case Kind::kChoice:
       if (is_choice(member.choices, value)) return {};
       return fail(fmt::format("Parameter '{}' does not accept value '{}'", member.name, value));
