@@ -92,6 +92,8 @@ REFUSED = [
     ("-drive if=none,id=q,node-name=q,driver=null-co", "OPTION: Device name 'q' conflicts with an existing node name"),
     ("-drive file=.", "OPTION: 'file' driver requires '.' to be a regular file"),
     ("-blockdev null-co,node-name=n,size=1M", "OPTION: Parameter 'size' expects integer"),
+    ("-blockdev raw,node-name=n,file.driver=null-co,size=-1",
+     f"OPTION: Parameter 'size' expects a non-negative number below 2^64\n{SIZE_HINT}"),
     ("-runas no-such-user", 'OPTION: User "no-such-user" doesn\'t exist (and is not <uid>:<gid>)'),
     ("-chroot nope", "chroot failed"),
     ("-sandbox on,foo=1", "OPTION: Invalid parameter 'foo'"),

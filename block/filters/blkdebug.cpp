@@ -8,6 +8,7 @@
 #include "block/filters/blkdebug_config.h"
 #include "block/graph/flat_options.h"
 #include "block/graph/node.h"
+#include "block/graph/option_text.h"
 #include "block/runtime/env.h"
 #include "schema/block_core.h"
 
@@ -62,20 +63,13 @@ Expected<Permissions> permissions_of(const std::vector<schema::BlockPermission>&
   return result;
 }
 
-template <class Number>
-Expected<uint64_t> size_option(const char* name, std::optional<Number> value) {
-  if (value.value_or(0) < 0) {
-    return fail(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-  }
-  return static_cast<uint64_t>(value.value_or(0));
-}
-
 Expected<Blkdebug::Limits> limits_of(const schema::BlockdevOptionsBlkdebug& own) {
   Blkdebug::Limits limits;
-  const auto take = [](const char* name, auto value, uint64_t& out) -> Expected<void> {
+  const auto take = [](const char* name, std::optional<int64_t> value,
+                       uint64_t& out) -> Expected<void> {
     auto size = size_option(name, value);
     if (!size) return fail(std::move(size).error());
-    out = *size;
+    out = size->value_or(0);
     return {};
   };
   BB_TRY(take("align", own.align, limits.align));

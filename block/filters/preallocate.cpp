@@ -4,6 +4,7 @@
 
 #include "block/graph/graph_change.h"
 #include "block/graph/node.h"
+#include "block/graph/option_text.h"
 #include "block/graph/reopen.h"
 #include "block/runtime/event_sink.h"
 #include "schema/block_core.h"
@@ -20,26 +21,17 @@ bool can_grow(Permissions needs) {
   return needs.has(Permission::kWrite) && needs.has(Permission::kResize);
 }
 
-Expected<uint64_t> size_option(std::string_view name, std::optional<int64_t> value,
-                               uint64_t otherwise) {
-  if (!value) return otherwise;
-  if (*value < 0) {
-    return fail(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-  }
-  return static_cast<uint64_t>(*value);
-}
-
 Expected<Preallocate::Options> read_options(const schema::BlockdevOptionsPreallocate& own) {
   Preallocate::Options options;
-  auto align = size_option(kAlign, own.prealloc_align, options.align);
+  auto align = size_option(kAlign, own.prealloc_align);
   if (!align) return fail(std::move(align).error());
-  auto size = size_option(kSize, own.prealloc_size, options.size);
+  auto size = size_option(kSize, own.prealloc_size);
   if (!size) return fail(std::move(size).error());
-  if (*align % kSector != 0) {
+  if (align->value_or(0) % kSector != 0) {
     return fail("prealloc-align parameter of preallocate filter is not aligned to 512");
   }
-  options.align = *align;
-  options.size = *size;
+  options.align = align->value_or(options.align);
+  options.size = size->value_or(options.size);
   return options;
 }
 

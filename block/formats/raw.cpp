@@ -8,6 +8,7 @@
 
 #include "block/graph/medium.h"
 #include "block/graph/node.h"
+#include "block/graph/option_text.h"
 #include "block/graph/reopen.h"
 #include "schema/blockdev_options.h"
 
@@ -36,20 +37,12 @@ Expected<void> check_window(uint64_t file_length, RawDriver::Window window) {
   return {};
 }
 
-Expected<std::optional<uint64_t>> size_of(const char* name, std::optional<int64_t> value) {
-  if (!value) return std::optional<uint64_t>();
-  if (*value < 0) {
-    return fail(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-  }
-  return std::optional<uint64_t>(static_cast<uint64_t>(*value));
-}
-
 Expected<RawDriver::Window> window_of(const schema::BlockdevOptionsRaw& options) {
   RawDriver::Window window;
-  auto offset = size_of("offset", options.offset);
+  auto offset = size_option("offset", options.offset);
   if (!offset) return fail(std::move(offset).error());
   window.offset = offset->value_or(0);
-  auto size = size_of("size", options.size);
+  auto size = size_option("size", options.size);
   if (!size) return fail(std::move(size).error());
   window.size = *size;
   return window;

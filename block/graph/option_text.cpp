@@ -18,6 +18,12 @@ std::unexpected<Error> no_size(std::string_view name) {
   return fail(std::move(error));
 }
 
+Expected<std::optional<uint64_t>> size_option(std::string_view name, std::optional<int64_t> value) {
+  if (!value) return std::optional<uint64_t>();
+  if (*value < 0) return no_size(name);
+  return static_cast<uint64_t>(*value);
+}
+
 Expected<void> read_size_text(json::Object& options,
                               std::initializer_list<std::string_view> names) {
   for (const std::string_view name : names) {

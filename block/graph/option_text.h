@@ -9,7 +9,9 @@
 // text are left alone. Errors: QEMU's texts. Threading: pure functions.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string_view>
 
 #include "block/graph/graph.h"
@@ -20,6 +22,9 @@ namespace blockbed {
 
 // What is told of a value that is no size, with the units that there are.
 std::unexpected<Error> no_size(std::string_view name);
+
+// A size that the schema has as a signed number.
+Expected<std::optional<uint64_t>> size_option(std::string_view name, std::optional<int64_t> value);
 
 // Sizes with an optional unit, of the options in `names` that are there.
 Expected<void> read_size_text(json::Object& options, std::initializer_list<std::string_view> names);

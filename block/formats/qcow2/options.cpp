@@ -26,14 +26,6 @@ struct CacheBytes {
   uint64_t entry = 0;
 };
 
-Expected<std::optional<uint64_t>> size_option(const char* name, std::optional<int64_t> value) {
-  if (!value) return std::optional<uint64_t>();
-  if (*value < 0) {
-    return fail(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
-  }
-  return std::optional<uint64_t>(static_cast<uint64_t>(*value));
-}
-
 Expected<CacheBytes> cache_bytes(const schema::BlockdevOptionsQcow2& o, const Header& header) {
   const uint64_t cluster = header.cluster_size();
   auto combined = size_option("cache-size", o.cache_size);
