@@ -6,37 +6,19 @@
 
 namespace blockbed {
 
-namespace {
-
-schema::BlockErrorAction name_of(ErrorAction action) {
-  switch (action) {
-    case ErrorAction::kIgnore:
-      return schema::BlockErrorAction::kIgnore;
-    case ErrorAction::kStop:
-      return schema::BlockErrorAction::kStop;
-    case ErrorAction::kReport:
-      break;
-  }
-  return schema::BlockErrorAction::kReport;
-}
-
-}  // namespace
-
 ErrorAction GuestDisk::meet_error(bool is_read, Errno error) {
   OnError policy = is_read ? device_.on_read_error : device_.on_write_error;
   if (is_read && policy == OnError::kAuto) policy = OnError::kReport;
   const ErrorAction action = action_of(policy, error);
-  const bool no_space = error.number() == ENOSPC;
-  if (action == ErrorAction::kStop && device_.keeps_io_status() &&
-      device_.io_status == Backend::IoStatus::kOk) {
-    device_.io_status = no_space ? Backend::IoStatus::kNospace : Backend::IoStatus::kFailed;
+  if (action == ErrorAction::kStop && device_.keeps_io_status()) {
+    note_error(device_.io_status, error);
   }
   schema::events::BlockIoError event;
   event.device = device_.name();
   if (device_.node() != nullptr) event.node_name = device_.node()->name();
   event.operation = is_read ? schema::IoOperationType::kRead : schema::IoOperationType::kWrite;
-  event.action = name_of(action);
-  if (device_.keeps_io_status()) event.nospace = no_space;
+  event.action = to_schema(action);
+  if (device_.keeps_io_status()) event.nospace = error.number() == ENOSPC;
   event.reason = strerror_text(error);
   device_.graph().events().emit(event);
   if (action == ErrorAction::kStop) guest_.stop_on_error();

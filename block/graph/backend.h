@@ -107,7 +107,7 @@ class Backend final : public EdgeParent {
   OnError on_read_error = OnError::kAuto;
   OnError on_write_error = OnError::kAuto;
   bool io_status_enabled = false;
-  enum class IoStatus { kOk, kFailed, kNospace } io_status = IoStatus::kOk;
+  IoStatus io_status = IoStatus::kOk;
   // A guest with such policies may have to stop.
   bool keeps_io_status() const;
 

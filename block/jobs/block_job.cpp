@@ -6,24 +6,13 @@
 #include "block/graph/graph.h"
 #include "block/graph/graph_change.h"
 #include "block/jobs/job_registry.h"
+#include "schema/block_event.h"
 
 namespace blockbed {
 
 BlockJob::BlockJob(JobRegistry& registry, JobParameters parameters)
     : Job(registry, std::move(parameters)) {}
 BlockJob::~BlockJob() = default;
-
-std::string_view BlockJob::io_status_name() const {
-  switch (io_status_) {
-    case IoStatus::kOk:
-      return "ok";
-    case IoStatus::kFailed:
-      return "failed";
-    case IoStatus::kNospace:
-      return "nospace";
-  }
-  return "ok";
-}
 
 // --- speed
 
@@ -122,16 +111,14 @@ void BlockJob::came_to_rest() { registry().graph().drain_progress(); }
 
 ErrorAction BlockJob::error_action(OnError policy, bool is_read, Errno error) {
   const ErrorAction action = action_of(policy, error);
-  constexpr const char* kNames[] = {"report", "ignore", "stop"};
-  events().emit("BLOCK_JOB_ERROR", json::Object{{"device", id()},
-                                                {"operation", is_read ? "read" : "write"},
-                                                {"action", kNames[static_cast<int>(action)]}});
+  schema::events::BlockJobError event;
+  event.device = id();
+  event.operation = is_read ? schema::IoOperationType::kRead : schema::IoOperationType::kWrite;
+  event.action = to_schema(action);
+  events().emit(event);
   if (action == ErrorAction::kStop) {
     pause_for_user();
-    // The first error is the one that is shown.
-    if (io_status_ == IoStatus::kOk) {
-      io_status_ = error.number() == ENOSPC ? IoStatus::kNospace : IoStatus::kFailed;
-    }
+    note_error(io_status_, error);
   }
   return action;
 }

@@ -37,9 +37,7 @@ class BlockJob : public Job, public EdgeParent {
 
   bool is_block_job() const override { return true; }
   uint64_t speed() const { return speed_; }
-  enum class IoStatus { kOk, kFailed, kNospace };
-  // "ok", "failed", "nospace".
-  std::string_view io_status_name() const;
+  IoStatus io_status() const { return io_status_; }
   // The next error is shown again.
   void forget_error() { io_status_ = IoStatus::kOk; }
 

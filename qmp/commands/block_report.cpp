@@ -27,18 +27,6 @@ schema::BlockdevDetectZeroesOptions detect_zeroes_of(DetectZeroes mode) {
   return schema::BlockdevDetectZeroesOptions::kOff;
 }
 
-schema::BlockDeviceIoStatus io_status_of(Backend::IoStatus status) {
-  switch (status) {
-    case Backend::IoStatus::kOk:
-      return schema::BlockDeviceIoStatus::kOk;
-    case Backend::IoStatus::kFailed:
-      return schema::BlockDeviceIoStatus::kFailed;
-    case Backend::IoStatus::kNospace:
-      return schema::BlockDeviceIoStatus::kNospace;
-  }
-  return schema::BlockDeviceIoStatus::kOk;
-}
-
 bool holds_data(ChildRoles roles) {
   return roles.has(ChildRole::kData) || roles.has(ChildRole::kMetadata) ||
          roles.has(ChildRole::kFiltered);
@@ -274,7 +262,7 @@ Task<schema::BlockInfo> block_info(const Backend& backend, const DeviceDirectory
   info.locked = face && face->locked;
   if (face) info.qdev = face->qdev;
   if (face && face->has_tray) info.tray_open = face->tray_open;
-  if (backend.keeps_io_status()) info.io_status = io_status_of(backend.io_status);
+  if (backend.keeps_io_status()) info.io_status = to_schema(backend.io_status);
   if (Node* node = backend.node(); node != nullptr && node->is_open()) {
     info.inserted = co_await block_device_info(*node->skip_hidden(), &backend, false);
   }

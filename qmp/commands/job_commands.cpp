@@ -111,7 +111,7 @@ std::vector<schema::BlockJobInfo> query_block_jobs(const JobRegistry& jobs) {
     info.busy = job.shows_busy();
     info.paused = job.pause_requested();
     info.speed = static_cast<int64_t>(job.speed());
-    info.io_status = *schema::parse_block_device_io_status(job.io_status_name());
+    info.io_status = to_schema(job.io_status());
     info.ready = job.status() == JobStatus::kReady || job.status() == JobStatus::kStandby;
     info.status = *schema::parse_job_status(job_status_name(job.status()));
     info.auto_finalize = job.auto_finalize();

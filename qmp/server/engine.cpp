@@ -104,7 +104,7 @@ Engine::~Engine() = default;
 void Engine::forget_errors() {
   for (Backend* backend : graph_.backends()) {
     // One without a name keeps what it has, as in QEMU.
-    if (!backend->name().empty()) backend->io_status = Backend::IoStatus::kOk;
+    if (!backend->name().empty()) backend->io_status = IoStatus::kOk;
   }
   for (const auto& job : jobs_.jobs()) {
     if (job->is_block_job()) static_cast<BlockJob&>(*job).forget_error();

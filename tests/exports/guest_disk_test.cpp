@@ -77,7 +77,7 @@ Task<void> policies(World& world) {
   EXPECT_TRUE(*outcome);
   EXPECT_TRUE(s.zeroes);
   EXPECT_EQ(s.machine.stops, 0);
-  EXPECT_EQ(device.io_status, Backend::IoStatus::kOk);
+  EXPECT_EQ(device.io_status, IoStatus::kOk);
   EXPECT_EQ(device.accounting().of(AccountedKind::kRead).failed, 4u);
   EXPECT_EQ(device.accounting().of(AccountedKind::kRead).operations, 0u);
 }
@@ -96,7 +96,7 @@ Task<void> stop_and_go_on(World& world) {
   gate.spawn(s.read(first));
   gate.spawn(s.read(second));
   while (s.machine.stops < 1) co_await world.env.executor().yield();
-  EXPECT_EQ(world.device->io_status, Backend::IoStatus::kFailed);
+  EXPECT_EQ(world.device->io_status, IoStatus::kFailed);
   // The cause is still there.
   s.machine.resume();
   while (s.machine.stops < 2) co_await world.env.executor().yield();

@@ -311,9 +311,9 @@ TEST_F(BackupTest, StopWaitsForTheClientAndShowsWhy) {
   while ((*job)->status() != JobStatus::kPaused) world.run(world.env.sleep(1000));
   EXPECT_THAT(world.events.take(), ElementsAre("j created", "j running", "j paused", "j running",
                                                "BLOCK_JOB_ERROR j write stop", "j paused"));
-  EXPECT_EQ((*job)->io_status_name(), "nospace");
+  EXPECT_EQ((*job)->io_status(), IoStatus::kNospace);
   EXPECT_TRUE((*job)->user_resume().has_value());
-  EXPECT_EQ((*job)->io_status_name(), "ok");
+  EXPECT_EQ((*job)->io_status(), IoStatus::kOk);
   world.run(world.wait_for_end(*job));
   EXPECT_EQ(world.env.storage().content("t"), filled(kSize, 1));
 }

@@ -137,7 +137,7 @@ Task<void> JobScenario::one_verb() {
 }
 
 void JobScenario::resume() {
-  const bool after_error = job_->io_status_name() != "ok";
+  const bool after_error = job_->io_status() != IoStatus::kOk;
   if (!job_->user_resume()) return;
   coverage_.hit("resumed");
   coverage_.hit_if(after_error, "resumed after an error");
