@@ -158,6 +158,45 @@ def test_a_job_stops_the_machine_and_lets_it_go_on(server, disks):
     assert "one" in qemu_img("snapshot", "-l", disks.at("a.qcow2", "qcow2").path)
 
 
+def start_follower(server, images, kind):
+    """Somebody who has to know of everything that changes in disk a; answers how it ends."""
+    server.add_image("dst", images.create("dst.qcow2", size=SIZE))
+    if kind == "bitmap":
+        server.block_dirty_bitmap_add(node="a", name="b")
+        return lambda: server.block_dirty_bitmap_remove(node="a", name="b")
+    if kind == "copy-before-write":
+        server.blockdev_add(driver=kind, node_name="filter", file="a", target="dst")
+        return lambda: server.blockdev_del(node_name="filter")
+    if kind == "mirror":
+        server.blockdev_mirror(job_id="f", device="a", target="dst", sync="full")
+        server.wait_event("BLOCK_JOB_READY")
+    elif kind == "commit":
+        server.blockdev_add(driver="qcow2", node_name="over", backing=None,
+                            file={"driver": "file", "filename": str(images.create("over.qcow2", size=SIZE).path)})
+        server.blockdev_snapshot(node="a", overlay="over")
+        assert run(server, "snapshot-save", "two", "over", vmstate="over") is None
+        server.block_commit(job_id="f", device="over", base_node="a")
+        server.wait_event("BLOCK_JOB_READY")
+    else:
+        server.blockdev_backup(job_id="f", device="a", target="dst", sync=kind, speed=1, x_perf={"max-workers": 1, "max-chunk": 65536})
+    return lambda: (server.block_job_cancel(device="f", force=True), server.wait_event("JOB_STATUS_CHANGE", {"id": "f", "status": "null"}))
+
+
+@pytest.mark.parametrize("kind", ["bitmap", "copy-before-write", "none", "full", "mirror", "commit"])
+def test_not_loaded_under_who_follows_the_disk(server, disks, images, kind):
+    """What a snapshot changes is no write: a backup or a copy would miss it."""
+    tag = "two" if kind == "commit" else "one"
+    assert server.hmp("savevm one") == ""
+    server.qemu_io("a", "write -P 2 0 1M")
+    end = start_follower(server, images, kind)
+    disk = "over" if kind == "commit" else "a"
+    text = f"Could not load snapshot '{tag}' on '{disk}': Device has active dirty bitmaps"
+    assert run(server, "snapshot-load", tag, disk, vmstate=disk) == text
+    assert "Pattern verification failed" not in server.qemu_io(disk, "read -P 2 0 1M")
+    end()
+    assert run(server, "snapshot-load", tag, disk, vmstate=disk) is None
+
+
 @pytest.mark.parametrize("job", ["", "0"])
 def test_bad_job_id(server, disks, job):
     assert server.error("snapshot-delete", {"job-id": job, "tag": "x", "devices": ["a"]}) == f"Invalid job ID '{job}'"

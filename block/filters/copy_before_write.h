@@ -71,6 +71,7 @@ class CopyBeforeWrite final : public Driver, public PointInTime {
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
   bool can_write_compressed() const override;
+  bool follows_changes() const override { return true; }
   // A guest that flushes means its disk, not the place where its past is kept.
   bool flush_reaches(const Edge& edge) const override { return &edge == &source_; }
 

@@ -45,6 +45,7 @@ class MirrorTop final : public Driver, public WriteListener {
   bool honours_fua_zero() const override { return true; }
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
+  bool follows_changes() const override { return copy_ != nullptr; }
 
   Task<Result<uint64_t>> length() override;
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/filename.h"
 
 namespace blockbed {
@@ -94,6 +95,16 @@ bool reaches(Node& node, const Node& target) {
   if (&node == &target) return true;
   return std::ranges::any_of(node.children(), [&](const auto& edge) {
     return edge->node() != nullptr && reaches(*edge->node(), target);
+  });
+}
+
+bool is_followed(const Node& node) {
+  if (!node.dirty_bitmaps().empty()) return true;
+  return std::ranges::any_of(node.parents(), [](const Edge* edge) {
+    const Node* const above = edge->parent().as_node();
+    if (above == nullptr || !above->is_open()) return false;
+    if (edge != above->filtered_edge() && edge != above->storage_edge()) return false;
+    return above->driver().follows_changes() || is_followed(*above);
   });
 }
 

@@ -25,6 +25,10 @@ Node* find_backing_image(Node& top, std::string_view name);
 Node* overlay_of(Node& top, const Node* base);
 // True when following any edges from `node` reaches `target`.
 bool reaches(Node& node, const Node& target);
+// Whether somebody keeps account of what changes in the node, or in one that shows its bytes (a
+// filter, raw): dirty bitmaps, jobs, filters that keep an instant. What changes all of it at once,
+// and is no write, would be missed.
+bool is_followed(const Node& node);
 // What is told when `child` reaches `parent`, and so cannot be its child.
 std::unexpected<Error> would_be_cycle(const Node& child, std::string_view name, const Node& parent);
 

@@ -160,6 +160,8 @@ class Driver {
   virtual bool has_zero_init_truncate() const { return has_zero_init(); }
   virtual bool encrypted() const { return false; }
   virtual bool can_write_compressed() const { return false; }
+  // A filter that has to see whatever changes in its child (is_followed, chain.h).
+  virtual bool follows_changes() const { return false; }
 
   // Null: a format that keeps no snapshots within the image (internal_snapshots.h).
   virtual InternalSnapshots* internal_snapshots() { return nullptr; }

@@ -3,7 +3,7 @@
 
 #include "block/formats/qcow2/driver.h"
 #include "block/formats/qcow2/snapshot_reader.h"
-#include "block/graph/dirty_bitmap_list.h"
+#include "block/graph/chain.h"
 #include "block/graph/drain.h"
 
 namespace blockbed::qcow2 {
@@ -57,8 +57,8 @@ Task<Expected<void>> Qcow2Driver::apply(std::string id) {
   const auto at = position_of(image_->snapshots(), id);
   if (!at) co_return fail(strerror_text(ENOENT));
   if (!node().writable()) co_return fail(strerror_text(EPERM));
-  // They would have to mark all that is different from now on.
-  if (!node().dirty_bitmaps().empty()) co_return fail("Device has active dirty bitmaps");
+  // They would have to know all that is different from now on.
+  if (is_followed(node())) co_return fail("Device has active dirty bitmaps");
   DrainedSection drained = co_await drain(node());
   auto done = co_await image_->apply_snapshot(*at);
   node().set_length(image_->length());
