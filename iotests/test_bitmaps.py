@@ -708,6 +708,51 @@ def test_marks_that_the_image_cannot_keep(server, images, disk):
     assert not bitmap(server, "b")["busy"]
 
 
+def add_chain_that_fails_once(server, images):
+    """d over base, and other, which has marks elsewhere; the first look at d's tables fails."""
+    for name, at in ("base", 10), ("other", 50):
+        server.add_image(name, images.create(f"{name}.qcow2", size=SIZE).fill((at * UNIT, UNIT, 1)), read_only=True)
+    top = images.create("d.qcow2", size=SIZE, backing=images.at("base.qcow2", "qcow2")).fill((0, UNIT, 1))
+    server.blockdev_add(driver="blkdebug", node_name="file", image={"driver": "file", "filename": str(top.path)},
+                        inject_error=[{"event": "l2_load", "errno": 28, "once": True}])
+    server.blockdev_add(driver="qcow2", node_name="d", file="file", backing="base")
+    add(server, "b", node="d")
+
+
+@EXTENSION
+@pytest.mark.parametrize("between", ["nothing", "another backing file", "no backing file", "a filter"])
+def test_populating_while_the_chain_changes(server, images, between):
+    """What the image has of its own, whatever lies below it then."""
+    add_chain_that_fails_once(server, images)
+    server.block_dirty_bitmap_populate(job_id="job", node="d", name="b", pattern="allocation-top", on_error="stop")
+    server.wait_job("job", "paused")
+    if between == "a filter":
+        server.add_image("scratch", images.create("scratch.qcow2", size=SIZE))
+        server.blockdev_backup(job_id="backup", device="base", target="scratch", sync="none", filter_node_name="filter")
+    elif between != "nothing":
+        server.blockdev_reopen(options=[{"driver": "qcow2", "node-name": "d", "file": "file",
+                                         "backing": "other" if "another" in between else None}])
+        server.blockdev_del(node_name="base")
+    server.block_job_resume(device="job")
+    assert "error" not in server.finish_job("job")["data"]
+    assert count(server, "b", "d") == UNIT
+
+
+@EXTENSION
+@pytest.mark.parametrize("policy, outcome", [("report", "error"), ("ignore", "success"), ("enospc", "nospace"), ("stop", "nospace")])
+def test_populating_when_a_table_cannot_be_read(server, images, policy, outcome):
+    add_chain_that_fails_once(server, images)
+    server.block_dirty_bitmap_populate(job_id="job", node="d", name="b", pattern="allocation-top", on_error=policy)
+    if outcome == "nospace":
+        server.wait_job("job", "paused")
+        assert server.query_block_jobs()[0]["io-status"] == "nospace"
+        server.block_job_resume(device="job")
+    ended = server.finish_job("job")["data"]
+    assert ended.get("error") == ("No space left on device" if outcome == "error" else None)
+    assert count(server, "b", "d") == (0 if outcome == "error" else UNIT)
+    assert not bitmap(server, "b", "d")["busy"]
+
+
 @EXTENSION
 @pytest.mark.parametrize("arguments, error", [
     ({"node": "no"}, "Node 'no' not found"),

@@ -45,11 +45,12 @@ Task<Expected<std::shared_ptr<BitmapPopulateJob>>> BitmapPopulateJob::create(
 
 Task<JobResult> BitmapPopulateJob::run() {
   Node& node = *options_.node;
-  Node* const base = node.skip_filters()->backing_node();
   int questions = 0;
   for (uint64_t at = 0; at < found_.length();) {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
+    // Nothing holds the link to what lies below: it may be another one after every pause.
+    Node* const base = node.skip_filters()->backing_node();
     auto answer =
         co_await chain_allocated(node, base, /*include_base=*/false, at, found_.length() - at);
     if (!answer) {
