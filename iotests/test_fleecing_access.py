@@ -241,6 +241,22 @@ def test_what_is_read_is_given_up(fleece):
     fleece.source.read(0, SIZE, 3)
 
 
+def test_scratch_space_in_an_image_comes_back_without_a_flush(server, images):
+    """Nobody ever flushes the scratch space."""
+    size = 32 << 20
+    scratch = images.create("scratch.qcow2", size=size)
+    server.add_image("src", images.create("src.qcow2", size=size).fill((0, size, 1)))
+    server.add_image("scratch", scratch, discard="unmap")
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="src", target="scratch")
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw", discard="unmap")
+    with server.export("cbw", writable=True) as guest, server.export("access", writable=True) as reader:
+        guest.pwrite(b"\2" * size, 0)
+        assert scratch.path.stat().st_blocks * 512 >= size
+        for offset in range(0, size, 1 << 20):
+            reader.trim(1 << 20, offset)
+        assert scratch.path.stat().st_blocks * 512 < 6 << 20
+
+
 @pytest.mark.differs("a range that is no whole clusters ends QEMU by an assertion", server="qemu")
 def test_parts_of_clusters_are_not_given_up(fleece):
     fleece.begin()

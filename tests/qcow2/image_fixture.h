@@ -30,6 +30,7 @@ class FileStorage final : public Storage {
     return file_.zero(offset, length, flags.may_unmap);
   }
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override {
+    discarded += length;
     return file_.discard(offset, length);
   }
   Task<Result<void>> flush() override {
@@ -64,6 +65,8 @@ class FileStorage final : public Storage {
   uint64_t reads = 0;
   uint64_t writes = 0;
   uint64_t flushes = 0;
+  // Bytes.
+  uint64_t discarded = 0;
 
  private:
   File& file_;

@@ -70,6 +70,30 @@ TEST_F(Qcow2Reuse, TrimmedAndWrittenAgain) {
   EXPECT_LT(length_, 5 * kMiB);
 }
 
+// Nobody flushes, and nothing new is written that could use the space.
+TEST_F(Qcow2Reuse, SpaceIsGivenBackWhenEnoughWaits) {
+  CreateOptions create;
+  create.size = 64 * kMiB;
+  env_.run([](sim::SimEnv& env, CreateOptions options) -> Task<void> {
+    EXPECT_TRUE(co_await create_image(env, "trimmed", options));
+    MetadataOptions how = writable_options();
+    how.discard_request = true;
+    auto opened = co_await open_image(env, "trimmed", how);
+    EXPECT_TRUE(opened);
+    if (!opened) co_return;
+    Image& image = *(*opened)->image;
+    EXPECT_TRUE(co_await image.begin_writing());
+    co_await write(image, 0, 32 * kMiB);
+    const uint64_t before = (*opened)->storage->flushes;
+    for (uint64_t at = 0; at < 32 * kMiB; at += kCluster) {
+      EXPECT_TRUE(co_await image.discard(at, kCluster));
+    }
+    EXPECT_GT((*opened)->storage->discarded, 32 * kMiB - kPendingSpace - kMiB);
+    EXPECT_LT((*opened)->storage->flushes - before, 4 * 32 * kMiB / kPendingSpace);
+    EXPECT_TRUE(co_await (*opened)->close());
+  }(env_, create));
+}
+
 TEST_F(Qcow2Reuse, InSmallParts) {
   run([](sim::SimEnv& env, Image& image) -> Task<void> {
     for (int round = 0; round < 1000; ++round) {

@@ -363,8 +363,15 @@ Task<Result<void>> Metadata::give_back(uint64_t host, uint64_t bytes) {
   co_return co_await add_refcounts(host, bytes, -1);
 }
 
+void Metadata::count_pending(const PendingFree& free, bool more) {
+  // Unsigned: what is taken away was added before.
+  const uint64_t bytes = more ? free.bytes : -free.bytes;
+  if (free.of != FreeOf::kPlace) pending_bytes_ += bytes;
+  if (discards(free.reason)) pending_space_ += bytes;
+}
+
 void Metadata::push_pending(const PendingFree& free) {
-  if (free.of != FreeOf::kPlace) pending_bytes_ += free.bytes;
+  count_pending(free, true);
   pending_.push_back(free);
 }
 
@@ -375,8 +382,9 @@ void Metadata::free_later(uint64_t host, uint64_t bytes, FreeReason reason, Free
     // first would wait for those that began last.
     if (last.when == clock_ && last.reason == reason && last.of == of &&
         last.host + last.bytes == host && g_.in_cluster(host) == 0) {
+      count_pending(last, false);
       last.bytes += bytes;
-      if (of != FreeOf::kPlace) pending_bytes_ += bytes;
+      count_pending(last, true);
       return;
     }
   }
@@ -389,10 +397,13 @@ void Metadata::keep_place(uint64_t begin, uint64_t end) {
     const uint64_t free_end = free.host + free.bytes;
     if (free.of != FreeOf::kPlace || free_end <= begin || end <= free.host) continue;
     PendingFree behind = free;
+    count_pending(free, false);
     free.bytes = free.host < begin ? begin - free.host : 0;
+    count_pending(free, true);
     if (free_end <= end) continue;
     behind.host = end;
     behind.bytes = free_end - end;
+    count_pending(behind, true);
     pending_.insert(pending_.begin() + static_cast<std::ptrdiff_t>(i) + 1, behind);
   }
   std::erase_if(pending_, [](const PendingFree& free) { return free.bytes == 0; });

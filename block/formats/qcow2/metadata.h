@@ -38,6 +38,9 @@ namespace blockbed::qcow2 {
 // A write_back that frees clusters costs two more flushes, so frees are put off until one happens
 // for another reason, or so many are waiting.
 inline constexpr std::size_t kPendingFrees = 4096;
+// Or so much that the file is to give back: nobody may ever flush a disk that holds what is worth
+// nothing after a crash.
+inline constexpr uint64_t kPendingSpace = uint64_t{4} << 20;
 
 // An allocation that would make the file grow writes back first when at least so many bytes wait to
 // be freed: they are used again instead, and the flushes that this costs are few beside what was
@@ -201,7 +204,9 @@ class Metadata {
   }
   // Puts off the counterpart of `pending frees`: true when so much is pending that a write_back is
   // due.
-  bool frees_due() const { return pending_.size() > pending_limit_; }
+  bool frees_due() const {
+    return pending_.size() > pending_limit_ || pending_space_ > pending_space_limit_;
+  }
 
   // --- [locked] header
   // Rewrites one field (at most one sector), then a barrier.
@@ -338,6 +343,7 @@ class Metadata {
   void fill_overlap_map();
   bool discards(FreeReason reason) const;
   void push_pending(const PendingFree& free);
+  void count_pending(const PendingFree& free, bool more);
   uint64_t oldest_running() const {
     return oldest_request_ != nullptr ? oldest_request_->number_ : clock_;
   }
@@ -360,6 +366,9 @@ class Metadata {
   std::size_t pending_limit_;
   // Of pending_ what lies in the file itself.
   uint64_t pending_bytes_ = 0;
+  // What the files are to give back.
+  uint64_t pending_space_ = 0;
+  uint64_t pending_space_limit_ = kPendingSpace;
   // At least so much must wait; more after a write_back that gave less back than it seemed.
   uint64_t reuse_threshold_;
   // Since the image was opened.

@@ -79,9 +79,7 @@ Task<Result<void>> Metadata::apply_frees() {
     std::vector<PendingFree> frees(pending_.begin(),
                                    pending_.begin() + static_cast<std::ptrdiff_t>(ready));
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(ready));
-    for (const PendingFree& free : frees) {
-      if (free.of != FreeOf::kPlace) pending_bytes_ -= free.bytes;
-    }
+    for (const PendingFree& free : frees) count_pending(free, false);
     for (const PendingFree& free : frees) {
       std::vector<HostRange> unused;
       if (free.of == FreeOf::kPlace) {
@@ -106,6 +104,7 @@ Task<Result<void>> Metadata::apply_frees() {
     }
   }
   pending_limit_ = pending_.size() + kPendingFrees;
+  pending_space_limit_ = pending_space_ + kPendingSpace;
   co_return Result<void>();
 }
 
