@@ -166,6 +166,23 @@ def test_any_mix_that_aborts_leaves_nothing(server, disks, seed):
         disks.at(f"{name}.qcow2", "qcow2").check()
 
 
+@pytest.mark.differs("QEMU leaves them with the disk, and what is written through them is written there", server="qemu")
+@pytest.mark.parametrize("user", ["raw", "filter", "backup"])
+@pytest.mark.parametrize("last", ["abort", "refused"])
+def test_other_users_of_an_overlay_stay_with_it(server, disks, user, last):
+    if user == "raw":
+        server.blockdev_add(driver="raw", node_name="user", file="oa")
+    elif user == "filter":
+        server.blockdev_add(driver="copy-before-write", node_name="user", file="oa", target="ta")
+    else:
+        server.blockdev_backup(job_id="job", device="oa", target="ta", sync="none", filter_node_name="user")
+    before = graph(server)
+    refused = {"type": "blockdev-snapshot", "data": {"node": "b", "overlay": "b"}}
+    taken = server.try_execute("transaction", {"actions": [snapshot("a"), ABORT if last == "abort" else refused]})
+    assert isinstance(taken, QmpError)
+    assert graph(server) == before
+
+
 # ---------------------------------------------------------------------- jobs
 
 

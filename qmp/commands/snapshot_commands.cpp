@@ -35,7 +35,12 @@ class OverlayAction : public Action {
   Task<void> abort(TransactionContext& context) override {
     {
       GraphChange change(context.graph);
-      Expected<void> undone = change.replace_in_parents(*overlay_, *old_);
+      Expected<void> undone;
+      for (Edge* user : std::vector<Edge*>(overlay_->parents())) {
+        if (undone && std::ranges::find(users_of_overlay_, user) == users_of_overlay_.end()) {
+          undone = change.replace_node(*user, *old_);
+        }
+      }
       if (undone) undone = change.detach_child(*overlay_->cow_edge());
       if (undone) undone = change.check();
       BB_ASSERT(undone.has_value());  // it was so before
@@ -78,18 +83,22 @@ class OverlayAction : public Action {
     KeptPlaces places;
     places.add(*old_);
     places.add(*overlay);
+    std::vector<Edge*> users = overlay->parents();
     GraphChange change(graph);
     change.attach_child(*overlay, "backing", kCowRole, *old_);
     BB_TRY(change.replace_in_parents(*old_, *overlay));
     BB_TRY(change.check());
     change.commit();
     places_ = std::move(places);
+    users_of_overlay_ = std::move(users);
     overlay_ = std::move(overlay);
     return {};
   }
 
   NodeRef old_;
   NodeRef overlay_;
+  // Who used it before it was one: in abort() it is as it was then.
+  std::vector<Edge*> users_of_overlay_;
   KeptPlaces places_;
   DrainedSection drained_;
 };
