@@ -650,6 +650,19 @@ def test_exports_of_a_bitmap_in_use(server, images, disk, user):
         assert refusal(bitmaps=["b"], writable=True) == busy
 
 
+@pytest.mark.manners("system")
+def test_query_block_shows_what_a_disk_has(server, images):
+    path = images.create("drive.qcow2", size=SIZE).path
+    assert server.hmp(f"drive_add 0 if=none,id=drive,node-name=disk,file={path},format=qcow2") == "OK\n"
+    add(server, "kept", persistent=True)
+    add(server, "off", disabled=True, granularity=4096)
+    server.hmp(f'qemu-io drive "write 0 {UNIT}"')
+    shown = next(disk["inserted"]["dirty-bitmaps"] for disk in server.query_block() if disk["device"] == "drive")
+    assert [(b["name"], b["count"], b["persistent"], b["recording"]) for b in shown] == [
+        ("off", 0, False, False), ("kept", UNIT, True, True)]
+    assert shown == server.query_node("disk")["dirty-bitmaps"]
+
+
 # ---------------------------------------------------------------------- what there is
 
 

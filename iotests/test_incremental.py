@@ -440,13 +440,23 @@ def test_progress_counts_whole_clusters(server, images, sync, cluster):
         assert (ended["data"]["offset"], ended["data"]["len"]) == (done, total)
 
 
-def test_drive_backup_by_a_bitmap(server, source, workdir, images):
-    source.write(1, 2)
-    server.drive_backup(job_id="job", device="src", target=str(workdir / "inc.qcow2"), sync="incremental", bitmap="b",
-                        format="qcow2")
+@pytest.mark.parametrize("sync, mode", WORKING)
+@pytest.mark.parametrize("outcome", ["success", "cancel"])
+@pytest.mark.parametrize("creates", [True, False])
+def test_drive_backup_by_a_bitmap(server, source, images, sync, mode, outcome, creates):
+    """As blockdev-backup, with a target that the command makes or that is there."""
+    before = source.write(1, 2, PIECES - 1)
+    path = images.dir / "inc.raw"
+    if not creates:
+        images.create("inc.raw", "raw", SIZE)
+    options = {"bitmap_mode": mode} if sync != "incremental" else {}
+    server.drive_backup(job_id="job", device="src", target=str(path), sync=sync, bitmap="b", format="raw", auto_finalize=False,
+                        mode="absolute-paths" if creates else "existing", **options)
+    copied = bytes(source.content)
+    server.wait_job("job", "pending")
+    during = source.write(2, 20)
+    getattr(server, "job_finalize" if outcome == "success" else "job_cancel")(id="job")
     server.finish_job("job")
-    assert marks(server) == set()
+    assert marks(server) == (during if mode == "always" or (outcome, mode) == ("success", "on-success") else before | during)
     server.stop()
-    increment = images.at("inc.qcow2", "qcow2")
-    assert increment.allocated() == 2 * UNIT
-    increment.check()
+    check_copied(images.at("inc.raw", "raw"), copied, set(range(PIECES)) if sync in ("full", "top") else before)

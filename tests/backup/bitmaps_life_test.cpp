@@ -190,9 +190,10 @@ TEST(BitmapsLife, IsCompleteOrInUseOrAbsentAtEveryCrash) {
   }
   if (!all) return;
   // Other steps do nothing to the storage.
-  for (const char* step : {"close", "commit", "commit cancelled", "flush", "left for reading",
-                           "open", "refused for reading", "remove", "resize", "snapshot",
-                           "transaction", "writable again", "write"}) {
+  for (const char* step :
+       {"backup ends", "close", "commit", "commit cancelled", "flush", "commit refused",
+        "left for reading", "merge", "open", "refused for reading", "remove", "resize", "snapshot",
+        "snapshot refused", "transaction", "writable again", "write"}) {
     EXPECT_TRUE(counts.contains(step)) << step << " was never cut off";
   }
   EXPECT_GT(counts["close"].believed, 0u);
