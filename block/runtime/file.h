@@ -78,7 +78,8 @@ class File {
 
   virtual Task<Result<void>> truncate(uint64_t size, FilePreallocation preallocation) = 0;
   virtual Task<Result<FileInfo>> info() = 0;
-  // The run that begins at `offset`, which lies inside the file; at most `length` long.
+  // The run that begins at `offset`, which lies inside the file; at most `length` long. Holes that
+  // somebody else makes may be seen late: they are told as data, which they are as well.
   virtual Task<Result<FileExtent>> extent(uint64_t offset, uint64_t length) = 0;
 
   // Smallest unit of offset, length and memory address: 1, or the device's with `direct`.

@@ -66,6 +66,7 @@ Task<Result<void>> ProductionFile::zero(uint64_t offset, uint64_t length, bool m
   if (offset > INT64_MAX || length > INT64_MAX - offset) co_return io_error(EFBIG);
   if (length == 0) co_return {};
   const Away away(*this);
+  const Emptying emptying(*this, offset, offset + length);
   // Workers see a copy: several may be at work.
   Refused refused = refused_;
   const int fd = descriptor_;
@@ -115,6 +116,7 @@ Task<Result<void>> ProductionFile::discard(uint64_t offset, uint64_t length) {
   bool& refusal = device ? refused_.device_discard : refused_.punch_hole;
   if (refusal || (!device && kind_ != FileKind::kRegular)) co_return io_error(ENOTSUP);
   const Away away(*this);
+  const Emptying emptying(*this, offset, offset + length);
   int error = co_await services_.pool.run([fd = descriptor_, offset, length, device] {
     return device ? device_range(fd, BLKDISCARD, offset, length) : punch(fd, offset, length);
   });
@@ -139,6 +141,7 @@ Task<Result<void>> ProductionFile::copy_from(File& source, uint64_t source_offse
   }
   const Away away(*this);
   const Away source_away(*from);
+  const Emptying emptying(*this, offset, offset + length);
   // copy_file_range() shares blocks by itself where the file system can (btrfs, xfs), so there is
   // no separate FICLONERANGE.
   uint64_t done = 0;
@@ -183,6 +186,7 @@ Task<Result<void>> ProductionFile::truncate(uint64_t size, FilePreallocation pre
   }
   if (size == before) co_return {};
   const Away away(*this);
+  const Emptying emptying(*this, std::min(size, before), UINT64_MAX);
   const int error = co_await services_.pool.run([fd, size, before, preallocation] {
     int result = 0;
     switch (preallocation) {
@@ -207,10 +211,26 @@ Task<Result<void>> ProductionFile::truncate(uint64_t size, FilePreallocation pre
   co_return outcome(error);
 }
 
+void ProductionFile::forget_data(uint64_t begin, uint64_t end) {
+  if (end <= data_begin_ || data_end_ <= begin) return;
+  const uint64_t before = begin > data_begin_ ? begin - data_begin_ : 0;
+  const uint64_t behind = data_end_ > end ? data_end_ - end : 0;
+  // The longer part is still known.
+  if (before >= behind) {
+    data_end_ = data_begin_ + before;
+  } else {
+    data_begin_ = end;
+  }
+}
+
 Task<Result<FileExtent>> ProductionFile::extent(uint64_t offset, uint64_t length) {
   BB_ASSERT(length > 0);
   if (offset > INT64_MAX) co_return io_error(EINVAL);
   FileExtent result;
+  if (data_begin_ <= offset && offset < data_end_) {
+    result.length = std::min(length, data_end_ - offset);
+    co_return result;
+  }
   result.length = length;
   const auto at = static_cast<off_t>(offset);
   const off_t data = ::lseek(descriptor_, at, SEEK_DATA);
@@ -223,6 +243,8 @@ Task<Result<FileExtent>> ProductionFile::extent(uint64_t offset, uint64_t length
   if (data == at) {
     end = ::lseek(descriptor_, at, SEEK_HOLE);
     if (end <= at) co_return result;
+    data_begin_ = offset;
+    data_end_ = static_cast<uint64_t>(end);
   } else {
     result.data = false;
   }

@@ -326,6 +326,31 @@ TEST_P(ProductionFiles, KnowsItsHoles) {
   });
 }
 
+// The end of a run of data is not asked for twice, unless this file made a hole there.
+TEST_P(ProductionFiles, RemembersARunOfData) {
+  RUN([](T& t) -> Task<void> {
+    const auto file = co_await t.open("a");
+    const auto other = co_await t.open("a");
+    co_await t.write(*file, 0, 4 << 20, 1);
+    EXPECT_EQ((co_await file->extent(0, 8 << 20))->length, 4U << 20);
+    EXPECT_TRUE((co_await other->discard(3 << 20, 65536)).has_value());
+    EXPECT_EQ((co_await file->extent(1 << 20, 8 << 20))->length, 3U << 20);
+
+    EXPECT_TRUE((co_await file->discard(2 << 20, 65536)).has_value());
+    EXPECT_FALSE((co_await file->extent(2 << 20, 8 << 20))->data);
+    EXPECT_EQ((co_await file->extent(1 << 20, 8 << 20))->length, 1U << 20);
+    EXPECT_TRUE((co_await file->zero(0, 65536, true)).has_value());
+    EXPECT_FALSE((co_await file->extent(0, 8 << 20))->data);
+    EXPECT_EQ((co_await file->extent(65536, 8 << 20))->length, (2U << 20) - 65536);
+    EXPECT_TRUE((co_await file->truncate(1 << 20, FilePreallocation::kOff)).has_value());
+    EXPECT_TRUE((co_await file->truncate(4 << 20, FilePreallocation::kOff)).has_value());
+    EXPECT_EQ((co_await file->extent(65536, 8 << 20))->length, (1U << 20) - 65536);
+    EXPECT_FALSE((co_await file->extent(1 << 20, 8 << 20))->data);
+    co_await file->close();
+    co_await other->close();
+  });
+}
+
 TEST_P(ProductionFiles, LocksConflictBetweenOpenFiles) {
   RUN([](T& t) -> Task<void> {
     const auto one = co_await t.open("a");
