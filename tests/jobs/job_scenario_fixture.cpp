@@ -48,6 +48,8 @@ Task<void> JobScenario::run() {
     gate_.spawn(steer());
     gate_.spawn(watch());
     co_await world_.wait_for_end(job_);
+    cut_ = !powered();
+    if (cuts_later_ && !cut_) co_await cut_the_power();
   }
   guest_.stop();
   co_await gate_.close();
@@ -61,10 +63,18 @@ Task<void> JobScenario::start() {
   job_ = std::move(*created);
   world_.jobs->start(*job_);
   if (plan_.faults) add_faults();
-  if (plan_.crash) {
+  cuts_later_ = plan_.crash && chance_.percent(40);
+  if (plan_.crash && !cuts_later_) {
     constexpr uint64_t kScales[] = {20, 60, 200, 400};
     storage().power_off_at(storage().operations() + 1 + chance_.below(kScales[chance_.below(4)]));
   }
+}
+
+// The job is over, guests go on for a while.
+Task<void> JobScenario::cut_the_power() {
+  storage().power_off_at(storage().operations() + 1 + chance_.below(60));
+  for (int i = 0; i < 10 && powered(); ++i) co_await world_.env.delay(100'000);
+  if (powered()) storage().power_off();
 }
 
 OnError JobScenario::draw_policy(sim::SimRandom& chance, bool may_be_auto) {
@@ -171,14 +181,14 @@ void JobScenario::judge() {
   EXPECT_TRUE(world_.jobs->jobs().empty());
   const bool met = end_faults();
   const bool well = !job_->failure();
-  const bool cut = !powered();
+  const bool cut = cut_;
   if (!met && !cut && !plan_.cancels) EXPECT_TRUE(well) << job_->failure()->text;
   coverage_.hit_if(cut, "power cut while the job ran");
   coverage_.hit_if(well && !cut, "ended well");
   coverage_.hit_if(well && !cut && met, "ended well in spite of faults");
   coverage_.hit_if(!well && !cut && !job_->cancelled(), "failed");
   coverage_.hit_if(!well && !cut && job_->cancelled(), "cancelled");
-  if (!cut) guest_.expect_its_disk();
+  if (powered()) guest_.expect_its_disk();
   judge_graph(well);
   // What could not be written, or need not be, is not there when it was closed.
   const bool unsafe =
@@ -186,7 +196,7 @@ void JobScenario::judge() {
         return node->flags().cache_no_flush;
       });
   // The power may go off while files are closed.
-  if (plan_.crash && !cut && chance_.percent(50)) {
+  if (plan_.crash && powered() && chance_.percent(50)) {
     storage().power_off_at(storage().operations() + 1 + chance_.below(4));
   }
   come_to_rest();

@@ -100,6 +100,7 @@ class JobScenario {
   static void demand_marks(Coverage& coverage);
   Task<void> run();
   Task<void> start();
+  Task<void> cut_the_power();
   void add_faults();
   bool end_faults();
   // The client.
@@ -113,6 +114,9 @@ class JobScenario {
   const JobPlan& plan_;
   Reopenings reopenings_;
   std::vector<sim::SimStorage::RuleId> faults_;
+  // The power goes off when the job is over, or went off before.
+  bool cuts_later_ = false;
+  bool cut_ = false;
   Gate gate_;
 };
 
