@@ -1,5 +1,7 @@
 """block-stream: what is brought up, what stays below, and what is refused."""
 
+import time
+
 import pytest
 
 from blockbed_iotests import qemu_img
@@ -485,6 +487,49 @@ def test_progress_and_verbs(server, nodes, chain):
     assert finish(server)["speed"] == 0
     server.stop()
     assert chain[-1].content() == content_of(chain)
+
+
+def wait_offset(server, offset):
+    until = time.monotonic() + 30
+    while server.query_block_jobs()[0]["offset"] != offset:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_speed_holds_before_the_rest(server, chain):
+    """What was brought up is paid off before the job looks whether there is more, and there is not."""
+    add(server, "n0", chain[0])
+    add(server, "n1", chain[1], "n0")
+    add(server, "top", chain[2], "n1")
+    server.block_stream(job_id="job", device="top", base_node="n0", speed=1)
+    # A MiB of n1 lies from 1 MiB on; a piece is half of one.
+    for end, faster in (MB + MB // 2, 2), (2 * MB, 0):
+        wait_offset(server, end)
+        time.sleep(0.2)
+        assert server.query_block_jobs()[0]["offset"] == end
+        server.block_job_set_speed(device="job", speed=faster)
+    finish(server)
+
+
+@pytest.mark.parametrize("policy", ["stop", "report"])
+def test_an_error_is_told_whatever_the_speed(server, chain, policy):
+    """And to try again costs nothing."""
+    add(server, "n0", chain[0])
+    storage = {"driver": "blkdebug", "image": {"driver": "file", "filename": str(chain[1].path)},
+               "inject-error": [{"event": "read_aio", "once": True}]}
+    server.execute("blockdev-add", {"driver": "qcow2", "node-name": "n1", "file": storage, "backing": "n0"})
+    add(server, "top", chain[2], "n1")
+    server.block_stream(job_id="job", device="top", base_node="n0", speed=1, on_error=policy)
+    assert server.wait_event("BLOCK_JOB_ERROR")["data"] == {"device": "job", "operation": "read", "action": policy}
+    if policy == "report":
+        assert server.finish_job("job")["data"]["offset"] == MB
+        return
+    server.wait_job("job", "paused")
+    assert server.query_block_jobs()[0]["io-status"] == "failed"
+    server.block_job_resume(device="job")
+    wait_offset(server, MB + MB // 2)
+    server.block_job_set_speed(device="job", speed=0)
+    finish(server)
 
 
 @pytest.mark.parametrize("state", ["running", "paused", "pending"])

@@ -66,6 +66,8 @@ class StreamWalk {
     bool beyond_end = false;
     // It could not be looked at.
     bool unseen = false;
+    // It has been charged: to try it again costs nothing.
+    bool paid = false;
     enum class State { kNew, kInFlight, kFailed, kDone } state = State::kNew;
     std::optional<Errno> error;
   };
