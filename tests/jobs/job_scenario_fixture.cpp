@@ -49,6 +49,7 @@ Task<void> JobScenario::run() {
     gate_.spawn(watch());
     co_await world_.wait_for_end(job_);
     cut_ = !powered();
+    if (!cut_) co_await after_the_job();
     if (cuts_later_ && !cut_) co_await cut_the_power();
   }
   guest_.stop();

@@ -74,6 +74,8 @@ class JobScenario {
   virtual Task<void> bring_to_end() { co_return; }
   // Goes on besides until the job is over.
   virtual Task<void> watch() { co_return; }
+  // The job is over, nodes are open, and the power is on.
+  virtual Task<void> after_the_job() { co_return; }
   // All is open still. `well`: the job did what it was to do.
   virtual void judge_graph(bool well) = 0;
   // All is closed; `left` is in the files, after a power cut if there was one.
