@@ -172,8 +172,10 @@ Task<Expected<uint64_t>> MachineSnapshots::write_state(Node& keeper) {
   std::string state = std::string(kStateMagic) + identity_.machine_type;
   auto written = co_await internal_snapshots_of(keeper)->write_vm_state(
       0, IoVector(state.data(), state.size()));
+  if (written) written = co_await keeper.flush();
+  // Whatever the error: QEMU's buffer between the machine and the disk makes it this one.
   if (!written) {
-    co_return fail(fmt::format("Error {} while writing VM", -written.error().number()));
+    co_return fail(fmt::format("Error while writing VM state: {}", strerror_text(EIO)));
   }
   co_return state.size();
 }
@@ -218,10 +220,10 @@ Task<Expected<void>> MachineSnapshots::read_state(Node& keeper, uint64_t size) {
   std::string state(std::min(size, kMostStateBytes), '\0');
   auto read = co_await internal_snapshots_of(keeper)->read_vm_state(
       0, IoVector(state.data(), state.size()));
-  const int error = !read ? read.error().number()
-                    : state == std::string(kStateMagic) + identity_.machine_type ? 0
-                                                                                 : EINVAL;
-  if (error != 0) co_return fail(fmt::format("Error {} while loading VM state", -error));
+  // What cannot be read is told as what is no state: in QEMU the stream just ends there.
+  if (!read || state != std::string(kStateMagic) + identity_.machine_type) {
+    co_return fail(fmt::format("Error {} while loading VM state", -EINVAL));
+  }
   co_return Expected<void>();
 }
 

@@ -268,6 +268,7 @@ Task<Result<void>> Image::write_vm_state(uint64_t position, IoVector buffers) {
   }
   if (buffers.size() == 0) co_return Result<void>();
   if (!writing_) BB_CO_TRY(co_await begin_writing());
+  co_await metadata_.file().debug_event(DebugEvent::kVmstateSave);
   {
     MutexGuard lock = co_await metadata_.lock();
     BB_CO_TRY(co_await metadata_.grow_l1(geometry().l1_entries(begin + position + buffers.size())));
@@ -280,6 +281,7 @@ Task<Result<void>> Image::read_vm_state(uint64_t position, IoVector buffers) {
   if (position > INT64_MAX - begin || buffers.size() > INT64_MAX - begin - position) {
     co_return io_error(EFBIG);
   }
+  co_await metadata_.file().debug_event(DebugEvent::kVmstateLoad);
   co_return co_await read(begin + position, std::move(buffers));
 }
 
