@@ -135,6 +135,7 @@ Task<Expected<void>> Driver::remove_child(Edge&) {
 
 Expected<void> Driver::check_options(const ReopenState&) const { return {}; }
 Task<Expected<void>> Driver::reopen_prepare(const ReopenState&) { co_return Expected<void>(); }
+Task<Expected<void>> Driver::repair() { co_return Expected<void>(); }
 Task<void> Driver::reopen_finish() { co_return; }
 
 }  // namespace blockbed

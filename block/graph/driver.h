@@ -210,6 +210,11 @@ class Driver {
   // What was prepared is in force: part of a change of the graph, whose permissions the driver has
   // been asked for in between. Left out when the change does not happen.
   virtual void reopen_commit() {}
+  // The image was left in a state that it may be read in and not written to, by whoever wrote to it
+  // before. A node that is to become writable is repaired before it prepares (reopen_repair.h);
+  // meanwhile the node and its storage are writable.
+  virtual bool needs_repair() const { return false; }
+  virtual Task<Expected<void>> repair();
   // Lets go of what is not used any more: of the old after a commit, else of what was prepared,
   // also when preparing failed half way.
   virtual Task<void> reopen_finish();

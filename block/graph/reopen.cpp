@@ -13,6 +13,7 @@
 #include "block/graph/graph_change.h"
 #include "block/graph/node_options.h"
 #include "block/graph/option_text.h"
+#include "block/graph/reopen_repair.h"
 #include "qmp/schema/json_write.h"
 
 namespace blockbed {
@@ -467,6 +468,14 @@ Task<Expected<void>> Reopening::run() {
       co_return fail(fmt::format("Error flushing drive: {}", strerror_text(flushed.error())));
     }
   }
+  std::vector<Node*> made_writable;
+  for (const Part& part : parts_) {
+    const bool same_file = part.state.other_file == nullptr;
+    if (part.state.writable() && !part.node->writable() && same_file) {
+      made_writable.push_back(part.node.get());
+    }
+  }
+  BB_CO_TRY(co_await repair_for_writing(graph_, std::move(made_writable)));
   Expected<void> done;
   for (Part& part : parts_) {
     done = co_await prepare(part);

@@ -106,6 +106,8 @@ class Qcow2Driver final : public Driver,
   Task<Expected<void>> reopen_prepare(const ReopenState& state) override;
   void reopen_commit() override;
   Task<void> reopen_finish() override;
+  bool needs_repair() const override;
+  Task<Expected<void>> repair() override;
   Task<void> close() override;
 
   Image& image() { return *image_; }
@@ -151,6 +153,8 @@ class Qcow2Driver final : public Driver,
   };
   Task<Expected<Loaded>> load(const MetadataOptions& options, const ReopenState& state);
   std::optional<Loaded> other_;
+  // As far as it could be.
+  bool repaired_ = false;
   std::vector<SnapshotReader*> readers_;
   // The file takes less space than it is long: asked when it first matters.
   std::optional<bool> holes_;

@@ -1,4 +1,4 @@
-// Qcow2Driver: with other options, between reading and writing, and emptied.
+// Qcow2Driver: with other options, between reading and writing, repaired for writing, and emptied.
 #include "block/formats/qcow2/driver.h"
 #include "block/formats/qcow2/open.h"
 #include "block/formats/qcow2/options.h"
@@ -61,10 +61,11 @@ Task<Expected<Qcow2Driver::Loaded>> Qcow2Driver::load(const MetadataOptions& opt
   if (!header) co_return fail(std::move(header).error());
   if (options.writable && header->has(incompatible::kDirty)) {
     // Its counts are not to be trusted, and cannot be put right before the file is there to write.
-    if (!state.others_wrote) {
+    if (state.others_wrote) {
+      BB_CO_TRY(co_await repair_if_dirty(*header));
+    } else if (state.other_file != nullptr || !repaired_) {
       co_return fail("Could not repair dirty image: it is open for reading only");
     }
-    BB_CO_TRY(co_await repair_if_dirty(*header));
   }
   if (header->external_data() != (data_ != nullptr)) {
     co_return fail("'data-file' cannot come or go with another file");
@@ -78,6 +79,28 @@ Task<Expected<Qcow2Driver::Loaded>> Qcow2Driver::load(const MetadataOptions& opt
   loaded.image->metadata().on_corruption = [this](const Corruption& c) { corrupted(c); };
   BB_CO_TRY(co_await loaded.image->open());
   co_return loaded;
+}
+
+bool Qcow2Driver::needs_repair() const {
+  return !node().writable() && image_->header().has(incompatible::kDirty);
+}
+
+// What was read before is not what is there afterwards, whether it succeeds or not.
+Task<Expected<void>> Qcow2Driver::repair() {
+  if (!readers_.empty()) co_return fail(readers_.front()->describe());
+  auto header = co_await read_header(*file_, HeaderUse::kWriting);
+  if (!header) co_return fail(std::move(header).error());
+  Expected<void> repaired = co_await repair_if_dirty(*header);
+  auto loaded = co_await load(image_->metadata().options(), ReopenState());
+  if (repaired && !loaded) repaired = fail(std::move(loaded).error());
+  if (loaded) {
+    co_await cleaner_.stop();
+    image_ = std::move(loaded->image);
+    directory_ = std::move(loaded->directory);
+    cleaner_.start(*image_, image_->metadata().options().cache_clean_seconds);
+  }
+  repaired_ = repaired.has_value();
+  co_return repaired;
 }
 
 void Qcow2Driver::reopen_commit() {
