@@ -357,6 +357,20 @@ def test_command_line(arguments, blockbed, place):
     assert (status, output, errors) == QEMU.run(*arguments, cwd=place)
 
 
+@pytest.mark.parametrize("name", ["data.raw", "missing", "directory", "data:file", ""])
+def test_data_file(name, blockbed, place):
+    """It is opened, and not looked at."""
+    (place / "directory").mkdir(exist_ok=True)
+    (place / "other").write_bytes(bytes(1 << 20))
+    tools = [["qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=data.raw", "image", "1M"], ["qemu-img", "amend", "-o", f"data_file={name}", "image"]]
+    for command in tools:
+        subprocess.run(command, cwd=place, check=True)
+    defined = "driver=qcow2,file.filename=image"
+    for arguments in (["image"], ["-r", "all", "image"], ["-q", "--output=json", "image"], ["-U", "image"], ["--image-opts", defined],
+                      *(["--image-opts", f"{defined},data-file{file}"] for file in (".filename=other", ".filename=nofile", "=node"))):
+        assert blockbed.run(*arguments, cwd=place) == QEMU.run(*arguments, cwd=place), arguments
+
+
 def test_explain(blockbed, place):
     image = hostile_qcow2.by_name("same-data-twice").make()
     (place / "image").write_bytes(image.bytes())

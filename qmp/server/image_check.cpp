@@ -9,6 +9,7 @@
 #include "block/formats/qcow2/open.h"
 #include "block/formats/qcow2/options.h"
 #include "block/formats/qcow2/repair.h"
+#include "block/graph/filename.h"
 #include "block/graph/request.h"
 #include "qmp/schema/json_write.h"
 #include "qmp/server/image_tool.h"
@@ -241,10 +242,41 @@ Expected<void> check_options(const schema::BlockdevOptions& given, const qcow2::
   return {};
 }
 
-Task<int> check_qcow2(const Request& request, StorageOfImage& image) {
+// Nothing of it is looked at, but a check of an image that cannot be opened would promise too much.
+Task<Expected<NodeRef>> open_data_file(ToolGraph& tool, const Request& request,
+                                       const StorageOfImage& image, const qcow2::Header& header) {
+  Graph::OpenRequest open;
+  open.inherited = InheritedOptions();
+  open.inherited->flags.read_only = request.repair == qcow2::Repair::kNone;
+  open.inherited->flags.force_share = request.force_share;
+  json::Object given;
+  if (image.options) given = to_json(*image.options).as_object();
+  if (image.data_file) {
+    open.options = *image.data_file;
+    open.keyval = open.keep_text = true;
+  } else if (given.contains("data-file")) {
+    // No node is there that it could mean.
+    const std::string& node = given.find("data-file")->as_string();
+    co_return fail(std::move(tool.graph().find_device_or_node(node, node)).error());
+  } else if (!header.data_file_name) {
+    co_return fail("'data-file' is required for this image");
+  } else if (protocol_of(*header.data_file_name)) {
+    // As when it is opened: no image leads to a protocol.
+    co_return fail(
+        fmt::format("Could not open '{}': {}", *header.data_file_name, strerror_text(ENOENT)));
+  } else {
+    open.filename = *header.data_file_name;
+    open.protocol_only = true;
+  }
+  auto lock = co_await tool.graph().lock();
+  co_return co_await tool.graph().open(std::move(open));
+}
+
+Task<int> check_qcow2(ToolGraph& tool, const Request& request, StorageOfImage& image) {
   qcow2::NodeStorage file(*image.storage);
   auto header = co_await qcow2::read_header(file, qcow2::HeaderUse::kChecking);
   Expected<void> usable;
+  NodeRef data_file;
   if (!header) {
     usable = fail(header.error());
   } else if (header->size > blockbed::kMaxLength) {
@@ -256,6 +288,16 @@ Task<int> check_qcow2(const Request& request, StorageOfImage& image) {
                                           : Expected<void>();
              !options) {
     usable = std::move(options);
+  } else if (header->external_data()) {
+    auto opened = co_await open_data_file(tool, request, image, *header);
+    if (opened) {
+      data_file = std::move(*opened);
+    } else {
+      usable = fail(std::move(opened).error());
+    }
+  }
+  if (!usable || !header) {
+    // Told below.
   } else if (auto bitmaps = co_await qcow2::load_directory(file, *header); !bitmaps) {
     usable = fail(bitmaps.error());
   }
@@ -325,7 +367,7 @@ Task<int> check(ToolGraph& tool, Request request) {
     co_return kToolFailed;
   }
   if (opened->format == "qcow2") {
-    const int status = co_await check_qcow2(request, *opened);
+    const int status = co_await check_qcow2(tool, request, *opened);
     auto lock = co_await tool.graph().lock();
     co_await opened->storage->remove();
     co_return status;
