@@ -1,5 +1,6 @@
 """qcow2: changing the size, run-time options, what a corrupt image says, what may be opened, and the tools."""
 
+import itertools
 import re
 import struct
 import subprocess
@@ -538,6 +539,12 @@ AMEND_SAYS = [
         "encrypt.iter-time=x", "encrypt.foo=1", "cluster_size=1M,encrypt.state=x", "cluster_size=x", "cluster_size=4k,foo=1",
         "preallocation=x", "extended_l2=x", "size=x,cluster_size=4k", "compat=x,foo=1", "size", "lazy_refcounts", "help=1", "helpx",
         "backing_fmt=", "backing_fmt=raw", "backing_file=", "backing_file=a.qcow2",
+        # Two faults at once: which of them is told.
+        *map(",".join, itertools.permutations((
+            "data_file=x", "data_file_raw=on", "backing_file=x", "refcount_bits=3", "lazy_refcounts=on", "size=x", "compat=0.10",
+        ), 2)),
+        "lazy_refcounts=on,compat=0.10,refcount_bits=3", "lazy_refcounts=on,compat=0.10,backing_file=x",
+        "refcount_bits=8,compat=0.10,backing_file=x",
     )),
     *(f"-o {option} {image}.qcow2" for image in ("overlay", "no-format") for option in (
         "backing_file=a.qcow2", "backing_file=a.qcow2,backing_fmt=qcow2", "backing_fmt=qcow2", "backing_file=x", "backing_file=",
@@ -566,6 +573,17 @@ def test_what_amend_says(target, images):
             words = re.sub(r" +- .*", "", done.stdout.decode())
             results.append((done.returncode, words, done.stderr.decode().replace(Path(command).name, "qemu-img")))
         assert results[0] == results[1], arguments
+
+
+@pytest.mark.manners("system")
+@pytest.mark.differs("version and width have changed when it comes to what it refuses", server="qemu")
+@pytest.mark.parametrize("options", ["refcount_bits=32,backing_file=x", "compat=1.1,refcount_bits=32,backing_file=x"])
+def test_amend_that_is_refused_changes_nothing(target, images, options):
+    tool = "qemu-img" if target.kind == "qemu" else target.program.system[0]
+    image = images.create("image.qcow2", size=MIB, compat="0.10" if "compat" in options else "1.1")
+    before = image.path.read_bytes()
+    assert subprocess.run([tool, "amend", "-o", options, image.path], capture_output=True).returncode == 1
+    assert image.path.read_bytes() == before
 
 
 @pytest.mark.manners("system")

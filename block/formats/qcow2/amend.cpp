@@ -20,11 +20,11 @@ Expected<void> check_backing(const Header& header, const AmendOptions& o) {
 }
 
 Expected<void> check_data_file(const Header& header, const AmendOptions& o) {
-  if (o.data_file_raw.value_or(false) && !header.raw_external_data()) {
-    return fail("data-file-raw cannot be set on existing images");
-  }
   if (o.data_file && !header.external_data()) {
     return fail("data-file can only be set for images that use an external data file");
+  }
+  if (o.data_file_raw.value_or(false) && !header.raw_external_data()) {
+    return fail("data-file-raw cannot be set on existing images");
   }
   return {};
 }
@@ -50,16 +50,11 @@ Expected<void> check_downgrade(const Image& image, uint64_t size, uint64_t refco
   return {};
 }
 
+// In the order in which QEMU comes to them.
 Expected<void> check(const Image& image, const AmendOptions& o) {
   const Header& header = image.header();
   const uint32_t version = o.version.value_or(header.version);
-  BB_TRY(check_backing(header, o));
   BB_TRY(check_data_file(header, o));
-  if (o.lazy_refcounts.value_or(false) && version < 3) {
-    return fail(
-        "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or "
-        "greater)");
-  }
   const uint64_t bits = o.refcount_bits.value_or(uint64_t{1} << header.refcount_order);
   if (o.refcount_bits) {
     if (bits > 64 || !std::has_single_bit(bits)) {
@@ -70,6 +65,12 @@ Expected<void> check(const Image& image, const AmendOptions& o) {
           "Refcount widths other than 16 bits require compatibility level 1.1 or above (use "
           "compat=1.1 or greater)");
     }
+  }
+  BB_TRY(check_backing(header, o));
+  if (o.lazy_refcounts.value_or(false) && version < 3) {
+    return fail(
+        "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or "
+        "greater)");
   }
   if (version < header.version) {
     // 0 means nothing, as with QEMU.
