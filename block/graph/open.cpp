@@ -28,6 +28,8 @@ constexpr std::size_t kMaxNodeName = 31;
 // A chain of images that name each other ends here; no sane chain is longer, and each level holds
 // open files.
 constexpr int kMaxImplicitDepth = 1000;
+constexpr std::string_view kTooDeep =
+    "The chain of images leads back to itself, or is too long (more than 1000 images)";
 
 bool is_well_formed_id(std::string_view id) {
   if (id.empty() || !std::isalpha(static_cast<unsigned char>(id[0]))) return false;
@@ -65,7 +67,9 @@ bool completes_header(const json::Value* backing) {
   return !given.contains("driver") && !given.contains("file") && !given.contains("filename");
 }
 
-Error backing_failure(Error error) {
+// `depth` of the image above. What is wrong with the chain is told once, not by each image of it.
+Error backing_failure(Error error, int depth) {
+  if (depth > 0 && error.description == kTooDeep) return error;
   error.description.insert(0, "Could not open backing file: ");
   return error;
 }
@@ -156,8 +160,8 @@ Task<Expected<NodeRef>> Graph::open(const schema::BlockdevOptions& options) {
 
 Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
   if (request.depth > kMaxImplicitDepth) {
-    co_return fail(
-        fmt::format("Images name each other to a depth of more than {}", kMaxImplicitDepth));
+    static_assert(kMaxImplicitDepth == 1000, "the text says so");
+    co_return fail(std::string(kTooDeep));
   }
   NodeRef storage;
   const bool by_name = request.filename.has_value();
@@ -368,29 +372,31 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
     below.depth = context.depth_ + 1;
     below.keyval = below.keep_text = true;
     auto opened = co_await open(std::move(below));
-    if (!opened) co_return fail(backing_failure(std::move(opened).error()));
+    if (!opened) co_return fail(backing_failure(std::move(opened).error(), context.depth_));
     auto edge = context.attach("backing", kCowRole, std::move(*opened));
-    if (!edge) co_return fail(backing_failure(std::move(edge).error()));
+    if (!edge) co_return fail(backing_failure(std::move(edge).error(), context.depth_));
     node.header_backing_file_ = (*edge)->node()->filename();
     co_return Expected<void>();
   }
   if (option != nullptr) {
     if (completes_header(option)) {
-      co_return fail(backing_failure(Error("A block device must be specified for \"file\"")));
+      co_return fail(
+          backing_failure(Error("A block device must be specified for \"file\""), context.depth_));
     }
     if (option->is_object() && !resolved.empty()) {
       auto fits = check_beside_header_name(drivers_, option->as_object(), resolved);
-      if (!fits) co_return fail(backing_failure(std::move(fits).error()));
+      if (!fits) co_return fail(backing_failure(std::move(fits).error(), context.depth_));
     }
     auto edge = co_await context.open_optional_child("backing", kCowRole);
-    if (!edge) co_return fail(backing_failure(edge.error()));
+    if (!edge) co_return fail(backing_failure(edge.error(), context.depth_));
     co_return Expected<void>();
   }
   if (stored.empty()) co_return Expected<void>();
   auto edge = co_await context.open_child_by_filename("backing", kCowRole, resolved,
                                                       node.driver_->backing_format());
-  if (!edge)
-    co_return fail(fmt::format("Could not open backing file: {}", edge.error().description));
+  if (!edge) {
+    co_return fail(backing_failure(Error(edge.error().description), context.depth_));
+  }
   // The same file may be spelled in other ways: what was opened is what the header means.
   node.header_backing_file_ = (*edge)->node()->filename();
   co_return Expected<void>();
