@@ -48,12 +48,19 @@ def write_and_judge(server, image, model, seed, **options):
 KINDS = {
     "v2": {"compat": "0.10"},
     "v3": {"compat": "1.1"},
-    **{f"cluster {size}": {"cluster_size": size} for size in (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 1 << 17, 1 << 20, 2 << 20)},
+    **{f"cluster {size}": {"cluster_size": size} for size in [512 << shift for shift in range(13)]},
     "v2 cluster 512": {"compat": "0.10", "cluster_size": 512},
     "v2 cluster 2M": {"compat": "0.10", "cluster_size": 2 << 20},
     **{f"refcounts {bits}": {"refcount_bits": bits} for bits in (1, 2, 4, 8, 16, 32, 64)},
     "refcounts 1, cluster 512": {"refcount_bits": 1, "cluster_size": 512},
     "refcounts 64, cluster 512": {"refcount_bits": 64, "cluster_size": 512},
+    "extended L2": {"extended_l2": "on"},
+    **{f"extended L2, cluster {size}": {"extended_l2": "on", "cluster_size": size} for size in (16384, 1 << 17, 1 << 18, 1 << 19, 2 << 20)},
+    "zstd": {"compression_type": "zstd"},
+    "data file": {"data_file": "data.raw"},
+    "data file, raw": {"data_file": "data.raw", "data_file_raw": "on"},
+    "data file, extended L2": {"data_file": "data.raw", "extended_l2": "on"},
+    "data file, raw, cluster 4096": {"data_file": "data.raw", "data_file_raw": "on", "cluster_size": 4096},
     "lazy": {"lazy_refcounts": "on"},
     "metadata": {"preallocation": "metadata"},
     "falloc": {"preallocation": "falloc"},
@@ -62,22 +69,34 @@ KINDS = {
 }
 
 
+def create_kind(images, kind):
+    """An image of KINDS, and its data file beside it if it has one."""
+    options = dict(KINDS[kind])
+    if "data_file" in options:
+        options["data_file"] = images.dir / options["data_file"]
+    return images.create("image.qcow2", size=SIZE, **options)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_image(server, images, kind):
-    image = images.create("image.qcow2", size=SIZE, **KINDS[kind])
-    write_and_judge(server, image, bytearray(SIZE), kind)
+    model = bytearray(SIZE)
+    write_and_judge(server, create_kind(images, kind), model, kind)
+    if KINDS[kind].get("data_file_raw"):
+        assert (images.dir / "data.raw").read_bytes() == model
 
 
-@pytest.mark.parametrize("kind", ["v2", "v3", "cluster 512", "cluster 4096", "cluster 1048576", "refcounts 1"])
+@pytest.mark.parametrize("kind", [
+    "v2", "v3", "cluster 512", "cluster 4096", "cluster 1048576", "refcounts 1", "extended L2", "extended L2, cluster 16384", "zstd", "data file", "data file, raw",
+])
 def test_image_that_holds_every_kind_of_cluster(server, images, kind):
     """Data, explicit zeroes (v3), compressed clusters, holes: read right, and overwritten right."""
-    image = images.create("image.qcow2", size=SIZE, **KINDS[kind])
+    image = create_kind(images, kind)
     commands = ["write -P 1 0 300k", "write -P 2 1M 64k", "write -P 3 1500k 512"]
     if kind != "v2":
         commands += ["write -z 64k 64k", "write -z -u 128k 64k", "write -z 1200k 64k"]
     image.io(*commands)
     cluster = image.info()["cluster-size"]
-    if cluster <= 65536:
+    if cluster <= 65536 and "data_file" not in KINDS[kind]:
         for number in range(3):
             image.io(f"write -c -P {10 + number} {SIZE // 8 * 7 + number * cluster} {cluster}")
     image.check()
@@ -376,10 +395,10 @@ def test_lazy_refcounts_of_a_server_that_dies(server, images):
     image.read(0, SIZE, 1)
 
 
-@pytest.mark.parametrize("kind", ["v2", "v3", "cluster 512", "refcounts 1"])
+@pytest.mark.parametrize("kind", ["v2", "v3", "cluster 512", "refcounts 1", "extended L2", "data file", "data file, raw"])
 def test_flushed_data_survives_the_death_of_the_server(server, images, kind):
     """After a flush, what was acknowledged is there; at worst clusters are leaked."""
-    image = images.create("image.qcow2", size=SIZE, **KINDS[kind])
+    image = create_kind(images, kind)
     server.add_image("n", image)
     model = bytearray(SIZE)
     nbd = server.export("n", writable=True)
