@@ -52,14 +52,16 @@ class Extent(NamedTuple):
 class PendingRequest:
     """A request that has been made, and whose end is awaited later."""
 
-    def __init__(self, client: Nbd, cookie: int, buffer: libnbd.Buffer):
+    def __init__(self, client: Nbd, cookie: int, buffer: libnbd.Buffer | None = None):
         self._client, self._cookie, self._buffer = client, cookie, buffer
         self._ended = False
         self.error: OSError | None = None
 
     def _look(self, milliseconds: int) -> None:
         try:
-            if not self._ended and not self._client._call("aio_command_completed", self._cookie):
+            # It tells so once.
+            self._ended = self._ended or self._client._call("aio_command_completed", self._cookie)
+            if not self._ended:
                 self._client._call("poll", milliseconds)
                 self._ended = self._client._call("aio_command_completed", self._cookie)
         except OSError as error:
@@ -132,6 +134,12 @@ class Nbd:
     def begin_pwrite(self, data: bytes, offset: int) -> PendingRequest:
         buffer = libnbd.Buffer.from_bytearray(bytearray(data))
         return PendingRequest(self, self._call("aio_pwrite", buffer, offset), buffer)
+
+    def begin_zero(self, length: int, offset: int) -> PendingRequest:
+        return PendingRequest(self, self._call("aio_zero", length, offset))
+
+    def begin_trim(self, length: int, offset: int) -> PendingRequest:
+        return PendingRequest(self, self._call("aio_trim", length, offset))
 
     def zero(self, length: int, offset: int, *, no_hole: bool = False, fast: bool = False, fua: bool = False) -> None:
         flags = (libnbd.CMD_FLAG_NO_HOLE if no_hole else 0) | (libnbd.CMD_FLAG_FAST_ZERO if fast else 0)
