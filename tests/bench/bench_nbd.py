@@ -33,6 +33,7 @@ def nbd(contestant: Contestant, directory: Path) -> dict[str, float]:
                     fio(socket, mode, depth, ALL_OF_IT, *seconds(1))
                     label = f"NBD 4 KiB {mode[4:]}, depth {depth:2}, {format}"
                     result |= cost(run, label, socket, mode, depth, ALL_OF_IT, *seconds(3))
+            result[f"NBD 4 KiB requests, {format}: most memory (MiB)"] = run.peak_mib()
     return result
 
 
@@ -45,4 +46,5 @@ def sequential(contestant: Contestant, directory: Path) -> dict[str, float]:
             for block, depth in (("64k", 1), ("64k", 8), ("1m", 4)):
                 label = f"sequential {mode} of {block}, depth {depth}, qcow2"
                 result |= cost(run, label, socket, mode, depth, ALL_OF_IT, *seconds(1), block=block)
+        result["sequential requests, qcow2: most memory (MiB)"] = run.peak_mib()
     return result

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from bench_backup import backup
-from contest import KIB, MIB, Contestant, Run, add_image, benchmark
+from contest import KIB, MIB, Contestant, Run, add_image, benchmark, run_to_end
 from traffic import cost, exported, fio, replay, seconds
 
 CLUSTER = 64 * KIB
@@ -65,6 +65,7 @@ def allocate(contestant: Contestant, directory: Path) -> dict[str, float]:
             bounds = replay(directory / "requests", "write", range(0, 512 * MIB, CLUSTER), seed=1)
         with exported(contestant, directory, "qcow2", image) as (run, socket):
             result |= cost(run, f"allocating write, {label}", socket, mode, depth, *bounds, block=block)
+            result[f"allocating write, {label}: most memory (MiB)"] = run.peak_mib()
     image.unlink()
     return result
 
@@ -134,6 +135,7 @@ def chain(contestant: Contestant, directory: Path) -> dict[str, float]:
             fio(socket, mode, depth, "--size=256m", *seconds(1), block=block)
             label = f"read of a chain of 10, {label}"
             result |= cost(run, label, socket, mode, depth, "--size=256m", *seconds(1), block=block)
+        result["reads of a chain of 10: most memory (MiB)"] = run.peak_mib()
     return result
 
 
@@ -205,10 +207,8 @@ def snapshot(contestant: Contestant, directory: Path) -> dict[str, float]:
 def check(contestant: Contestant, directory: Path) -> dict[str, float]:
     result = {}
     for label, image in (("1 TiB, all allocated", full(directory, "1T")), ("1 TiB, 4096 clusters", spread(directory)[0])):
-        begin, before = time.perf_counter(), os.times()
-        subprocess.run([*contestant.check, "-q", "-f", "qcow2", str(image)], check=True)
-        after = os.times()
-        result[f"check of {label} (ms)"] = (time.perf_counter() - begin) * 1e3
-        result[f"check of {label}: CPU (ms)"] = 1e3 * (
-            after.children_user + after.children_system - before.children_user - before.children_system)
+        ended = run_to_end([*contestant.check, "-q", "-f", "qcow2", str(image)])
+        result[f"check of {label} (ms)"] = ended.seconds * 1e3
+        result[f"check of {label}: CPU (ms)"] = ended.cpu_seconds * 1e3
+        result[f"check of {label}: most memory (MiB)"] = ended.peak_mib
     return result

@@ -87,6 +87,34 @@ class Run:
             sys.stderr.write((self.directory / "server.log").read_text(errors="replace"))
 
 
+# Runs a program to its end: its status, the seconds that it took, those of the processor, and its most memory in KiB.
+# A process is told its parent's peak as its own, so that this must be a small one.
+RUN_TO_END = """
+import os, resource, sys, time
+begin = time.perf_counter()
+_, status = os.waitpid(os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ), 0)
+elapsed, usage = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(os.waitstatus_to_exitcode(status), elapsed, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def run_to_end(command: list[str]) -> Ended:
+    """A command that is no server, and prints nothing."""
+    # An interpreter that has loaded next to nothing: less than any contestant needs.
+    answer = subprocess.run(["/usr/bin/python3", "-I", "-S", "-c", RUN_TO_END, *command], check=True, capture_output=True, text=True)
+    status, elapsed, cpu, peak = answer.stdout.split()
+    if status != "0":
+        raise subprocess.CalledProcessError(int(status), command, stderr=answer.stderr)
+    return Ended(float(elapsed), float(cpu), float(peak) / 1024)
+
+
 Measure = Callable[[Contestant, Path], dict[str, float]]
 BENCHMARKS: dict[str, tuple[int, Measure]] = {}
 
