@@ -312,45 +312,6 @@ def test_corruption_that_a_snapshot_meets(server, images):
 # ---------------------------------------------------------------------- files that images name
 
 
-@pytest.mark.differs("has no such option", server="qemu")
-def test_files_that_images_name_are_not_opened(start, images):
-    base = images.create("base.qcow2", size=MIB)
-    overlay = images.create("overlay.qcow2", size=None, backing=base)
-    external = images.create("external.qcow2", size=MIB, data_file=images.dir / "data.raw")
-    server = start("-deny-image-references" if start.manner == "system" else "--deny-image-references")
-
-    def definition(image, **options):
-        return {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": str(image.path)}, **options}
-
-    denied = "names the file '{}', and opening files that images name is denied"
-    assert server.error("blockdev-add", definition(overlay)).endswith(denied.format(base.path))
-    assert server.error("blockdev-add", definition(external)).endswith(denied.format(images.dir / "data.raw"))
-    # What the user names is the user's affair.
-    for image, options in ((overlay, {"backing": None}), (external, {"data-file": {"driver": "file", "filename": str(images.dir / "data.raw")}})):
-        server.execute("blockdev-add", definition(image, **options))
-        server.blockdev_del(node_name="n")
-
-
-@pytest.mark.differs("has no such option", server="qemu")
-def test_files_that_images_name_further_below_are_not_opened(start, images):
-    """Whoever names an image has not named what that image names."""
-    base = images.create("base.qcow2", size=MIB)
-    middle = images.create("middle.qcow2", size=None, backing=base)
-    top = images.create("top.qcow2", size=None, backing=middle)
-    external = images.create("external.qcow2", size=MIB, data_file=images.dir / "data.raw")
-    server = start("-deny-image-references" if start.manner == "system" else "--deny-image-references")
-
-    def definition(image, **options):
-        return {"driver": "qcow2", "file": {"driver": "file", "filename": str(image.path)}, **options}
-
-    def refused(named, **options):
-        error = server.error("blockdev-add", {**definition(top), "node-name": "n", **options})
-        assert error.endswith(f"names the file '{named}', and opening files that images name is denied"), error
-
-    refused(base.path, backing=definition(middle))
-    refused(images.dir / "data.raw", backing=definition(external))
-
-
 def test_a_data_file_is_not_named_through_a_protocol(server, images):
     image = images.create("image.qcow2", size=MIB, data_file=images.dir / "data.raw")
     raw = image.path.read_bytes()

@@ -17,7 +17,7 @@ namespace blockbed::server {
 
 namespace {
 
-constexpr std::array<ToolOption, 9> kOptions = {{
+constexpr std::array<ToolOption, 10> kOptions = {{
     {'h', "help", false},
     {'f', "format", true},
     {'o', "options", true},
@@ -27,6 +27,7 @@ constexpr std::array<ToolOption, 9> kOptions = {{
     {0, "image-opts", false},
     {0, "force", false},
     {0, "object", true},
+    kDenyImageReferences,
 }};
 
 constexpr std::string_view kUsage =
@@ -38,6 +39,8 @@ constexpr std::string_view kUsage =
     "  -f, --format FMT       the format of the image; looked for when not given\n"
     "  --image-opts           IMAGE is driver=qcow2,file.filename=... instead of a file name\n"
     "  -p, --progress         says when it begins and when it is done, but for -q\n"
+    "  --deny-image-references\n"
+    "                         open no file because an image names it\n"
     "  -t M, --force          taken as qemu-img takes them, and of no effect\n";
 
 struct ImageOption {
@@ -223,7 +226,7 @@ std::optional<int> print_help_of(ToolGraph& tool, const ToolArguments& arguments
 int run_amend(const std::vector<std::string>& arguments) {
   auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
   if (!parsed) return parsed.error();
-  ToolGraph tool;
+  ToolGraph tool(*parsed);
   if (auto made = tool.make_objects(*parsed); !made) return made.error();
   if (!parsed->has("options")) return usage_error("Must specify options (-o)");
   const Progress progress(parsed->has("progress") && !parsed->has("quiet"));

@@ -26,7 +26,7 @@ constexpr int kNoCheck = 63;
 // Faults that --explain tells of; the totals have all.
 constexpr std::size_t kMaxExplained = 4096;
 
-constexpr std::array<ToolOption, 10> kOptions = {{
+constexpr std::array<ToolOption, 11> kOptions = {{
     {'h', "help", false},
     {'f', "format", true},
     {'r', "repair", true},
@@ -37,6 +37,7 @@ constexpr std::array<ToolOption, 10> kOptions = {{
     {0, "image-opts", false},
     {0, "explain", false},
     {0, "object", true},
+    kDenyImageReferences,
 }};
 
 constexpr std::string_view kUsage =
@@ -52,6 +53,8 @@ constexpr std::string_view kUsage =
     "  -U, --force-share      the image may be in use\n"
     "  -T, --source-cache M   taken as qemu-img takes it, and of no effect\n"
     "  -q, --quiet            no report\n"
+    "  --deny-image-references\n"
+    "                         open no file because an image names it\n"
     "\n"
     "Status: 0 no errors, 1 the check could not be done, 2 corruptions, 3 leaks only,\n"
     "63 the format has no check.\n";
@@ -396,7 +399,7 @@ Task<int> check(ToolGraph& tool, Request request) {
 int run_check(const std::vector<std::string>& arguments) {
   auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
   if (!parsed) return parsed.error();
-  ToolGraph tool;
+  ToolGraph tool(*parsed);
   if (auto made = tool.make_objects(*parsed); !made) return made.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;

@@ -12,7 +12,7 @@ namespace blockbed::server {
 
 namespace {
 
-constexpr std::array<ToolOption, 8> kOptions = {{
+constexpr std::array<ToolOption, 9> kOptions = {{
     {'h', "help", false},
     {'f', "format", true},
     {'s', "start-offset", true},
@@ -21,6 +21,7 @@ constexpr std::array<ToolOption, 8> kOptions = {{
     {0, "output", true},
     {0, "image-opts", false},
     {0, "object", true},
+    kDenyImageReferences,
 }};
 
 constexpr std::string_view kUsage =
@@ -32,7 +33,8 @@ constexpr std::string_view kUsage =
     "  -s, --start-offset N     from there on\n"
     "  -l, --max-length N       so many bytes\n"
     "  --output human|json\n"
-    "  -U, --force-share        the image may be in use\n";
+    "  -U, --force-share        the image may be in use\n"
+    "  --deny-image-references  open no file because an image names it\n";
 
 struct Request {
   ImageName image;
@@ -149,7 +151,7 @@ Task<int> map(ToolGraph& tool, const Request& request) {
 int run_map(const std::vector<std::string>& arguments) {
   auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
   if (!parsed) return parsed.error();
-  ToolGraph tool;
+  ToolGraph tool(*parsed);
   if (auto made = tool.make_objects(*parsed); !made) return made.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;

@@ -18,7 +18,7 @@ namespace blockbed::server {
 
 namespace {
 
-constexpr std::array<ToolOption, 10> kOptions = {{
+constexpr std::array<ToolOption, 11> kOptions = {{
     {'h', "help", false},
     {'f', "format", true},
     {'O', "target-format", true},
@@ -28,6 +28,7 @@ constexpr std::array<ToolOption, 10> kOptions = {{
     {0, "output", true},
     {0, "image-opts", false},
     {0, "object", true},
+    kDenyImageReferences,
     {'l', "snapshot", true},
 }};
 
@@ -43,7 +44,8 @@ constexpr std::string_view kUsage =
     "  -O, --target-format FMT  the format of the new image: qcow2, or raw when not given\n"
     "  -o, --options OPTIONS    its options: cluster_size=..., compat=..., ...\n"
     "  --output human|json\n"
-    "  -U, --force-share        IMAGE may be in use\n";
+    "  -U, --force-share        IMAGE may be in use\n"
+    "  --deny-image-references  open no file because an image names it\n";
 
 constexpr uint64_t kSector = 512;
 
@@ -302,7 +304,7 @@ Task<int> measure(ToolGraph& tool, const ToolArguments& arguments, Request& requ
 int run_measure(const std::vector<std::string>& arguments) {
   auto parsed = parse_tool_arguments(arguments, kOptions, kUsage);
   if (!parsed) return parsed.error();
-  ToolGraph tool;
+  ToolGraph tool(*parsed);
   if (auto made = tool.make_objects(*parsed); !made) return made.error();
   auto request = read_request(*parsed);
   if (!request) return kToolFailed;

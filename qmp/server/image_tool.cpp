@@ -238,7 +238,8 @@ struct ToolGraph::Parts {
   ObjectStore objects{env, graph.throttle_groups()};
 };
 
-ToolGraph::ToolGraph() : parts_(std::make_unique<Parts>()) {
+ToolGraph::ToolGraph(const ToolArguments& arguments) : parts_(std::make_unique<Parts>()) {
+  graph().deny_files_named_by_images(arguments.has(kDenyImageReferences.name));
   register_protocols(parts_->drivers);
   register_formats(parts_->drivers);
   register_filters(parts_->drivers);

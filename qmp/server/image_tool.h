@@ -47,6 +47,9 @@ struct ToolOption {
   bool takes_value = false;
 };
 
+// Of every command, with the meaning that it has for the servers.
+inline constexpr ToolOption kDenyImageReferences = {0, "deny-image-references", false};
+
 struct ToolArguments {
   struct Use {
     std::string_view name;
@@ -110,7 +113,8 @@ std::optional<ImageName> read_image_name(const ToolArguments& arguments);
 
 class ToolGraph {
  public:
-  ToolGraph();
+  // Heeds those of the arguments that all commands have.
+  explicit ToolGraph(const ToolArguments& arguments);
   ~ToolGraph();
   ToolGraph(const ToolGraph&) = delete;
   ToolGraph& operator=(const ToolGraph&) = delete;
