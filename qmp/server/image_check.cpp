@@ -65,6 +65,7 @@ struct Request {
   bool json = false;
   bool quiet = false;
   bool force_share = false;
+  bool deny_image_references = false;
   bool explain = false;
 };
 
@@ -99,6 +100,7 @@ std::optional<Request> read_request(const ToolArguments& arguments) {
   }
   request.quiet = arguments.has("quiet");
   request.force_share = arguments.has("force-share");
+  request.deny_image_references = arguments.has(kDenyImageReferences.name);
   request.explain = arguments.has("explain");
   return request;
 }
@@ -261,6 +263,8 @@ Task<Expected<NodeRef>> open_data_file(ToolGraph& tool, const Request& request,
     // No node is there that it could mean.
     const std::string& node = given.find("data-file")->as_string();
     co_return fail(std::move(tool.graph().find_device_or_node(node, node)).error());
+  } else if (request.deny_image_references) {
+    co_return NodeRef();
   } else if (!header.data_file_name) {
     co_return fail("'data-file' is required for this image");
   } else if (protocol_of(*header.data_file_name)) {
