@@ -99,11 +99,33 @@ StorageImage CrashPoints::image(CrashSubset subset) const {
   StorageImage result;
   for (const auto& [number, disk] : disks_) {
     if (disk.removed) continue;
-    std::vector<Change> in_flight;
-    for (const auto& [request, change] : disk.in_flight) in_flight.push_back(change);
-    result[disk.path] = disk.disk.after_crash(subset, in_flight);
+    result[disk.path] = disk.disk.after_crash(subset, in_flight(disk));
   }
   return result;
+}
+
+std::vector<Change> CrashPoints::in_flight(const Disk& disk) {
+  std::vector<Change> changes;
+  for (const auto& [request, change] : disk.in_flight) changes.push_back(change);
+  return changes;
+}
+
+std::optional<std::vector<StorageImage>> CrashPoints::every_image(std::size_t limit) const {
+  std::vector<StorageImage> images(1);
+  for (const auto& [number, disk] : disks_) {
+    if (disk.removed) continue;
+    const auto every = disk.disk.every_crash(limit / images.size(), in_flight(disk));
+    if (!every) return std::nullopt;
+    std::vector<StorageImage> with_disk;
+    for (const StorageImage& image : images) {
+      for (const SparseBytes& left : *every) {
+        with_disk.push_back(image);
+        with_disk.back()[disk.path] = left;
+      }
+    }
+    images = std::move(with_disk);
+  }
+  return images;
 }
 
 StorageImage CrashPoints::live() const {

@@ -13,6 +13,8 @@
 //     check(crash.image(CrashSubset::none()));
 //     check(crash.image(CrashSubset::all()));
 //     for (uint64_t s = 0; s < 4; ++s) check(crash.image(CrashSubset::seeded(s)));
+//     // or, where there are few:
+//     if (auto every = crash.every_image(32)) std::ranges::for_each(*every, check);
 //   }
 //
 // Threading: plain data; the storage must not change meanwhile.
@@ -21,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +44,8 @@ class CrashPoints {
   std::string describe() const;
 
   StorageImage image(CrashSubset subset) const;
+  // All that may be on the disks, for every subset: nothing when that is more than `limit`.
+  std::optional<std::vector<StorageImage>> every_image(std::size_t limit) const;
   // What reads saw at this point.
   StorageImage live() const;
 
@@ -54,6 +59,7 @@ class CrashPoints {
   };
 
   void replay(const StorageEvent& event);
+  static std::vector<Change> in_flight(const Disk& disk);
 
   const std::vector<StorageEvent>& events_;
   std::map<uint64_t, Disk> disks_;

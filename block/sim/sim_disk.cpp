@@ -1,6 +1,8 @@
 #include "block/sim/sim_disk.h"
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <utility>
 
 #include "block/runtime/assert.h"
@@ -36,16 +38,116 @@ void put_whole(SparseBytes& target, const Change& change) {
   put(target, change, change.offset, change.end());
 }
 
-void put_subset(SparseBytes& target, const std::vector<Change>& changes, CrashSubset& subset) {
-  // Which of them change the size is known only by looking at all of them in order.
+// Which of them change the size is known only by looking at all of them in order.
+std::vector<bool> which_change_size(uint64_t size, const std::vector<Change>& changes) {
   std::vector<bool> changes_size;
-  uint64_t size = target.size();
   for (const Change& change : changes) {
     const uint64_t after =
         change.kind == Change::Kind::kResize ? change.offset : std::max(size, change.end());
     changes_size.push_back(after != size);
     size = after;
   }
+  return changes_size;
+}
+
+// The versions of each sector that a crash may leave when it keeps the first `sizes` changes of
+// size.
+class SectorVersions {
+ public:
+  SectorVersions(const SparseBytes& start, const std::vector<Change>& changes,
+                 const std::vector<bool>& changes_size, uint64_t sizes, std::size_t limit)
+      : none_(start), limit_(limit) {
+    for (std::size_t i = 0; i < changes.size() && count_ <= limit_; ++i) {
+      const Change& change = changes[i];
+      if (changes_size[i] && sizes > 0) {
+        --sizes;
+        resize(change.kind == Change::Kind::kResize ? change.offset : change.end());
+      }
+      if (change.kind != Change::Kind::kResize) add(change);
+    }
+  }
+
+  std::size_t count() const { return count_; }
+  // Each choice of one version for every sector.
+  void put_all(std::vector<SparseBytes>& into) const {
+    std::vector<SparseBytes> images = {none_};
+    for (const auto& [sector, versions] : sectors_) {
+      const std::size_t others = images.size();
+      for (std::size_t v = 1; v < versions.size(); ++v) {
+        for (std::size_t i = 0; i < others; ++i) {
+          images.push_back(images[i]);
+          images.back().write(sector * kSector, std::span(versions[v]).first(part_of(sector)));
+        }
+      }
+    }
+    into.insert(into.end(), std::make_move_iterator(images.begin()),
+                std::make_move_iterator(images.end()));
+  }
+
+ private:
+  using Sector = std::array<std::byte, kSector>;
+
+  // How much of the sector is inside the file.
+  uint64_t part_of(uint64_t sector) const {
+    return std::min(kSector, none_.size() - sector * kSector);
+  }
+
+  void resize(uint64_t size) {
+    const bool shorter = size < none_.size();
+    none_.resize(size);
+    if (!shorter) return;
+    // What is cut off stays away when the file grows again.
+    sectors_.erase(sectors_.lower_bound((size + kSector - 1) / kSector), sectors_.end());
+    const auto cut = sectors_.find(size / kSector);
+    if (cut != sectors_.end()) {
+      std::vector<Sector> versions;
+      for (Sector version : cut->second) {
+        std::fill(version.begin() + static_cast<std::ptrdiff_t>(size % kSector), version.end(),
+                  std::byte{0});
+        if (std::ranges::find(versions, version) == versions.end()) versions.push_back(version);
+      }
+      cut->second = std::move(versions);
+    }
+    count_ = 1;
+    for (const auto& [sector, versions] : sectors_) count_ *= versions.size();
+  }
+
+  void add(const Change& change) {
+    const uint64_t end = std::min(change.end(), none_.size());
+    for (uint64_t at = change.offset; at < end && count_ <= limit_;) {
+      const uint64_t sector = at / kSector;
+      const uint64_t next = std::min((sector + 1) * kSector, end);
+      add(sector, change, at, next);
+      at = next;
+    }
+  }
+
+  void add(uint64_t sector, const Change& change, uint64_t from, uint64_t to) {
+    std::vector<Sector>& versions = sectors_[sector];
+    if (versions.empty()) none_.read(sector * kSector, versions.emplace_back());
+    const std::size_t before = versions.size();
+    for (std::size_t v = 0; v < before; ++v) {
+      Sector changed = versions[v];
+      const auto part = std::span(changed).subspan(from % kSector, to - from);
+      if (change.kind == Change::Kind::kWrite) {
+        std::ranges::copy(std::span(*change.data).subspan(from - change.offset, to - from),
+                          part.begin());
+      } else {
+        std::ranges::fill(part, std::byte{0});
+      }
+      if (std::ranges::find(versions, changed) == versions.end()) versions.push_back(changed);
+    }
+    count_ = count_ / before * versions.size();
+  }
+
+  SparseBytes none_;
+  std::size_t limit_;
+  std::map<uint64_t, std::vector<Sector>> sectors_;
+  std::size_t count_ = 1;
+};
+
+void put_subset(SparseBytes& target, const std::vector<Change>& changes, CrashSubset& subset) {
+  const std::vector<bool> changes_size = which_change_size(target.size(), changes);
   uint64_t sizes_left = subset.sizes(
       static_cast<uint64_t>(std::count(changes_size.begin(), changes_size.end(), true)));
   for (std::size_t i = 0; i < changes.size(); ++i) {
@@ -138,6 +240,22 @@ SparseBytes SimDisk::after_crash(CrashSubset subset, std::span<const Change> in_
   changes.insert(changes.end(), in_flight.begin(), in_flight.end());
   put_subset(result, changes, subset);
   return result;
+}
+
+std::optional<std::vector<SparseBytes>> SimDisk::every_crash(
+    std::size_t limit, std::span<const Change> in_flight) const {
+  std::vector<Change> changes = pending_;
+  changes.insert(changes.end(), in_flight.begin(), in_flight.end());
+  const std::vector<bool> changes_size = which_change_size(durable_.size(), changes);
+  const auto sizes = std::count(changes_size.begin(), changes_size.end(), true);
+  std::vector<SparseBytes> every;
+  for (std::ptrdiff_t kept = 0; kept <= sizes; ++kept) {
+    const SectorVersions versions(durable_, changes, changes_size, static_cast<uint64_t>(kept),
+                                  limit);
+    if (versions.count() > limit - std::min(limit, every.size())) return std::nullopt;
+    versions.put_all(every);
+  }
+  return every;
 }
 
 }  // namespace blockbed::sim

@@ -26,6 +26,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -92,6 +93,10 @@ class SimDisk {
 
   // The file after a crash now; `in_flight` are changes that have begun and not completed.
   SparseBytes after_crash(CrashSubset subset, std::span<const Change> in_flight) const;
+  // Everything that a crash now may leave: each of the sizes with each of the versions of every
+  // sector, versions of equal bytes taken as one. Nothing when these are more than `limit`.
+  std::optional<std::vector<SparseBytes>> every_crash(std::size_t limit,
+                                                      std::span<const Change> in_flight) const;
 
  private:
   std::vector<Change> take_pending(uint64_t mark);
