@@ -1,6 +1,7 @@
 """blkdebug: requests that fail, stand still or obey limits, as rules say; and how such nodes are named."""
 
 import signal
+import subprocess
 
 import pytest
 
@@ -386,3 +387,68 @@ def test_a_filter_in_between_hears_and_says_nothing(server, raw, io):
     server.blockdev_add(driver="raw", node_name="d", file={"driver": "blkdebug", "image": {
         "driver": "blkdebug", "image": storage(raw), "inject-error": [{"event": "read_aio"}]}})
     assert outcome(io("read 0 512")) == "ok"
+
+
+# Counts of 64 bits in clusters of 512 bytes: the refcount table is full when 4096 clusters are counted.
+SMALL = {"size": "8M", "cluster_size": 512, "refcount_bits": 64}
+
+
+@pytest.mark.parametrize("event", [
+    "refblock_alloc", "refblock_load", "refblock_update_part", "refblock_alloc_hookup", "refblock_alloc_write", "reftable_grow",
+    "refblock_alloc_write_blocks", "refblock_alloc_write_table", "refblock_alloc_switch_table",
+])  # fmt: skip
+def test_events_of_growing_refcounts(server, images, io, event):
+    image = images.create("small.qcow2", **SMALL)
+    image.io("write -P 1 0 1900k")
+    add(server, image, "qcow2", inject_error=[{"event": event, "once": True}])
+    assert outcome(io("write -P 2 1900k 400k")) == "Input/output error"
+    assert outcome(io("write -P 2 1900k 400k")) == "ok"
+    assert outcome(io("write -P 3 2600k 64k")) == "ok"
+    server.stop()
+    at_most_leaks(image)
+    for run in ((0, "1900k", 1), ("1900k", "400k", 2), ("2600k", "64k", 3)):
+        image.read(*run)
+
+
+@pytest.mark.parametrize(
+    ("event", "size", "error"),
+    [
+        *((f"l1_grow_{step}", 64, "Failed to grow the L1 table: Input/output error") for step in ("alloc_table", "write_table", "activate_table")),
+        ("l1_shrink_write_table", 1, "Failed to reduce the number of L2 tables: Input/output error"),
+        # What cannot be freed is lost.
+        ("cluster_free", 64, None),
+    ],
+)
+def test_events_of_resizing(server, images, io, event, size, error):
+    image = images.create("small.qcow2", **SMALL | {"size": "8M", "refcount_bits": 16})
+    image.io("write -P 1 0 1M", "write -P 1 7M 64k")
+    add(server, image, "qcow2", inject_error=[{"event": event, "once": True}])
+    resize = {"node-name": "d", "size": size << 20}
+    if error:
+        assert server.error("block_resize", resize) == error
+    server.execute("block_resize", resize)
+    assert outcome(io(f"write -P 2 {size - 1}M 64k")) == "ok"
+    server.stop()
+    at_most_leaks(image)
+    image.read(f"{size - 1}M", "64k", 2)
+    assert image.info()["virtual-size"] == size << 20
+
+
+@pytest.mark.differs("QEMU ends", server="qemu")
+def test_an_error_of_emptying(start, images):
+    base = images.create("base.raw", "raw", "8M")
+    image = images.create("top.qcow2", size=None, backing=base)
+    image.io("write -P 1 0 1M")
+    server = start("-drive", f"if=none,id=d,node-name=n,driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename={image.path},"
+                             "file.inject-error.0.event=empty_image_prepare,file.inject-error.0.once=on")
+    assert server.hmp("commit d").strip() == "'commit' error for 'd': Input/output error"
+    # The base has it, and the disk still shows it.
+    assert outcome(Io(server)("read -P 1 0 1M")) == "ok"
+    assert server.hmp("commit d") == ""
+    server.stop()
+    at_most_leaks(image)
+    base.read(0, "1M", 1)
+
+
+def at_most_leaks(image):
+    assert subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", image.path], check=False).returncode in (0, 3)
