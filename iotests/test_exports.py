@@ -356,16 +356,6 @@ def test_allocation_depth(server, images):
         assert nbd.extents("qemu:allocation-depth") == [(0, 65536, 1), (65536, 65536, 2), (131072, SIZE - 131072, 0)]
 
 
-@pytest.mark.differs("QEMU tells of a hole, and not that it reads as zeroes, where a lower layer has the data", server="qemu")
-def test_raw_over_a_chain_tells_what_the_chain_holds(server, images):
-    base = images.create("base.qcow2", size=SIZE).fill((65536, 65536, 1))
-    top = images.create("top.qcow2", size=None, backing=base).fill((0, 65536, 2))
-    server.blockdev_add(driver="raw", node_name="n", file={"driver": "qcow2", "file": {"driver": "file", "filename": str(top.path)}})
-    with server.export("n", contexts=("base:allocation", "qemu:allocation-depth"), allocation_depth=True) as nbd:
-        assert nbd.extents("base:allocation") == [(0, 131072, 0), (131072, SIZE - 131072, 3)]
-        assert nbd.extents("qemu:allocation-depth") == [(0, 131072, 1), (131072, SIZE - 131072, 0)]
-
-
 def test_large_requests(server, images):
     """Up to 32 MiB at a time."""
     image = images.create("big.raw", "raw", 64 << 20)

@@ -49,30 +49,6 @@ def test_full(server, images, chain, flat, source_format, target_format):
     target.check()
 
 
-@pytest.mark.differs("QEMU does not copy what only the backing file of its file holds", server="qemu")
-@pytest.mark.parametrize("windowed", [False, True])
-@pytest.mark.parametrize("discard", ["ignore", "unmap"])
-@pytest.mark.parametrize("sync", ["full", "top"])
-def test_raw_over_a_chain(server, images, chain, flat, sync, discard, windowed):
-    """No backing file of its own: all that it shows is its content."""
-    begin, length = (65536, 3 << 20) if windowed else (0, SIZE)
-    window = {"offset": begin, "size": length} if windowed else {}
-    target = images.create("target.raw", "raw", length).fill((0, length, 9))
-    server.blockdev_add(driver="raw", node_name="src", file={"driver": "qcow2", "file": {"driver": "file", "filename": str(chain.path)}}, **window)
-    server.add_image("dst", target, discard=discard)
-    server.blockdev_mirror(job_id="job", device="src", target="dst", sync=sync)
-    ready(server)
-    server.block_job_cancel(device="job")
-    ended_well(server)
-    server.stop()
-    shown = flat.path.read_bytes()
-    if sync == "top":
-        # What no layer has is not copied.
-        for start, end in (2 << 20, 3 << 20), ((3 << 20) + 65536, SIZE):
-            shown = shown[:start] + b"\x09" * (end - start) + shown[end:]
-    assert target.path.read_bytes() == shown[begin:begin + length]
-
-
 def marks(server, node):
     return [bitmap for bitmap in server.query_node(node).get("dirty-bitmaps", []) if "name" not in bitmap]
 

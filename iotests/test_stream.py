@@ -179,18 +179,6 @@ def test_raw_has_nothing_to_bring_up(server, images):
     assert finish(server)["len"] == 0
 
 
-@pytest.mark.differs("QEMU does not bring up what lies below the raw node", server="qemu")
-def test_a_raw_node_over_a_chain_as_backing_file(server, images, chain):
-    """It has no backing file: all that it shows is brought up."""
-    below = chain[-2]
-    disk = images.create("disk.qcow2", size=SIZE).fill((3 * MB, MB, 4))
-    add(server, "top", disk, {"driver": "raw", "file": {"driver": "qcow2", "file": {"driver": "file", "filename": str(below.path)}}})
-    server.block_stream(job_id="job", device="top")
-    assert finish(server)["len"] == SIZE
-    server.stop()
-    assert disk.content() == content_of(chain)
-
-
 # ---------------------------------------------------------------------- names in the image
 
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "block/graph/chain.h"
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
 #include "block/graph/node.h"
@@ -428,19 +427,6 @@ Task<void> Node::expect_flush() {
   }
 }
 
-namespace {
-
-// All that the chain shows is the content of who stands on its top and is no part of it.
-Task<Result<BlockStatus>> chain_answer(Node& top, uint64_t offset, uint64_t length,
-                                       bool want_zero) {
-  auto answer = co_await chain_status(top, /*base=*/nullptr, /*include_base=*/false, offset, length,
-                                      want_zero);
-  if (!answer) co_return io_error(answer.error());
-  co_return answer->status;
-}
-
-}  // namespace
-
 Task<Result<BlockStatus>> Node::block_status(uint64_t offset, uint64_t length, bool want_zero) {
   if (!is_open()) co_return io_error(ENOMEDIUM);
   BB_CO_TRY(check_range(offset, length));
@@ -467,10 +453,7 @@ Task<Result<BlockStatus>> Node::block_status(uint64_t offset, uint64_t length, b
   if (status.passes_through) {
     // The child decides, at the offset that the driver named.
     BB_ASSERT(status.offset && status.file != nullptr);
-    auto below =
-        status.file == filter_or_cow_node()
-            ? co_await status.file->block_status(*status.offset, status.length, want_zero)
-            : co_await chain_answer(*status.file, *status.offset, status.length, want_zero);
+    auto below = co_await status.file->block_status(*status.offset, status.length, want_zero);
     if (!below) co_return below;
     const bool compressed = status.compressed;
     const uint64_t driver_length = status.length;
