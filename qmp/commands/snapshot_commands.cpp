@@ -36,10 +36,8 @@ class OverlayAction : public Action {
     {
       GraphChange change(context.graph);
       Expected<void> undone;
-      for (Edge* user : std::vector<Edge*>(overlay_->parents())) {
-        if (undone && std::ranges::find(users_of_overlay_, user) == users_of_overlay_.end()) {
-          undone = change.replace_node(*user, *old_);
-        }
+      for (Edge* user : users_of_disk_) {
+        if (undone && user->node() == overlay_.get()) undone = change.replace_node(*user, *old_);
       }
       if (undone) undone = change.detach_child(*overlay_->cow_edge());
       if (undone) undone = change.check();
@@ -83,22 +81,23 @@ class OverlayAction : public Action {
     KeptPlaces places;
     places.add(*old_);
     places.add(*overlay);
-    std::vector<Edge*> users = overlay->parents();
+    std::vector<Edge*> users = old_->parents();
     GraphChange change(graph);
     change.attach_child(*overlay, "backing", kCowRole, *old_);
     BB_TRY(change.replace_in_parents(*old_, *overlay));
     BB_TRY(change.check());
     change.commit();
     places_ = std::move(places);
-    users_of_overlay_ = std::move(users);
+    users_of_disk_ = std::move(users);
     overlay_ = std::move(overlay);
     return {};
   }
 
   NodeRef old_;
   NodeRef overlay_;
-  // Who used it before it was one: in abort() it is as it was then.
-  std::vector<Edge*> users_of_overlay_;
+  // Before the overlay was put over it: others that use the overlay have not come with it. All of
+  // them are there in abort().
+  std::vector<Edge*> users_of_disk_;
   KeptPlaces places_;
   DrainedSection drained_;
 };
