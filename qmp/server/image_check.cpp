@@ -247,22 +247,23 @@ Expected<void> check_options(const schema::BlockdevOptions& given, const qcow2::
   return {};
 }
 
-// Nothing of it is looked at, but a check of an image that cannot be opened would promise too much.
+// Null: there is none, or it is not to be opened. Nothing of it is looked at, but a check of an
+// image that cannot be opened would promise too much.
 Task<Expected<NodeRef>> open_data_file(ToolGraph& tool, const Request& request,
                                        const StorageOfImage& image, const qcow2::Header& header) {
+  if (!header.external_data()) co_return NodeRef();
   Graph::OpenRequest open;
   open.inherited = InheritedOptions();
   open.inherited->flags.read_only = request.repair == qcow2::Repair::kNone;
   open.inherited->flags.force_share = request.force_share;
-  json::Object given;
-  if (image.options) given = to_json(*image.options).as_object();
-  if (image.data_file) {
-    open.options = *image.data_file;
-    open.keyval = open.keep_text = true;
-  } else if (given.contains("data-file")) {
+  if (image.data_file && image.data_file->is_string()) {
     // No node is there that it could mean.
-    const std::string& node = given.find("data-file")->as_string();
+    const std::string& node = image.data_file->as_string();
     co_return fail(std::move(tool.graph().find_device_or_node(node, node)).error());
+  }
+  if (image.data_file) {
+    open.options = image.data_file->as_object();
+    open.keyval = open.keep_text = true;
   } else if (request.deny_image_references) {
     co_return NodeRef();
   } else if (!header.data_file_name) {
@@ -283,7 +284,7 @@ Task<int> check_qcow2(ToolGraph& tool, const Request& request, StorageOfImage& i
   qcow2::NodeStorage file(*image.storage);
   auto header = co_await qcow2::read_header(file, qcow2::HeaderUse::kChecking);
   Expected<void> usable;
-  NodeRef data_file;
+  Expected<NodeRef> data_file;
   if (!header) {
     usable = fail(header.error());
   } else if (header->size > blockbed::kMaxLength) {
@@ -295,16 +296,8 @@ Task<int> check_qcow2(ToolGraph& tool, const Request& request, StorageOfImage& i
                                           : Expected<void>();
              !options) {
     usable = std::move(options);
-  } else if (header->external_data()) {
-    auto opened = co_await open_data_file(tool, request, image, *header);
-    if (opened) {
-      data_file = std::move(*opened);
-    } else {
-      usable = fail(std::move(opened).error());
-    }
-  }
-  if (!usable || !header) {
-    // Told below.
+  } else if (data_file = co_await open_data_file(tool, request, image, *header); !data_file) {
+    usable = fail(data_file.error());
   } else if (auto bitmaps = co_await qcow2::load_directory(file, *header); !bitmaps) {
     usable = fail(bitmaps.error());
   }

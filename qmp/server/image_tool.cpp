@@ -402,10 +402,9 @@ Task<Expected<StorageOfImage>> ToolGraph::open_storage(ImageName name, bool writ
         auto own = own_options(parts_->drivers, tree);
         if (!own) co_return fail(could_not_open(name, std::move(own).error()));
         image.options = std::move(*own);
-        if (const json::Value* data = tree.find("data-file");
-            data != nullptr && data->is_object()) {
-          image.data_file = data->as_object();
-          name_storage_driver(*image.data_file);
+        if (const json::Value* data = tree.find("data-file")) {
+          image.data_file = *data;
+          if (data->is_object()) name_storage_driver(image.data_file->as_object());
         }
       }
       name_storage_driver(request.options);

@@ -103,8 +103,8 @@ struct StorageOfImage {
   std::unique_ptr<Backend> storage;
   // Of a qcow2 image that was defined by options.
   std::optional<schema::BlockdevOptions> options;
-  // The definition of its data file among them, in the forms of a command line.
-  std::optional<json::Object> data_file;
+  // Its data file among them: a definition in the forms of a command line, or the name of a node.
+  std::optional<json::Value> data_file;
 };
 
 // The first name with --image-opts and --format; no name: an empty text. Prints what is wrong and
