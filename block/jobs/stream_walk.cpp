@@ -97,8 +97,12 @@ Task<void> StreamWalk::copy(Chunk& chunk) {
   if (!copied) chunk.error = copied.error();
   if (copied) written_behind_.wrote(top_, chunk.end - chunk.begin);
   forget_done();
-  // Who waits for the rate hears of a failure at once.
-  copied ? wake_.wake_all() : kick();
+  if (copied) {
+    wake_.wake_all();
+  } else {
+    // Who waits for the rate hears of a failure at once.
+    kick();
+  }
 }
 
 Task<void> StreamWalk::wait_for_rate(int64_t delay) {
@@ -108,21 +112,18 @@ Task<void> StreamWalk::wait_for_rate(int64_t delay) {
 
 Task<void> StreamWalk::step(RateLimit& rate_limit) {
   Chunk* const again = first(Chunk::State::kNew);
-  if (again != nullptr && again->paid) {
-    copies_.spawn(copy(*again));
-    co_return;
-  }
   if (again == nullptr && (next_ == length_ || window_.size() >= kMaxWindow)) {
     co_await wake_.wait();
     co_return;
   }
+  const bool paid = again != nullptr && again->paid;
   // What was copied is paid off before anybody looks at the rest, where nothing may be to be done.
-  if (const int64_t delay = rate_limit.delay(env_.now()); delay > 0) {
+  if (const int64_t delay = paid ? 0 : rate_limit.delay(env_.now()); delay > 0) {
     co_await wait_for_rate(delay);
     co_return;
   }
   if (again != nullptr) {
-    rate_limit.account(again->end - again->begin, env_.now());
+    if (!paid) rate_limit.account(again->end - again->begin, env_.now());
     again->paid = true;
     copies_.spawn(copy(*again));
     co_return;
