@@ -1,7 +1,6 @@
 """Chains of backing files as long as they may be, and chains that do not end: refused at once, in few words."""
 
 import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ def peak_bytes(server):
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) << 10
 
 
-@pytest.mark.limit(120)
+@pytest.mark.limit(60)
 @pytest.mark.differs("it opens images until it ends, or any number of them", server="qemu")
 @pytest.mark.manners("daemon")
 @pytest.mark.parametrize(("length", "cycle"), [(1, True), (2, True), (7, True), (MOST + 1, False)])
@@ -57,10 +56,8 @@ def test_chains_that_are_too_long(start_with_files, target, images, length, cycl
         pytest.xfail("it never answers")
     image = make_chain(images, length, cycle=cycle)
     server = start_with_files()
-    begun = time.monotonic()
     options = {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": str(image.path)}, "read-only": True}
     assert server.error("blockdev-add", options) == TOO_LONG
-    assert time.monotonic() - begun < 60
     assert server.query_named_block_nodes() == []
     assert peak_bytes(server) < 1 << 30
     server.execute("blockdev-add", options | {"backing": None})

@@ -368,15 +368,6 @@ def test_empty_disk(server, images):
 # ---------------------------------------------------------------------- errors
 
 
-def faulty(server, node, image, **inject):
-    """The image over a blkdebug that makes requests fail."""
-    server.execute("blockdev-add", {
-        "driver": image.format, "node-name": node,
-        "file": {"driver": "blkdebug", "image": {"driver": "file", "filename": str(image.path)},
-                 "inject-error": [inject]},
-    })
-
-
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("policy", ["report", "ignore", "stop", "enospc"])
 def test_error(server, images, flat, side, policy):
@@ -385,10 +376,7 @@ def test_error(server, images, flat, side, policy):
     fault = {"event": "read_aio" if side == "source" else "pwritev", "iotype": "read" if side == "source" else "write",
              "once": True, "errno": 28 if policy == "enospc" else 5}
     for node, image in (("src", flat), ("dst", target)):
-        if (node == "src") == (side == "source"):
-            faulty(server, node, image, **fault)
-        else:
-            server.add_image(node, image)
+        server.add_image(node, image, faults=[fault] if (node == "src") == (side == "source") else None)
     server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", **{f"on_{side}_error": policy})
     error = server.wait_event("BLOCK_JOB_ERROR", {"device": "job"})["data"]
     action = "stop" if policy == "enospc" else policy

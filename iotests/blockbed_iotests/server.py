@@ -266,13 +266,13 @@ class Server:
     def node_names(self) -> set[str]:
         return {entry["node-name"] for entry in self.qmp.execute("query-named-block-nodes", {"flat": True})}
 
-    def add_image(self, node: str, image: Any, **options: Any) -> str:
-        """Opens an image as `node`, over a protocol node of its own that has no name."""
-        self.qmp.execute(
-            "blockdev-add",
-            {"driver": image.format, "node-name": node, "file": {"driver": "file", "filename": str(image.path)}},
-            **options,
-        )
+    def add_image(self, node: str, image: Any, *, faults: list[dict] | None = None, **options: Any) -> str:
+        """Opens an image as `node`, over a protocol node of its own that has no name, and a blkdebug with `faults` as its
+        `inject-error` if there are some."""
+        file: dict[str, Any] = {"driver": "file", "filename": str(image.path)}
+        if faults is not None:
+            file = {"driver": "blkdebug", "image": file, "inject-error": faults}
+        self.qmp.execute("blockdev-add", {"driver": image.format, "node-name": node, "file": file}, **options)
         return node
 
     # ------------------------------------------------------------------ NBD
