@@ -26,6 +26,8 @@ struct Workload {
   uint64_t reuse_clusters = 3;
   // Written before the crashes begin.
   uint64_t filled = 0;
+  // So many bytes of a backing file show through where the image has nothing.
+  uint64_t backed = 0;
 };
 
 // `cluster` bytes a cluster, and 48 of them.
@@ -34,7 +36,5 @@ Workload small_workload(uint64_t cluster);
 // Cuts the power at every change that the workload makes; `subsets` of what is not flushed are
 // tried at each, besides all and none of it. Stops at the first fault.
 void visit_crashes(uint64_t seed, const Workload& workload, int subsets);
-// States judged in this process.
-uint64_t visited_crashes();
 
 }  // namespace blockbed::qcow2::test

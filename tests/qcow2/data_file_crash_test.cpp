@@ -1,7 +1,6 @@
 // Power cuts while guest data lies in a file of its own: both files lose what was not flushed,
 // independently of each other. There is no count for what is in the data file, and each cluster has
 // one place, so the order of writes is all that keeps old bytes from showing.
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/qcow2/crash_workload_fixture.h"
@@ -94,7 +93,6 @@ TEST(Qcow2DataFileCrash, Subclusters) {
     w.operations = 16;
     visit_crashes(seed, w, 1);
   });
-  fmt::print("{} states visited so far\n", visited_crashes());
 }
 
 }  // namespace
