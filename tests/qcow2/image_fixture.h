@@ -46,6 +46,10 @@ class FileStorage final : public Storage {
     if (!done) co_return fail(strerror_text(done.error()));
     co_return Expected<void>();
   }
+  Task<Result<void>> copy_from(File& source, uint64_t source_offset, uint64_t offset,
+                               uint64_t length) override {
+    return file_.copy_from(source, source_offset, offset, length);
+  }
   Task<Result<uint64_t>> length() override {
     auto info = co_await file_.info();
     if (!info) co_return io_error(info.error());
