@@ -1,6 +1,5 @@
 // Power cuts at every change of the file that a repair makes: what is left is no worse than it was,
 // a second repair makes it right, and the disk holds what it held.
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "block/formats/qcow2/check.h"
@@ -9,6 +8,7 @@
 #include "block/formats/qcow2/repair.h"
 #include "tests/qcow2/crash_walk_fixture.h"
 #include "tests/qcow2/image_fixture.h"
+#include "tests/qcow2/repair_walk_fixture.h"
 
 namespace blockbed::qcow2::test {
 namespace {
@@ -126,43 +126,15 @@ Task<RawImage> load(Env& env) {
   co_return image;
 }
 
-struct Outcome {
-  bool done = false;
-  CheckReport report;
-};
-
-// A check, or a repair.
-Task<Outcome> examine(Env& env, Repair repair, bool raise_in_place) {
-  Outcome outcome;
-  FileOpenOptions how;
-  how.write = repair != Repair::kNone;
-  auto file = co_await env.open_file("disk", how);
-  EXPECT_TRUE(file);
-  FileStorage storage(**file);
-  auto header = co_await read_header(storage, HeaderUse::kChecking);
-  EXPECT_TRUE(header);
-  if (header) {
-    RepairOptions options(repair);
-    options.raise_in_place = raise_in_place;
-    const auto done =
-        repair == Repair::kNone
-            ? co_await check_image(storage, *header, outcome.report, nullptr)
-            : co_await repair_image(storage, *header, options, outcome.report, nullptr);
-    outcome.done = done.has_value();
-  }
-  (void)co_await (*file)->close();
-  co_return outcome;
-}
-
 // `faults`: as many as there were, or as came to light while they were repaired: flags agree with
 // counts as long as those are wrong.
 Task<void> judge(Env& env, uint64_t faults, bool raise_in_place, std::string where) {
-  const Outcome left = co_await examine(env, Repair::kNone, false);
+  const Outcome left = co_await examine(env, How::kCheck);
   EXPECT_TRUE(left.done) << where;
   EXPECT_LE(left.report.corruptions, faults) << where << left.report.describe();
-  const Outcome again = co_await examine(env, Repair::kAll, raise_in_place);
+  const Outcome again = co_await examine(env, raise_in_place ? How::kInPlace : How::kAll);
   EXPECT_TRUE(again.done) << where << again.report.describe();
-  const Outcome right = co_await examine(env, Repair::kNone, false);
+  const Outcome right = co_await examine(env, How::kCheck);
   EXPECT_TRUE(right.done && right.report.clean()) << where << right.report.describe();
   auto opened = co_await open_image(env, "disk", writable_options());
   EXPECT_TRUE(opened) << where << (opened ? "" : opened.error().description);
@@ -179,7 +151,6 @@ Task<void> judge(Env& env, uint64_t faults, bool raise_in_place, std::string whe
   EXPECT_TRUE(co_await (*opened)->close()) << where;
 }
 
-Task<void> store(Outcome& into, Task<Outcome> from) { into = co_await std::move(from); }
 Task<void> keep(RawImage& into, Task<RawImage> from) { into = co_await std::move(from); }
 
 class RepairCrash : public ::testing::TestWithParam<Fault> {};
@@ -194,23 +165,21 @@ TEST_P(RepairCrash, AnyInstantIsSurvived) {
   env.storage().put("disk", std::span<const std::byte>(image.bytes));
 
   Outcome before;
-  env.run(store(before, examine(env, Repair::kNone, false)));
+  env.run(store(before, examine(env, How::kCheck)));
   ASSERT_TRUE(before.done);
   ASSERT_FALSE(before.report.clean()) << "the fault is none";
   env.storage().record();
   Outcome repaired;
-  env.run(store(repaired, examine(env, Repair::kAll, fault.raise_in_place)));
+  env.run(store(repaired, examine(env, fault.raise_in_place ? How::kInPlace : How::kAll)));
   ASSERT_TRUE(repaired.done) << repaired.report.describe();
   EXPECT_GT(repaired.report.corruptions_fixed + repaired.report.leaks_fixed, 0u);
   const uint64_t faults = std::max(before.report.corruptions, repaired.report.corruptions_fixed);
-  const uint64_t states =
-      judge_crashes(env.storage(), 0, 0, 6,
-                    [&](const sim::StorageImage& left, uint64_t, const std::string& where) {
-                      run_after_crash(left, [&](sim::SimEnv& after) {
-                        return judge(after, faults, fault.raise_in_place, where);
-                      });
-                    });
-  fmt::print("{}: {} states\n", fault.name, states);
+  judge_crashes(env.storage(), 0, 0, 6,
+                [&](const sim::StorageImage& left, uint64_t, const std::string& where) {
+                  run_after_crash(left, [&](sim::SimEnv& after) {
+                    return judge(after, faults, fault.raise_in_place, where);
+                  });
+                });
 }
 
 constexpr Fault kFaults[] = {
