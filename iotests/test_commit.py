@@ -23,8 +23,11 @@ def content(chain):
     return chain[-1].content()
 
 
-def open_chain(server, chain, below_layer0=None):
-    """The nodes have the names of the layers. What is below the lowest may be given, as a node that is there already."""
+def open_chain(server, chain, below_layer0=None, faults=None):
+    """The nodes have the names of the layers. What is below the lowest may be given, as a node that is there already.
+
+    `faults` has for a layer what is to fail in its file.
+    """
     options = None
     for number, layer in enumerate(chain):
         options = {
@@ -32,8 +35,12 @@ def open_chain(server, chain, below_layer0=None):
             "file": {"driver": "file", "filename": str(layer.path)},
             "backing": options,
         }
+        if number in (faults or {}):
+            options["file"] = {"driver": "blkdebug", "image": options["file"], "inject-error": [faults[number]]}
         if number == 0 and below_layer0 is not None:
             options["file"] = below_layer0
+        # As a `backing` of options, QEMU takes only a file that has a name.
+        if "filename" not in options["file"] and number + 1 < len(chain):
             server.execute("blockdev-add", options)
             options = options["node-name"]
     server.execute("blockdev-add", options)
@@ -205,6 +212,56 @@ def test_what_no_node_between_shows_any_more(server, chain, top):
         "device (uses node 'over_mid' as 'root' child) and unshared by commit job 'job' (uses node 'over_mid' as "
         "'intermediate node' child).")
     server.block_job_cancel(device="job", force=True)
+
+
+@pytest.mark.differs("the base stays writable", server="qemu")
+def test_the_base_of_a_cancelled_active_commit_is_read_only_again(server, chain):
+    open_chain(server, chain)
+    server.block_commit(job_id="job", device="layer3", base_node="layer0")
+    server.wait_event("BLOCK_JOB_READY", {"device": "job"})
+    server.block_job_cancel(device="job", force=True)
+    assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"
+    assert server.query_node("layer0")["ro"]
+
+
+@pytest.mark.parametrize("side, number, event", [("read", 2, "read_aio"), ("write", 0, "write_aio")], ids=["source", "target"])
+@pytest.mark.parametrize("active", [False, True], ids=["middle", "active"])
+@pytest.mark.parametrize("policy, errno, action, io_status", [
+    ("report", 5, "report", None),
+    ("ignore", 5, "ignore", "ok"),
+    ("stop", 5, "stop", "failed"),
+    ("enospc", 28, "stop", "nospace"),
+    ("enospc", 5, "report", None),
+])
+def test_error(server, chain, content, side, number, event, active, policy, errno, action, io_status):
+    """One request fails once. Only `report` ends the job; in all other cases what failed is tried again."""
+    open_chain(server, chain, faults={number: {"event": event, "once": True, "errno": errno}})
+    below = {} if active else {"top_node": "layer2"}
+    expected = chain[3 if active else 2].content(force_share=True)
+    server.block_commit(job_id="job", device="layer3", base_node="layer0", on_error=policy, **below)
+    error = server.wait_event("BLOCK_JOB_ERROR", {"device": "job"})["data"]
+    assert error == {"device": "job", "operation": side, "action": action}
+    if action == "report":
+        ended = server.finish_job("job")
+        assert ended["event"] == "BLOCK_JOB_COMPLETED"
+        assert ended["data"]["error"] == ("No space left on device" if errno == 28 else "Input/output error")
+        assert {f"layer{layer}" for layer in range(4)} <= server.node_names()
+        server.stop()
+        assert chain[-1].content() == content
+        return
+    if action == "stop":
+        server.wait_job("job", "paused")
+        info = server.query_block_jobs()[0]
+        assert (info["io-status"], info["paused"]) == (io_status, True)
+        server.block_job_resume(device="job")
+    if active:
+        server.wait_event("BLOCK_JOB_READY", {"device": "job"})
+        assert server.query_block_jobs()[0]["io-status"] == "ok"
+        server.block_job_complete(device="job")
+    ended_well(server)
+    server.stop()
+    assert chain[0].content() == expected
+    chain[0].check()
 
 
 def test_cancel_leaves_the_chain(server, chain, content):
