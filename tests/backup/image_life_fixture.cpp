@@ -18,7 +18,6 @@ namespace {
 
 constexpr uint64_t kSizes[] = {192 * 1024, 256 * 1024, 256 * 1024 + 1536};
 constexpr uint64_t kPerGranule = kMarkBytes / kSectorBytes;
-constexpr const char* kDisk = "disk";
 
 MarkBits plain(const Bitmap& bits) {
   MarkBits result(bits.size());
@@ -38,6 +37,11 @@ bool equal(const KeptBitmaps& a, const KeptBitmaps& b) {
   });
 }
 
+std::string data_file_of(const qcow2::CreateOptions& create, const std::string& image) {
+  if (!create.data_file || (create.data_file_raw && image != kDiskImage)) return "";
+  return image + ".data";
+}
+
 ImageLife::ImageLife(uint64_t seed, qcow2::CreateOptions create)
     : world_(seed),
       chance_(world_.env.chance()),
@@ -47,11 +51,20 @@ ImageLife::ImageLife(uint64_t seed, qcow2::CreateOptions create)
   sim::SimLatency latency;
   latency.min = latency.max = 1;
   world_.env.storage().set_latency(latency);
-  create_.size = kSizes[1];
-  auto made = world_.run(qcow2::test::create_image(world_.env, kDisk, create_));
-  EXPECT_TRUE(made) << made.error().description;
-  data_.resize(create_.size / kSectorBytes);
+  create_file(kDiskImage, kSizes[1]);
+  data_.resize(kSizes[1] / kSectorBytes);
   for (const uint64_t size : kSizes) world_.file(target_of(size), sim::SparseBytes(size));
+}
+
+void ImageLife::create_file(const std::string& image, uint64_t size) {
+  qcow2::CreateOptions create = create_;
+  create.size = size;
+  create.data_file_name = data_file_of(create_, image);
+  create.data_file = !create.data_file_name.empty();
+  create.data_file_raw = create.data_file && create_.data_file_raw;
+  auto made =
+      world_.run(qcow2::test::create_image(world_.env, image, create, create.data_file_name));
+  EXPECT_TRUE(made) << made.error().description;
 }
 
 void ImageLife::go(int sessions, int steps) {
@@ -61,7 +74,7 @@ void ImageLife::go(int sessions, int steps) {
   created.operation = base_;
   created.step = "created";
   created.closed = true;
-  created.layers[kDisk].data = data_;
+  created.layers[kDiskImage].data = data_;
   moments_.push_back(std::move(created));
   for (int session = 0; session < sessions; ++session) {
     open();
@@ -108,7 +121,7 @@ void ImageLife::note(std::string step, bool closed) {
   if (closed) {
     moment.layers = moments_.back().layers;
   } else {
-    moment.layers[kDisk] = layer(*node_, overlay_ == nullptr ? data_ : below_);
+    moment.layers[kDiskImage] = layer(*node_, overlay_ == nullptr ? data_ : below_);
     if (overlay_ != nullptr) moment.layers[overlay_image_] = layer(*overlay_, data_);
     expect_marked();
   }
@@ -174,12 +187,12 @@ json::Object ImageLife::definition(const std::string& image) const {
 }
 
 void ImageLife::open() {
-  json::Object disk = definition(kDisk);
+  json::Object disk = definition(kDiskImage);
   if (!overlay_image_.empty()) disk.set("read-only", true);
   node_ = &world_.open(std::move(disk));
   if (!overlay_image_.empty()) {
     json::Object top = definition(overlay_image_);
-    top.set("backing", kDisk);
+    top.set("backing", kDiskImage);
     overlay_ = &world_.open(std::move(top));
   }
   left_.clear();
@@ -278,8 +291,7 @@ void ImageLife::resize() {
 
 void ImageLife::snapshot() {
   const std::string image = fmt::format("overlay{}", ++overlays_);
-  create_.size = data_.size() * kSectorBytes;
-  EXPECT_TRUE(world_.run(qcow2::test::create_image(world_.env, image, create_)));
+  create_file(image, data_.size() * kSectorBytes);
   json::Object top = definition(image);
   top.set("backing", json::Value());
   Node& opened = world_.open(std::move(top));
@@ -287,7 +299,7 @@ void ImageLife::snapshot() {
   const bool writes = chance_.percent(60);
   Actions actions;
   if (!writes && chance_.percent(50)) actions.push_back(random_action(*node_));
-  actions.push_back(snapshot_action({.node = kDisk, .overlay = image}));
+  actions.push_back(snapshot_action({.node = kDiskImage, .overlay = image}));
   if (!writes && chance_.percent(50)) actions.push_back(random_action(opened));
   if (!writes && chance_.percent(25)) actions.push_back(std::make_unique<AbortAction>());
   const bool done = world_.run([](ImageLife& life, Actions all, int count) -> Task<bool> {
@@ -359,7 +371,7 @@ void ImageLife::commit() {
   }(*this, well));
   if (!begun) return note("commit refused");
   // What it was left with is no more: it could be written to meanwhile.
-  left_.erase(kDisk);
+  left_.erase(kDiskImage);
   const DiskData now = world_.run(read(*node_));
   for (uint64_t s = 0; s < now.size(); ++s) {
     if (now[s] != below_[s]) written(*node_, s, s + 1);

@@ -68,8 +68,16 @@ class AbortAction final : public Action {
   Task<Expected<void>> prepare(TransactionContext&) override { co_return fail("aborted"); }
 };
 
+// The disk; what lies over it is an overlay.
+inline constexpr const char* kDiskImage = "disk";
+
+// "" where the image has none: one whose data file is raw has no backing file, so overlays are
+// plain then.
+std::string data_file_of(const qcow2::CreateOptions& create, const std::string& image);
+
 class ImageLife {
  public:
+  // With a data file each image has its own, named by data_file_of().
   ImageLife(uint64_t seed, qcow2::CreateOptions create);
 
   void go(int sessions, int steps);
@@ -117,6 +125,7 @@ class ImageLife {
   Task<std::shared_ptr<Job>> start_commit();
   Task<bool> reopen(bool read_only);
   Task<DiskData> read(Node& node);
+  void create_file(const std::string& image, uint64_t size);
   json::Object definition(const std::string& image) const;
 
   World world_;
