@@ -5,9 +5,9 @@
 
 #include "block/formats/qcow2/amend.h"
 #include "block/formats/qcow2/check.h"
-#include "block/sim/crash_points.h"
 #include "block/sim/sim_env.h"
 #include "block/sim/sim_storage.h"
+#include "tests/qcow2/crash_walk_fixture.h"
 #include "tests/qcow2/image_fixture.h"
 #include "tests/qcow2/references_fixture.h"
 
@@ -159,33 +159,24 @@ Task<void> change(Env& env, Layout layout) {
 
 // --- power cuts
 
-void judge_left(const sim::StorageImage& left, Layout layout, const Contents& contents,
-                const std::string& where) {
-  sim::SimEnv env(1);
-  for (const auto& [path, content] : left) env.storage().put(path, content);
-  env.run(judge(env, where));
-  EXPECT_EQ(env.run(read_all(env, layout)), contents) << where;
-}
-
 void cut_each(Layout layout) {
   sim::SimEnv env(3);
   env.run(prepare(env, layout));
   const Contents contents = env.run(read_all(env, layout));
   env.storage().record();
   env.run(change(env, layout));
-  uint64_t visited = 0;
-  for (sim::CrashPoints crash(env.storage()); !crash.at_end(); crash.next()) {
-    const std::string where = fmt::format("point {} ({})", crash.point(), crash.describe());
-    judge_left(crash.image(sim::CrashSubset::none()), layout, contents, where + " none");
-    judge_left(crash.image(sim::CrashSubset::all()), layout, contents, where + " all");
-    for (uint64_t s = 0; s < 4; ++s) {
-      judge_left(crash.image(sim::CrashSubset::seeded(crash.point() * 10 + s)), layout, contents,
-                 fmt::format("{} subset {}", where, s));
-    }
-    visited += 6;
-    if (::testing::Test::HasFailure()) return;
-  }
-  fmt::print("{} states visited\n", visited);
+  const uint64_t states =
+      judge_crashes(env.storage(), 0, 1, 4,
+                    [&](const sim::StorageImage& left, uint64_t, const std::string& where) {
+                      EXPECT_EQ(run_after_crash(left,
+                                                [&](sim::SimEnv& after) -> Task<Contents> {
+                                                  (void)co_await judge(after, where);
+                                                  co_return co_await read_all(after, layout);
+                                                }),
+                                contents)
+                          << where;
+                    });
+  EXPECT_GT(states, 8U);
   const Judged at_end = env.run(judge(env, "at the end"));
   EXPECT_EQ(at_end.version, 2u);
   EXPECT_EQ(at_end.leaks, 0u);
