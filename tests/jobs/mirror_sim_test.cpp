@@ -37,6 +37,7 @@ struct Plan : test::JobPlan {
     sync = commit || kind < 7 ? MirrorSync::kFull : kind < 8 ? MirrorSync::kNone : MirrorSync::kTop;
     if (!layered && sync == MirrorSync::kTop) sync = MirrorSync::kFull;
     both = !commit && chance.percent(50);
+    replaces = !commit && sync != MirrorSync::kNone && chance.percent(25);
     faults = chance.percent(40);
     crash = chance.percent(15);
     cancels = chance.percent(20);
@@ -49,6 +50,8 @@ struct Plan : test::JobPlan {
   bool commit;
   MirrorSync sync;
   bool both;
+  // The disk is a filter, and the target takes the place of what is below it.
+  bool replaces;
   bool pivots;
 };
 
@@ -59,13 +62,18 @@ class Scenario final : public JobScenario {
 
  private:
   bool ready() const { return job_->status() == JobStatus::kReady; }
-  bool pivoted() const { return guest_.node() == target_; }
+  bool pivoted() const { return guest_.node()->skip_filters() == target_; }
 
   void make_disks() override {
     source_.make(golden());
     // What the job does not have to copy is there already.
     target_ = plan_.commit ? source_.base() : &source_.make_target(plan_.sync == MirrorSync::kTop);
-    guest_.insert(source_.node());
+    top_ = &source_.node();
+    if (plan_.replaces) {
+      top_ =
+          &world_.open({{"driver", "blkdebug"}, {"node-name", "filter"}, {"image", top_->name()}});
+    }
+    guest_.insert(*top_);
     if (plan_.sync == MirrorSync::kNone) guest_.expect_nothing_of(*target_);
     guest_.set_listener([this](const test::SimGuest::Change& change) {
       if (!change.done || change.optional || job_ == nullptr) return;
@@ -79,18 +87,20 @@ class Scenario final : public JobScenario {
     MirrorOptions options;
     options.job.id = "j";
     options.named = true;
-    options.source = NodeRef(source_.node());
+    options.source = NodeRef(*top_);
+    if (plan_.replaces) options.replaces = source_.node().name();
     options.target = NodeRef(*target_);
     options.sync = plan_.sync;
     options.commit = plan_.commit;
     options.write_blocking = plan_.both;
     options.on_source_error = draw_policy(chance_, /*may_be_auto=*/false);
     options.on_target_error = draw_policy(chance_, /*may_be_auto=*/false);
+    options.unmap = chance_.percent(50);
     if (chance_.percent(60)) options.granularity = uint64_t{512} << chance_.below(9);
     if (chance_.percent(40)) options.buffer_size = chance_.between(1, 300) * 1000;
     if (chance_.percent(30)) options.speed = chance_.between(1, 200) * 1'000'000;
     options.job.auto_finalize = chance_.percent(70);
-    DrainedSection drained = co_await drain(source_.node());
+    DrainedSection drained = co_await drain(*top_);
     // Without the old content, only what was written since then can be judged.
     written_.resize(plan_.size / kSector, plan_.sync != MirrorSync::kNone);
     written_since_.resize(written_.size());
@@ -129,10 +139,12 @@ class Scenario final : public JobScenario {
   }
 
   void judge_graph(bool well) override {
-    EXPECT_TRUE(guest_.node() == &source_.node() || (well && pivoted()));
+    EXPECT_EQ(guest_.node(), pivoted() && !plan_.replaces ? target_ : top_);
+    EXPECT_TRUE(well || !pivoted());
     was_pivoted_ = pivoted();
     if (!well) return;
     coverage_.hit(pivoted() ? "pivoted" : "ended as a copy");
+    coverage_.hit_if(plan_.replaces && pivoted(), "replaced below a filter");
     coverage_.hit(plan_.commit ? "active commit" : plan_.both ? "writes to both" : "background");
   }
 
@@ -161,13 +173,16 @@ class Scenario final : public JobScenario {
 
   std::string describe() const override {
     constexpr const char* kSyncs[] = {"full", "top", "none"};
-    return fmt::format("{} of {}{}{}", kSyncs[static_cast<int>(plan_.sync)],
+    return fmt::format("{} of {}{}{}{}", kSyncs[static_cast<int>(plan_.sync)],
                        plan_.layered ? "two layers" : "a file",
-                       plan_.commit ? " into the base" : "", plan_.both ? ", writes to both" : "");
+                       plan_.commit ? " into the base" : "", plan_.both ? ", writes to both" : "",
+                       plan_.replaces ? ", below a filter" : "");
   }
 
   const Plan& plan_;
   SourceDisk source_;
+  // The guest's disk, as long as it is not the target.
+  Node* top_ = nullptr;
   Node* target_ = nullptr;
   // Sectors of which it is known that the target must show them.
   std::vector<bool> written_;
@@ -187,6 +202,7 @@ TEST(MirrorSimulation, TheTargetIsTheDisk) {
       "ended as a copy",
       "the copy judged after a power cut",
       "active commit",
+      "replaced below a filter",
       "writes to both",
       "background",
   });
