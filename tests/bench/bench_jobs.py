@@ -71,10 +71,24 @@ def commit(qmp: Qmp) -> None:
     no_error(qmp, "BLOCK_JOB_COMPLETED")
 
 
+def open_for_active_commit(qmp: Qmp, directory: Path) -> None:
+    """A disk that is full, over a layer that is empty."""
+    base, top = create(directory / "base", "1G"), copied(filled(directory, "qcow2"), directory / "top")
+    qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "base", "read-only": True,
+                                 "file": file(base, **{"auto-read-only": True})})
+    qmp.execute("blockdev-add", {"driver": "qcow2", "node-name": "disk", "backing": "base", "file": file(top)})
+
+
+def active_commit(qmp: Qmp) -> None:
+    qmp.execute("block-commit", {"job-id": "j", "device": "disk", "base-node": "base"})
+    no_error(qmp, "BLOCK_JOB_READY")
+
+
 JOBS = (
     Job("mirror", open_for_mirror, mirror),
     Job("mirror, write-blocking", open_for_mirror, lambda qmp: mirror(qmp, **{"copy-mode": "write-blocking"})),
     Job("commit", open_for_commit, commit),
+    Job("commit, active", open_for_active_commit, active_commit),
 )
 
 
