@@ -134,19 +134,25 @@ def thousand_snapshots(contestant: Contestant, directory: Path) -> dict[str, flo
 
 @benchmark("nodes", 3)
 def two_thousand_nodes(contestant: Contestant, directory: Path) -> dict[str, float]:
-    label = f"{NODES} nodes"
+    """On their own; and fewer that are all linked to one, of which QEMU's time grows with the cube."""
+    alone = {"driver": "null-co", "size": MIB}
+    linked = {"driver": "raw", "read-only": True, "file": "shared"}
     result = {}
-    with Run(contestant, "daemon", directory) as run:
-        begin = time.perf_counter()
-        for number in range(NODES):
-            run.qmp.execute("blockdev-add", {"driver": "null-co", "node-name": f"n{number}", "size": MIB})
-        result[f"{label}: blockdev-add (s)"] = time.perf_counter() - begin
-        for command, arguments in [("query-named-block-nodes", {"flat": True}), ("x-debug-query-block-graph", {})]:
+    for count, definition in (NODES, alone), (NODES // 5, linked):
+        label = f"{count} linked nodes" if definition is linked else f"{count} nodes"
+        with Run(contestant, "daemon", directory) as run:
+            if definition is linked:
+                run.qmp.execute("blockdev-add", {**alone, "node-name": "shared"})
             begin = time.perf_counter()
-            run.qmp.execute(command, arguments)
-            result[f"{label}: {command} (ms)"] = (time.perf_counter() - begin) * 1e3
-        begin = time.perf_counter()
-        for number in range(NODES):
-            run.qmp.execute("blockdev-del", {"node-name": f"n{number}"})
-        result[f"{label}: blockdev-del (s)"] = time.perf_counter() - begin
+            for number in range(count):
+                run.qmp.execute("blockdev-add", {**definition, "node-name": f"n{number}"})
+            result[f"{label}: blockdev-add (s)"] = time.perf_counter() - begin
+            for command, arguments in [("query-named-block-nodes", {"flat": True}), ("x-debug-query-block-graph", {})]:
+                begin = time.perf_counter()
+                run.qmp.execute(command, arguments)
+                result[f"{label}: {command} (ms)"] = (time.perf_counter() - begin) * 1e3
+            begin = time.perf_counter()
+            for number in range(count):
+                run.qmp.execute("blockdev-del", {"node-name": f"n{number}"})
+            result[f"{label}: blockdev-del (s)"] = time.perf_counter() - begin
     return result
