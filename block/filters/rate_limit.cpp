@@ -12,8 +12,8 @@ constexpr int64_t kLongestPause = int64_t{365} * 24 * 3600 * 1'000'000'000;
 }  // namespace
 
 void RateLimit::set_speed(uint64_t bytes_per_second) {
+  if (bytes_per_second == 0 || bytes_per_second > speed_) paid_at_ = INT64_MIN;
   speed_ = bytes_per_second;
-  paid_at_ = INT64_MIN;
 }
 
 int64_t RateLimit::delay(int64_t now) const {

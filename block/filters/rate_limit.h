@@ -24,7 +24,8 @@ class RateLimit {
   static constexpr int64_t kBurst = 100'000'000;
 
   uint64_t speed() const { return speed_; }
-  // What was charged at the old speed is forgotten: the new speed holds from now on.
+  // A higher speed holds from now on: what was charged at the old one is forgotten. Otherwise it is
+  // still paid for, so that nobody gets ahead by setting a speed again and again.
   void set_speed(uint64_t bytes_per_second);
 
   int64_t delay(int64_t now) const;

@@ -74,5 +74,18 @@ TEST(RateLimit, ANewSpeedHoldsAtOnceAndNoSpeedIsNoLimit) {
   EXPECT_GT(limit.delay(kSecond), 0);
 }
 
+TEST(RateLimit, NobodyGetsAheadByAskingAgain) {
+  RateLimit limit;
+  limit.set_speed(65536);
+  limit.account(1 << 20, kSecond);
+  const int64_t delay = limit.delay(kSecond);
+  limit.set_speed(65536);
+  EXPECT_EQ(limit.delay(kSecond), delay);
+  limit.set_speed(1000);
+  EXPECT_EQ(limit.delay(kSecond), delay);
+  limit.set_speed(65536);
+  EXPECT_EQ(limit.delay(kSecond), 0);
+}
+
 }  // namespace
 }  // namespace blockbed
