@@ -87,6 +87,20 @@ class MemoryBacking final : public Backing {
   uint64_t length() const override { return bytes.size(); }
 };
 
+// One that is a file of the Env.
+class FileBacking final : public Backing {
+ public:
+  FileBacking(File& file, uint64_t length) : file_(file), length_(length) {}
+  Task<Result<void>> read(uint64_t offset, IoVector buffers) override {
+    return file_.read(offset, std::move(buffers));
+  }
+  uint64_t length() const override { return length_; }
+
+ private:
+  File& file_;
+  uint64_t length_;
+};
+
 // An image and all it stands on. close() before it dies.
 struct OpenedImage {
   std::unique_ptr<File> file;
@@ -94,6 +108,8 @@ struct OpenedImage {
   std::unique_ptr<File> data_file;
   std::unique_ptr<FileStorage> data_storage;
   MemoryBacking backing;
+  std::unique_ptr<File> backing_file;
+  std::unique_ptr<FileBacking> file_backing;
   std::unique_ptr<Image> image;
 
   Task<Result<void>> close() {
@@ -101,22 +117,27 @@ struct OpenedImage {
     image.reset();
     if (done) done = co_await storage->flush();
     if (data_storage && done) done = co_await data_storage->flush();
-    (void)co_await file->close();
-    if (data_file) (void)co_await data_file->close();
+    co_await close_files();
     co_return done;
   }
   // The process died: nothing more is written.
   Task<void> abandon() {
     image.reset();
-    (void)co_await file->close();
-    if (data_file) (void)co_await data_file->close();
+    co_await close_files();
+  }
+  Task<void> close_files() {
+    for (File* each : {file.get(), data_file.get(), backing_file.get()}) {
+      if (each != nullptr) (void)co_await each->close();
+    }
   }
 };
 
+// What shows through is `backing`, or the file at `backing_path`.
 Task<Expected<std::unique_ptr<OpenedImage>>> open_image(Env& env, std::string path,
                                                         MetadataOptions options,
                                                         std::vector<std::byte> backing = {},
-                                                        std::string data_path = {});
+                                                        std::string data_path = {},
+                                                        std::string backing_path = {});
 Task<Expected<void>> create_image(Env& env, std::string path, CreateOptions options,
                                   std::string data_path = {});
 MetadataOptions writable_options();

@@ -1,0 +1,128 @@
+// What one operation of an image does when requests to its files fail: each of them in turn, until
+// none is left to fail.
+//
+// An Operation says what the disk holds before and what is done then. After a fault an error was
+// told where something may be missing; what was told to be done is there; the image has no fault
+// but leaks; and the same operation succeeds once the fault has gone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/formats/qcow2/amend.h"
+#include "block/sim/sim_env.h"
+#include "block/sim/sim_storage.h"
+#include "tests/qcow2/image_fixture.h"
+
+namespace blockbed::qcow2::test {
+
+using Bytes = std::vector<std::byte>;
+
+// What the disk must read as, piece by piece; nothing where a failed request may have left
+// anything.
+class Model {
+ public:
+  static constexpr uint64_t kUnit = 256;
+
+  explicit Model(uint64_t size) : sectors_(size / kUnit, std::byte{0}) {}
+
+  void resize(uint64_t size) { sectors_.resize(size / kUnit, std::byte{0}); }
+  uint64_t size() const { return sectors_.size() * kUnit; }
+  void set(uint64_t begin, uint64_t end, std::optional<std::byte> value);
+  // What is the same in both is known.
+  Model only_where_equal(const Model& other) const;
+  void compare(const Bytes& bytes, const std::string& where) const;
+
+ private:
+  std::vector<std::optional<std::byte>> sectors_;
+};
+
+// What backing files and sources of copies are full of.
+inline constexpr int kBackingByte = 0xbb;
+inline constexpr int kSourceByte = 0x77;
+
+// An image and what it must hold.
+struct Scene {
+  Env& env;
+  Model& model;
+  Image* image = nullptr;
+  // Something was told to have failed.
+  bool failed = false;
+  // The last step put everything into the file.
+  bool flushed = false;
+  // The model has the length that the disk must have.
+  bool length_known = true;
+
+  uint64_t cluster() const { return image->geometry().cluster_size; }
+
+  void account(uint64_t offset, uint64_t length, const Result<void>& done, std::byte value);
+  template <typename Done>
+  void account(const Done& done) {
+    failed |= !done;
+  }
+
+  Task<void> write(uint64_t offset, uint64_t length, int value);
+  // Where there can be no such cluster, a plain one.
+  Task<void> compressed(uint64_t offset, uint64_t length, int value);
+  // Inside the host, from the file "source".
+  Task<void> copy(uint64_t offset, uint64_t length);
+  Task<void> zero(uint64_t offset, uint64_t length, bool unmap);
+  Task<void> discard(uint64_t offset, uint64_t length);
+  Task<void> flush();
+  Task<void> read_all(std::string where);
+  Task<void> truncate(uint64_t length, Preallocation mode = Preallocation::kOff);
+  Task<void> amended(AmendOptions options);
+};
+
+using Step = Task<void> (*)(Scene&);
+
+struct Operation {
+  const char* name;
+  Step before;
+  Step run;
+  // Of the options for creation.
+  uint64_t cluster = 512;
+  uint32_t refcount_bits = 16;
+  uint32_t version = 3;
+  bool extended_l2 = false;
+  bool lazy = false;
+  // In clusters.
+  uint64_t clusters = 160;
+  // Guest data is in the file "data".
+  bool data_file = false;
+  bool data_file_raw = false;
+  // In clusters, the file "base"; 0 for none.
+  uint64_t backing = 0;
+  // What the header may say.
+  bool (*header)(const Header&) = nullptr;
+};
+
+// How the program ends after the operation: in order, or at once, which loses what was not flushed.
+// kTriedAgain: at once after a second try.
+enum class End { kClosed, kKilled, kTriedAgain };
+
+sim::FaultRule fault(unsigned kinds, int error);
+// `rule` hits requests to any of the image's files.
+void fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_t seed = 1);
+
+// Of several families of operations.
+namespace steps {
+Task<void> nothing(Scene& s);
+Task<void> some_data(Scene& s);
+Task<void> read_it(Scene& s);
+Task<void> write_allocating(Scene& s);
+Task<void> write_in_place(Scene& s);
+Task<void> write_copying(Scene& s);
+Task<void> zero_keeping(Scene& s);
+Task<void> zero_unmapping(Scene& s);
+Task<void> zero_parts(Scene& s);
+Task<void> discard(Scene& s);
+Task<void> discard_and_reuse(Scene& s);
+Task<void> resize_up(Scene& s);
+Task<void> resize_down(Scene& s);
+Task<void> change_and_close(Scene& s);
+}  // namespace steps
+
+}  // namespace blockbed::qcow2::test
