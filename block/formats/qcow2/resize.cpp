@@ -10,6 +10,10 @@ namespace {
 
 constexpr uint64_t kLengthUnit = 512;
 
+std::unexpected<Error> no_file_length(Errno error) {
+  return fail(fmt::format("Failed to inquire current file length: {}", strerror_text(error)));
+}
+
 }  // namespace
 
 Task<Result<void>> Image::begin_writing() {
@@ -136,7 +140,8 @@ Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
       data_options.preallocation = options.preallocation;
     }
     auto data_length = co_await metadata_.data().length();
-    if (data_length && *data_length < length) {
+    if (!data_length) co_return no_file_length(data_length.error());
+    if (*data_length < length) {
       BB_CO_TRY(co_await metadata_.data().truncate(length, data_options));
     }
   }
@@ -231,10 +236,7 @@ Task<Expected<void>> Image::preallocate(uint64_t begin, uint64_t end, Preallocat
 
 Task<Expected<void>> Image::extend_file(uint64_t length, Preallocation mode) {
   auto present = co_await metadata_.file().length();
-  if (!present) {
-    co_return fail(
-        fmt::format("Failed to inquire current file length: {}", strerror_text(present.error())));
-  }
+  if (!present) co_return no_file_length(present.error());
   if (*present >= length) co_return Expected<void>();
   TruncateOptions options;
   if (mode == Preallocation::kFalloc || mode == Preallocation::kFull) options.preallocation = mode;
@@ -290,7 +292,8 @@ Task<Expected<void>> Image::shrink(uint64_t length) {
 // What a data file has behind the disk was never part of it, or is no more.
 Task<Expected<void>> Image::cut_data_file(uint64_t length) {
   auto now = co_await metadata_.data().length();
-  if (!now || *now <= length) co_return Expected<void>();
+  if (!now) co_return no_file_length(now.error());
+  if (*now <= length) co_return Expected<void>();
   TruncateOptions options;
   options.exact = false;
   co_return co_await metadata_.data().truncate(length, options);
