@@ -10,6 +10,24 @@ namespace {
 
 using namespace steps;
 
+Task<void> read_some(Scene& s) {
+  co_await s.read_all("during the operation");
+  co_await s.write(0, s.cluster(), 5);
+  co_await s.read_all("after a write");
+  co_await s.flush();
+}
+
+// What a discard or zeroes are still due for is written again.
+Task<void> same_places(Scene& s) {
+  co_await s.discard(0, 4 * s.cluster());
+  co_await s.write(s.cluster(), s.cluster(), 21);
+  co_await s.zero(70 * s.cluster(), 3 * s.cluster(), true);
+  co_await s.write(71 * s.cluster() + s.cluster() / 2, s.cluster() / 2, 22);
+  co_await s.flush();
+  co_await s.zero(s.cluster(), s.cluster(), false);
+  co_await s.flush();
+}
+
 // The disk shrinks, and grows over what it held.
 Task<void> down_and_up(Scene& s) {
   co_await s.truncate(71 * s.cluster());
@@ -45,6 +63,15 @@ constexpr Operation plain(const char* name, Step run) {
 }
 
 constexpr Operation kOperations[] = {
+    plain("OpenAndRead", read_some),
+    plain("WriteAllocating", write_allocating),
+    plain("WriteInPlace", write_in_place),
+    plain("WriteCopying", write_copying),
+    plain("ZeroKeeping", zero_keeping),
+    plain("ZeroUnmapping", zero_unmapping),
+    plain("ZeroParts", zero_parts),
+    plain("Discard", discard),
+    plain("SamePlaces", same_places),
     plain("ResizeUp", resize_up),
     plain("ResizeDown", resize_down),
     plain("DownAndUp", down_and_up),
@@ -55,6 +82,7 @@ constexpr Operation kOperations[] = {
      .before = with_leftovers,
      .run = grow<Preallocation::kMetadata>,
      .data_file = true},
+    plain("Close", change_and_close),
 };
 
 class Qcow2DataFileFaults : public ::testing::TestWithParam<std::tuple<Operation, bool>> {
