@@ -83,33 +83,40 @@ constexpr Operation kOperations[] = {
      .run = grow<Preallocation::kMetadata>,
      .data_file = true},
     plain("Close", change_and_close),
+    {.name = "LazyWrite",
+     .before = some_data,
+     .run = write_allocating,
+     .lazy = true,
+     .data_file = true},
+    {.name = "SubclusterWrite",
+     .before = some_data,
+     .run = write_copying,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80,
+     .data_file = true},
+    {.name = "SubclusterZero",
+     .before = some_data,
+     .run = zero_parts,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80,
+     .data_file = true},
 };
 
-class Qcow2DataFileFaults : public ::testing::TestWithParam<std::tuple<Operation, bool>> {
- protected:
-  static Operation operation() {
-    Operation result = std::get<0>(GetParam());
-    result.data_file_raw = std::get<1>(GetParam());
-    return result;
+class Qcow2DataFileFaults : public ::testing::TestWithParam<OperationInWay> {};
+
+TEST_P(Qcow2DataFileFaults, EachRequest) {
+  auto [operation, way] = GetParam();
+  for (const bool raw : {false, true}) {
+    SCOPED_TRACE(raw ? "raw" : "not raw");
+    operation.data_file_raw = raw;
+    fail_each(operation, way);
+    if (HasFailure()) return;
   }
-};
-
-TEST_P(Qcow2DataFileFaults, Everything) {
-  fail_each(operation(), fault(sim::kSimEverything, EIO), End::kClosed);
-}
-TEST_P(Qcow2DataFileFaults, EverythingThenKilled) {
-  fail_each(operation(), fault(sim::kSimEverything, EIO), End::kKilled);
-}
-TEST_P(Qcow2DataFileFaults, ChangesWithoutSpace) {
-  fail_each(operation(), fault(sim::kSimChanges, ENOSPC), End::kKilled);
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, Qcow2DataFileFaults,
-                         ::testing::Combine(::testing::ValuesIn(kOperations), ::testing::Bool()),
-                         [](const auto& info) {
-                           return std::string(std::get<0>(info.param).name) +
-                                  (std::get<1>(info.param) ? "Raw" : "");
-                         });
+INSTANTIATE_TEST_SUITE_P(All, Qcow2DataFileFaults, in_every_way(kOperations), name_of);
 
 }  // namespace
 }  // namespace blockbed::qcow2::test

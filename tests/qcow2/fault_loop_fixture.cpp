@@ -172,46 +172,55 @@ Task<void> prepare(Scene& scene, const Operation& operation, sim::SimStorage& st
   EXPECT_FALSE(scene.failed);
 }
 
+// The image is closed, or left as it is.
+Task<void> end_it(Scene& scene, OpenedImage& opened, const Model& before, sim::SimStorage& storage,
+                  End end) {
+  if (end == End::kPowerCut) {
+    co_await scene.flush();
+    for (FileStorage* file : {opened.storage.get(), opened.data_storage.get()}) {
+      if (file == nullptr) continue;
+      auto flushed = co_await file->flush();
+      scene.flushed &= flushed.has_value();
+      scene.account(flushed);
+    }
+    storage.power_off();
+  }
+  if (end == End::kClosed || end == End::kGivenUp) {
+    auto closed = co_await opened.close();
+    scene.account(closed);
+    // What had not been flushed may be lost, as the error says.
+    scene.flushed |= closed.has_value();
+  } else {
+    co_await opened.abandon();
+  }
+  if (!scene.flushed) scene.model = scene.model.only_where_equal(before);
+}
+
 Task<void> attempt(Scene& scene, const Operation& operation, sim::SimStorage& storage,
-                   const sim::FaultRule& rule, End end, bool& hit) {
+                   sim::SimStorage::RuleId id, End end) {
   const Model before = scene.model;
-  const auto id = storage.add_fault(rule);
   auto opened = co_await open_for(scene, operation, options_of(operation));
   if (!opened) {
     scene.failed = true;
-    hit = storage.hits(id) > 0;
-    storage.remove_fault(id);
     co_return;
   }
   co_await operation.run(scene);
-  if (storage.hits(id) > 0 && end != End::kKilled) {
-    // The fault has gone: the same again succeeds, on the image as the error left it.
-    storage.remove_fault(id);
-    hit = true;
-    scene.failed = false;
-    co_await operation.run(scene);
-    EXPECT_FALSE(scene.failed) << "the operation fails without a fault";
-    co_await scene.read_all("after the second try");
-    if (end == End::kTriedAgain) {
-      EXPECT_TRUE(scene.flushed) << "the operation ends with a flush";
-      co_await (*opened)->abandon();
-    } else {
-      auto closed = co_await (*opened)->close();
-      EXPECT_TRUE(closed);
-    }
-    scene.failed = true;
+  const bool again = end == End::kClosed || end == End::kTriedAgainThenKilled;
+  if (!again || storage.hits(id) == 0) {
+    co_await end_it(scene, **opened, before, storage, end);
     co_return;
   }
-  if (end != End::kClosed) {
-    if (!scene.flushed) scene.model = scene.model.only_where_equal(before);
-    co_await (*opened)->abandon();
-  } else if (auto closed = co_await (*opened)->close(); !closed) {
-    // What had not been flushed may be lost, as the error says.
-    scene.failed = true;
-    if (!scene.flushed) scene.model = scene.model.only_where_equal(before);
-  }
-  hit = storage.hits(id) > 0;
+  // The fault has gone: the same again succeeds, on the image as the error left it.
   storage.remove_fault(id);
+  scene.failed = false;
+  co_await operation.run(scene);
+  EXPECT_FALSE(scene.failed) << "the operation fails without a fault";
+  co_await scene.read_all("after the second try");
+  if (end == End::kTriedAgainThenKilled) {
+    EXPECT_TRUE(scene.flushed) << "the operation ends with a flush";
+  }
+  co_await end_it(scene, **opened, before, storage, end);
+  EXPECT_FALSE(scene.failed) << "closing fails without a fault";
 }
 
 Task<void> expect_no_corruption(Env& env, std::string where) {
@@ -253,13 +262,6 @@ Task<void> judge(Scene& scene, const Operation& operation, const sim::SimStorage
 
 }  // namespace
 
-sim::FaultRule fault(unsigned kinds, int error) {
-  sim::FaultRule rule;
-  rule.requests = kinds;
-  rule.error = error;
-  return rule;
-}
-
 void fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_t seed) {
   // The same for each fault.
   Model prepared(operation.clusters * operation.cluster);
@@ -278,8 +280,13 @@ void fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_
     for (const auto& [path, content] : files) env.storage().put(path, content);
     Model model = prepared;
     Scene scene{env, model};
-    bool hit = false;
-    env.run(attempt(scene, operation, env.storage(), rule, end, hit));
+    const auto id = env.storage().add_fault(rule);
+    env.run(attempt(scene, operation, env.storage(), id, end));
+    const bool hit = env.storage().hits(id) > 0;
+    env.storage().remove_fault(id);
+    if (!env.storage().powered()) {
+      env.storage().power_on(env.storage().crash_image(sim::CrashSubset::seeded(rule.skip)));
+    }
     env.run(judge(scene, operation, env.storage(), where));
     ASSERT_FALSE(::testing::Test::HasFailure()) << where;
     if (!hit) {
@@ -288,6 +295,14 @@ void fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_
     }
     ASSERT_LT(rule.skip, 5000u) << operation.name;
   }
+}
+
+void fail_each(const Operation& operation, const Way& way) {
+  sim::FaultRule rule;
+  rule.requests = way.requests;
+  rule.error = way.error;
+  rule.times = way.times;
+  fail_each(operation, rule, way.end);
 }
 
 // --- steps
@@ -361,6 +376,12 @@ Task<void> resize_up(Scene& s) {
 
 Task<void> resize_down(Scene& s) {
   co_await s.truncate(71 * s.cluster());
+  co_await s.flush();
+}
+
+Task<void> empty(Scene& s) {
+  auto done = co_await s.image->make_empty();
+  s.account(0, s.image->length(), done, std::byte{0});
   co_await s.flush();
 }
 

@@ -6,6 +6,9 @@
 // but leaks; and the same operation succeeds once the fault has gone.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <cerrno>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -99,13 +102,39 @@ struct Operation {
   bool (*header)(const Header&) = nullptr;
 };
 
-// How the program ends after the operation: in order, or at once, which loses what was not flushed.
-// kTriedAgain: at once after a second try.
-enum class End { kClosed, kKilled, kTriedAgain };
+// What comes after the operation.
+enum class End {
+  // When a fault was hit: the same again, without one. Then the image is closed.
+  kClosed,
+  kTriedAgainThenKilled,
+  kGivenUp,  // closed without another try
+  kKilled,   // at once, which loses what was not flushed
+  kPowerCut  // at once after a flush, with a subset of what was not flushed then
+};
 
-sim::FaultRule fault(unsigned kinds, int error);
-// `rule` hits requests to any of the image's files.
+// Which requests to any of the image's files fail, and how it goes on.
+struct Way {
+  const char* name;
+  unsigned requests;
+  int error;
+  End end;
+  uint64_t times = 1;
+};
+
+// One that fails a flush and no later one has no power cut: what a file says then that it flushed
+// is not all there (sim_disk.h), which is why none says so any more (protocols/file.h).
+inline constexpr Way kWays[] = {
+    {"Everything", sim::kSimEverything, EIO, End::kClosed},
+    {"TwoInARow", sim::kSimEverything, EIO, End::kClosed, 2},
+    {"GivenUp", sim::kSimEverything, EIO, End::kGivenUp},
+    {"Killed", sim::kSimEverything, EIO, End::kKilled},
+    {"NoSpace", sim::kSimChanges, ENOSPC, End::kClosed},
+    {"PowerCut", sim::kSimEverything & ~sim::kSimFlush, EIO, End::kPowerCut},
+    {"NoMoreFlushesThenPowerCut", sim::kSimFlush, EIO, End::kPowerCut, UINT64_MAX},
+};
+
 void fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_t seed = 1);
+void fail_each(const Operation& operation, const Way& way);
 
 // Of several families of operations.
 namespace steps {
@@ -122,7 +151,18 @@ Task<void> discard(Scene& s);
 Task<void> discard_and_reuse(Scene& s);
 Task<void> resize_up(Scene& s);
 Task<void> resize_down(Scene& s);
+Task<void> empty(Scene& s);
 Task<void> change_and_close(Scene& s);
 }  // namespace steps
+
+// Every operation of a table in every way.
+using OperationInWay = std::tuple<Operation, Way>;
+template <std::size_t kCount>
+auto in_every_way(const Operation (&operations)[kCount]) {
+  return ::testing::Combine(::testing::ValuesIn(operations), ::testing::ValuesIn(kWays));
+}
+inline std::string name_of(const ::testing::TestParamInfo<OperationInWay>& info) {
+  return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
+}
 
 }  // namespace blockbed::qcow2::test

@@ -42,12 +42,6 @@ Task<void> resize_preallocated(Scene& s) {
   co_await s.flush();
 }
 
-Task<void> empty(Scene& s) {
-  auto done = co_await s.image->make_empty();
-  s.account(0, s.image->length(), done, std::byte{0});
-  co_await s.flush();
-}
-
 // 4096 clusters are what the first refcount table counts when a count has 64 bits.
 Task<void> fill_refcount_table(Scene& s) { co_await s.write(0, 3940 * s.cluster(), 1); }
 
@@ -123,22 +117,14 @@ constexpr Operation kSwitches[] = {
     {"ResizeDown", some_data, resize_down},
 };
 
-class Qcow2FaultTable : public ::testing::TestWithParam<Operation> {};
+class Qcow2FaultTable : public ::testing::TestWithParam<OperationInWay> {};
 
-TEST_P(Qcow2FaultTable, Writes) { fail_each(GetParam(), fault(sim::kSimWrite, EIO), End::kClosed); }
-TEST_P(Qcow2FaultTable, WritesWithoutSpace) {
-  fail_each(GetParam(), fault(sim::kSimWrite, ENOSPC), End::kClosed);
-}
-TEST_P(Qcow2FaultTable, Reads) { fail_each(GetParam(), fault(sim::kSimRead, EIO), End::kClosed); }
-TEST_P(Qcow2FaultTable, Flushes) {
-  fail_each(GetParam(), fault(sim::kSimFlush, EIO), End::kClosed);
-}
-TEST_P(Qcow2FaultTable, EverythingThenKilled) {
-  fail_each(GetParam(), fault(sim::kSimEverything, EIO), End::kKilled);
+TEST_P(Qcow2FaultTable, EachRequest) {
+  const auto& [operation, way] = GetParam();
+  fail_each(operation, way);
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, Qcow2FaultTable, ::testing::ValuesIn(kOperations),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, Qcow2FaultTable, in_every_way(kOperations), name_of);
 
 // The write of the header fails, and may have changed it all the same; or the flush behind it does.
 // The second time, what puts the header right again fails too. All that is told to be flushed
@@ -146,12 +132,15 @@ INSTANTIATE_TEST_SUITE_P(Every, Qcow2FaultTable, ::testing::ValuesIn(kOperations
 class Qcow2HeaderFaults : public ::testing::TestWithParam<Operation> {};
 
 TEST_P(Qcow2HeaderFaults, ThenKilled) {
-  sim::FaultRule writes = fault(sim::kSimWrite, EIO);
+  sim::FaultRule writes;
+  writes.requests = sim::kSimWrite;
   writes.length = kSectorSize;
-  for (sim::FaultRule rule : {writes, fault(sim::kSimFlush, EIO)}) {
+  sim::FaultRule flushes;
+  flushes.requests = sim::kSimFlush;
+  for (sim::FaultRule rule : {writes, flushes}) {
     for (rule.times = 1; rule.times <= 2; ++rule.times) {
       for (uint64_t seed = 1; seed <= 2; ++seed) {
-        fail_each(GetParam(), rule, End::kTriedAgain, seed * 100);
+        fail_each(GetParam(), rule, End::kTriedAgainThenKilled, seed * 100);
         if (HasFailure()) return;
       }
     }
