@@ -82,6 +82,7 @@ constexpr Operation kOperations[] = {
      .before = with_leftovers,
      .run = grow<Preallocation::kMetadata>,
      .data_file = true},
+    plain("Empty", empty),
     plain("Close", change_and_close),
     {.name = "LazyWrite",
      .before = some_data,

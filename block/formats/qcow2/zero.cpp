@@ -166,6 +166,9 @@ Task<Result<void>> Image::make_empty() {
   Metadata::RequestGuard guard(metadata_);
   if (!writing_) BB_CO_TRY(co_await begin_writing());
   co_await metadata_.file().debug_event(DebugEvent::kEmptyImagePrepare);
+  if (geometry().raw_external_data) {
+    BB_CO_TRY(co_await metadata_.data().zero(0, this->length(), RequestFlags().with_may_unmap()));
+  }
   const uint64_t end = align_up(this->length(), geometry().cluster_size);
   co_return co_await change_clusters(0, end, Change::kRemove);
 }
