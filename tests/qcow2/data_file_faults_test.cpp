@@ -52,12 +52,6 @@ Task<void> with_leftovers(Scene& s) {
   EXPECT_TRUE(co_await (*file)->write(s.image->length(), IoVector(bytes.data(), bytes.size())));
   (void)co_await (*file)->close();
 }
-template <Preallocation kMode>
-Task<void> grow(Scene& s) {
-  co_await s.truncate(s.image->length() + 80 * s.cluster(), kMode);
-  co_await s.flush();
-}
-
 constexpr Operation plain(const char* name, Step run) {
   return {.name = name, .before = some_data, .run = run, .data_file = true};
 }
@@ -67,6 +61,7 @@ constexpr Operation kOperations[] = {
     plain("WriteAllocating", write_allocating),
     plain("WriteInPlace", write_in_place),
     plain("WriteCopying", write_copying),
+    plain("CopyIn", copy_in),
     plain("ZeroKeeping", zero_keeping),
     plain("ZeroUnmapping", zero_unmapping),
     plain("ZeroParts", zero_parts),

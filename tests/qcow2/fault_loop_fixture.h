@@ -50,6 +50,8 @@ inline constexpr int kSourceByte = 0x77;
 struct Scene {
   Env& env;
   Model& model;
+  // What the first snapshot shows, when there is one.
+  std::optional<Model> snapshot = {};
   Image* image = nullptr;
   // Something was told to have failed.
   bool failed = false;
@@ -69,7 +71,7 @@ struct Scene {
   Task<void> write(uint64_t offset, uint64_t length, int value);
   // Where there can be no such cluster, a plain one.
   Task<void> compressed(uint64_t offset, uint64_t length, int value);
-  // Inside the host, from the file "source".
+  // Inside the host, from the file "source"; who is refused that writes, as a node does.
   Task<void> copy(uint64_t offset, uint64_t length);
   Task<void> zero(uint64_t offset, uint64_t length, bool unmap);
   Task<void> discard(uint64_t offset, uint64_t length);
@@ -96,7 +98,7 @@ struct Operation {
   // Guest data is in the file "data".
   bool data_file = false;
   bool data_file_raw = false;
-  // In clusters, the file "base"; 0 for none.
+  // The length of the file "base" in bytes; 0 for none.
   uint64_t backing = 0;
   // What the header may say.
   bool (*header)(const Header&) = nullptr;
@@ -133,17 +135,21 @@ inline constexpr Way kWays[] = {
     {"NoMoreFlushesThenPowerCut", sim::kSimFlush, EIO, End::kPowerCut, UINT64_MAX},
 };
 
-void fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_t seed = 1);
-void fail_each(const Operation& operation, const Way& way);
+// How many requests were failed, each in a run of its own.
+uint64_t fail_each(const Operation& operation, sim::FaultRule rule, End end, uint64_t seed = 1);
+uint64_t fail_each(const Operation& operation, const Way& way);
 
 // Of several families of operations.
 namespace steps {
 Task<void> nothing(Scene& s);
 Task<void> some_data(Scene& s);
+// All of it in a snapshot as well.
+Task<void> shared_data(Scene& s);
 Task<void> read_it(Scene& s);
 Task<void> write_allocating(Scene& s);
 Task<void> write_in_place(Scene& s);
 Task<void> write_copying(Scene& s);
+Task<void> copy_in(Scene& s);
 Task<void> zero_keeping(Scene& s);
 Task<void> zero_unmapping(Scene& s);
 Task<void> zero_parts(Scene& s);
@@ -153,6 +159,11 @@ Task<void> resize_up(Scene& s);
 Task<void> resize_down(Scene& s);
 Task<void> empty(Scene& s);
 Task<void> change_and_close(Scene& s);
+template <Preallocation kMode>
+Task<void> grow(Scene& s) {
+  co_await s.truncate(s.image->length() + 80 * s.cluster(), kMode);
+  co_await s.flush();
+}
 }  // namespace steps
 
 // Every operation of a table in every way.

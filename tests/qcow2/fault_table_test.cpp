@@ -32,13 +32,15 @@ Task<void> grow_refcounts(Scene& s) {
   co_await s.flush();
 }
 
-Task<void> grow_l1(Scene& s) {
-  co_await s.truncate(s.image->length() + 6000 * s.cluster());
+template <Preallocation kMode>
+Task<void> discard_and_grow(Scene& s) {
+  co_await s.discard(0, 4 * s.cluster());
   co_await s.flush();
+  co_await grow<kMode>(s);
 }
 
-Task<void> resize_preallocated(Scene& s) {
-  co_await s.truncate(s.image->length() + 80 * s.cluster(), Preallocation::kMetadata);
+Task<void> grow_l1(Scene& s) {
+  co_await s.truncate(s.image->length() + 6000 * s.cluster());
   co_await s.flush();
 }
 
@@ -76,7 +78,22 @@ constexpr Operation kOperations[] = {
     {.name = "RefcountTable", .before = much_data, .run = grow_refcounts, .refcount_bits = 64},
     {"ResizeUp", some_data, resize_up},
     {"L1Table", some_data, grow_l1},
-    {"ResizePreallocated", some_data, resize_preallocated},
+    {"GrowMetadata", some_data, grow<Preallocation::kMetadata>},
+    {"GrowFalloc", some_data, grow<Preallocation::kFalloc>},
+    {"GrowFull", some_data, grow<Preallocation::kFull>},
+    // Clusters that were freed, and hold what they held, are used first.
+    {"GrowReusing", some_data, discard_and_grow<Preallocation::kMetadata>},
+    {.name = "Version2GrowReusing",
+     .before = some_data,
+     .run = discard_and_grow<Preallocation::kFull>,
+     .version = 2},
+    {.name = "LazyGrow", .before = some_data, .run = grow<Preallocation::kFalloc>, .lazy = true},
+    {.name = "SubclusterGrow",
+     .before = some_data,
+     .run = grow<Preallocation::kFull>,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80},
     {"ResizeDown", some_data, resize_down},
     {"Empty", some_data, empty},
     {"Close", some_data, change_and_close},
@@ -103,6 +120,64 @@ constexpr Operation kOperations[] = {
      .run = write_copying,
      .cluster = 65536,
      .clusters = 48},
+    {"SharedWrite", shared_data, write_copying},
+    {"SharedWriteInPlace", shared_data, write_in_place},
+    {"SharedDiscard", shared_data, discard},
+};
+
+// The disk begins with what shows through.
+constexpr uint64_t kBase = 40 * 512 + 256;
+
+constexpr Operation over_base(const char* name, Step run, uint32_t version = 3) {
+  return {.name = name, .before = some_data, .run = run, .version = version, .backing = kBase};
+}
+
+constexpr Operation kOverBase[] = {
+    over_base("Read", read_it),
+    over_base("WriteAllocating", write_allocating),
+    over_base("WriteCopying", write_copying),
+    over_base("WriteCompressed", write_compressed),
+    over_base("Copy", copy_in),
+    over_base("ZeroUnmapping", zero_unmapping),
+    over_base("ZeroParts", zero_parts),
+    over_base("Discard", discard),
+    over_base("ResizeDown", resize_down),
+    over_base("Version2Write", write_copying, 2),
+    {.name = "SubclusterWrite",
+     .before = some_data,
+     .run = write_copying,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80,
+     .backing = 40 * 16384 + 1024},
+    {.name = "SubclusterZero",
+     .before = some_data,
+     .run = zero_parts,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80,
+     .backing = 20 * 16384 + 1024},
+    {.name = "SubclusterGrow",
+     .before = some_data,
+     .run = grow<Preallocation::kMetadata>,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80,
+     .backing = 79 * 16384 + 1024},
+};
+
+constexpr Operation kCopies[] = {
+    {"Plain", some_data, copy_in},
+    {"Shared", shared_data, copy_in},
+    {.name = "Version2", .before = some_data, .run = copy_in, .version = 2},
+    {.name = "Lazy", .before = some_data, .run = copy_in, .lazy = true},
+    {.name = "Subclusters",
+     .before = some_data,
+     .run = copy_in,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80},
+    {.name = "OverBase", .before = some_data, .run = copy_in, .backing = kBase},
 };
 
 // Where one write of the header puts other tables in the place of the present ones.
@@ -125,6 +200,20 @@ TEST_P(Qcow2FaultTable, EachRequest) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Qcow2FaultTable, in_every_way(kOperations), name_of);
+INSTANTIATE_TEST_SUITE_P(OverBase, Qcow2FaultTable, in_every_way(kOverBase), name_of);
+INSTANTIATE_TEST_SUITE_P(Copy, Qcow2FaultTable, in_every_way(kCopies), name_of);
+
+// Each copy in turn, and all from one on: what is told of those before holds.
+TEST(Qcow2CopyFaults, HostRefuses) {
+  for (const Operation& operation : kCopies) {
+    for (const uint64_t times : {uint64_t{1}, UINT64_MAX}) {
+      for (const End end : {End::kGivenUp, End::kPowerCut}) {
+        EXPECT_GE(fail_each(operation, Way{"", sim::kSimCopy, ENOTSUP, end, times}), 3u);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
 
 // The write of the header fails, and may have changed it all the same; or the flush behind it does.
 // The second time, what puts the header right again fails too. All that is told to be flushed
