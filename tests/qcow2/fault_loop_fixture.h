@@ -11,10 +11,10 @@
 #include <cerrno>
 #include <cstdint>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <vector>
 
-#include "block/formats/qcow2/amend.h"
 #include "block/sim/sim_env.h"
 #include "block/sim/sim_storage.h"
 #include "tests/qcow2/image_fixture.h"
@@ -78,7 +78,6 @@ struct Scene {
   Task<void> flush();
   Task<void> read_all(std::string where);
   Task<void> truncate(uint64_t length, Preallocation mode = Preallocation::kOff);
-  Task<void> amended(AmendOptions options);
 };
 
 using Step = Task<void> (*)(Scene&);
@@ -100,8 +99,10 @@ struct Operation {
   bool data_file_raw = false;
   // The length of the file "base" in bytes; 0 for none.
   uint64_t backing = 0;
-  // What the header may say.
-  bool (*header)(const Header&) = nullptr;
+  // After an error the image may only be closed: the second try is one on an image opened anew.
+  bool only_once = false;
+  // Whether the header may say that; `done`: nothing was told to have failed.
+  bool (*header)(const Header& header, bool done) = nullptr;
 };
 
 // What comes after the operation.
@@ -165,6 +166,10 @@ Task<void> grow(Scene& s) {
   co_await s.flush();
 }
 }  // namespace steps
+
+// For the names of failed tests.
+inline void PrintTo(const Operation& operation, std::ostream* out) { *out << operation.name; }
+inline void PrintTo(const Way& way, std::ostream* out) { *out << way.name; }
 
 // Every operation of a table in every way.
 using OperationInWay = std::tuple<Operation, Way>;
