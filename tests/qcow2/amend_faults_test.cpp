@@ -59,6 +59,17 @@ Task<void> version(Scene& s) {
   options.version = kVersion;
   return amended(s, options);
 }
+// The image is marked dirty when that begins.
+Task<void> write_and_older_version(Scene& s) {
+  co_await s.write(s.cluster(), s.cluster(), 12);
+  co_await s.write(130 * s.cluster(), s.cluster(), 13);
+  co_await s.flush();
+  co_await version<2>(s);
+}
+bool is_older_over_base(const Header& header, bool done) {
+  if (header.backing_name != "base" || header.backing_format != "raw") return false;
+  return header.version == 2 || (!done && header.version == 3);
+}
 template <uint32_t kVersion>
 bool has_version(const Header& header, bool done) {
   return header.version == kVersion || (!done && header.version == 5 - kVersion);
@@ -160,6 +171,12 @@ constexpr Operation kOperations[] = {
      .run = version<2>,
      .backing = 100 * 512 + 256,
      .header = has_version<2>},
+    {.name = "OlderVersionOfADirtyImage",
+     .before = with_zeroes,
+     .run = write_and_older_version,
+     .lazy = true,
+     .backing = 100 * 512 + 256,
+     .header = is_older_over_base},
     {.name = "LazyOn", .before = some_data, .run = lazy<true>, .header = has_lazy<true>},
     {.name = "LazyOff",
      .before = some_data,

@@ -96,7 +96,12 @@ Task<Expected<void>> rewrite(Image& image, Header header) {
   Metadata& metadata = image.metadata();
   MutexGuard lock = co_await metadata.lock();
   auto done = co_await metadata.sync();
-  if (done) done = co_await metadata.rewrite_header(std::move(header));
+  if (done) {
+    const Header before = metadata.header();
+    done = co_await metadata.rewrite_header(std::move(header));
+    // What failed may have changed it all the same, and fields of it are written by what is known.
+    if (!done && !co_await metadata.rewrite_header(before)) metadata.write_no_more();
+  }
   if (!done) {
     co_return fail(
         fmt::format("Failed to update the image header: {}", strerror_text(done.error())));

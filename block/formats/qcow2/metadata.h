@@ -260,6 +260,8 @@ class Metadata {
   // EIO after a fatal one; the caller returns it.
   Task<Errno> report(Corruption corruption);
   bool failed() const { return failed_; }
+  // Which header the disk has is not known: it is left as it is, and so is all else.
+  void write_no_more() { failed_ = true; }
   std::function<void(const Corruption&)> on_corruption;
   // A write of guest data there would hit metadata: 0 or the class.
   uint32_t overlap(uint64_t host, uint64_t bytes) const {
