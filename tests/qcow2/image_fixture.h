@@ -1,6 +1,7 @@
 // Images over the files of an Env, without a graph: what the tests of the format stand on.
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,11 @@
 #include "block/runtime/file.h"
 
 namespace blockbed::qcow2::test {
+
+// As ==, which takes one byte after the other.
+inline bool same_bytes(const std::vector<std::byte>& a, const std::vector<std::byte>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
 
 class FileStorage final : public Storage {
  public:

@@ -1,7 +1,7 @@
-// Power cuts at every change that a repair makes, of images of many kinds: several refcount blocks,
-// other clusters and counts, snapshots, compressed clusters, subclusters, a data file; by each of
-// the ways to repair. What is left is no worse than it was, the same repair makes it right, and the
-// disk and its snapshot hold what they held.
+// Power cuts at every change that a repair makes, and requests of it that fail, of images of many
+// kinds: several refcount blocks, other clusters and counts, snapshots, compressed clusters,
+// subclusters, a data file; by each of the ways to repair. What is left is no worse than it was,
+// the same repair makes it right, and the disk and its snapshot hold what they held.
 #include <gtest/gtest.h>
 
 #include "block/formats/qcow2/endian.h"
@@ -235,37 +235,47 @@ Task<void> judge(Env& env, Kind kind, How how, uint64_t faults, const Contents& 
   EXPECT_FALSE(image.header().has(incompatible::kDirty)) << where;
   Bytes disk;
   co_await read_disk(image, disk);
-  EXPECT_TRUE(disk == contents.disk) << where;
+  EXPECT_TRUE(same_bytes(disk, contents.disk)) << where;
   if (kind.snapshot) {
     EXPECT_TRUE(co_await image.apply_snapshot(0)) << where;
     co_await read_disk(image, disk);
-    EXPECT_TRUE(disk == contents.snapshot) << where << ", the snapshot";
+    EXPECT_TRUE(same_bytes(disk, contents.snapshot)) << where << ", the snapshot";
   }
   EXPECT_TRUE(co_await (*opened)->close()) << where;
 }
 
-class RepairKindsCrash : public ::testing::TestWithParam<std::tuple<Kind, Fault>> {};
+// An image with a fault, and what a repair of it may find.
+class RepairKindsCrash : public ::testing::TestWithParam<std::tuple<Kind, Fault>> {
+ protected:
+  void SetUp() override {
+    if (kind.version < 3 && fault.how == How::kAtOpen) GTEST_SKIP() << "there is no such mark";
+    env.run(fill(env, kind, contents));
+    RawImage image(env.storage().image().at("disk").bytes());
+    image.bytes.resize((image.bytes.size() + kind.cluster - 1) / kind.cluster * kind.cluster);
+    fault.apply(image);
+    env.storage().put("disk", std::span<const std::byte>(image.bytes));
+    files = env.storage().image();
+
+    env.run(store(before, examine(env, How::kCheck)));
+    ASSERT_TRUE(before.done);
+    ASSERT_FALSE(before.report.clean()) << "the fault is none";
+    env.storage().record();
+    Outcome repaired;
+    env.run(store(repaired, examine(env, fault.how)));
+    ASSERT_TRUE(repaired.done) << repaired.report.describe();
+    faults = std::max(before.report.corruptions, repaired.report.corruptions_fixed);
+  }
+
+  const Kind kind = std::get<0>(GetParam());
+  const Fault fault = std::get<1>(GetParam());
+  sim::SimEnv env{7};
+  Contents contents;
+  sim::StorageImage files;
+  Outcome before;
+  uint64_t faults = 0;
+};
 
 TEST_P(RepairKindsCrash, AnyInstantIsSurvived) {
-  const auto& [kind, fault] = GetParam();
-  if (kind.version < 3 && fault.how == How::kAtOpen) GTEST_SKIP() << "there is no such mark";
-  sim::SimEnv env(7);
-  Contents contents;
-  env.run(fill(env, kind, contents));
-  RawImage image(env.storage().image().at("disk").bytes());
-  image.bytes.resize((image.bytes.size() + kind.cluster - 1) / kind.cluster * kind.cluster);
-  fault.apply(image);
-  env.storage().put("disk", std::span<const std::byte>(image.bytes));
-
-  Outcome before;
-  env.run(store(before, examine(env, How::kCheck)));
-  ASSERT_TRUE(before.done);
-  ASSERT_FALSE(before.report.clean()) << "the fault is none";
-  env.storage().record();
-  Outcome repaired;
-  env.run(store(repaired, examine(env, fault.how)));
-  ASSERT_TRUE(repaired.done) << repaired.report.describe();
-  const uint64_t faults = std::max(before.report.corruptions, repaired.report.corruptions_fixed);
   judge_crashes(env.storage(), 0, 0, 2,
                 [&](const sim::StorageImage& left, uint64_t, const std::string& where) {
                   run_after_crash(left, [&](sim::SimEnv& after) {
@@ -274,13 +284,48 @@ TEST_P(RepairKindsCrash, AnyInstantIsSurvived) {
                 });
 }
 
+class RepairKindsFaults : public RepairKindsCrash {};
+
+TEST_P(RepairKindsFaults, AnyRequestMayFail) {
+  for (const FailedRequest& failed : kFailedRequests) {
+    // All ways where there is most to be written.
+    const bool rare = failed.times > 1 || failed.error == ENOSPC;
+    if (rare && kind.cluster != 512) continue;
+    fail_each_request(files, fault.how, failed,
+                      [&](sim::SimEnv& after, Outcome outcome, std::string where) -> Task<void> {
+                        co_await expect_repaired_if_told(after, outcome, where);
+                        co_await judge(after, kind, fault.how, faults, contents, where);
+                      });
+    if (HasFailure()) return;
+  }
+}
+
+// It says what there is, or that it could not look at all of it.
+TEST_P(RepairKindsFaults, AnyRequestOfACheckMayFail) {
+  fail_each_request(files, How::kCheck, kFailedRequests[0],
+                    [&](sim::SimEnv&, Outcome outcome, std::string where) -> Task<void> {
+                      if (outcome.complete()) {
+                        EXPECT_EQ(outcome.report.corruptions, before.report.corruptions) << where;
+                        EXPECT_EQ(outcome.report.leaks, before.report.leaks) << where;
+                      }
+                      co_return;
+                    });
+}
+
+std::string name_of(const ::testing::TestParamInfo<std::tuple<Kind, Fault>>& info) {
+  return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
+}
+
 INSTANTIATE_TEST_SUITE_P(Each, RepairKindsCrash,
                          ::testing::Combine(::testing::ValuesIn(kKinds),
                                             ::testing::ValuesIn(kFaults)),
-                         [](const auto& info) {
-                           return std::string(std::get<0>(info.param).name) + "_" +
-                                  std::get<1>(info.param).name;
-                         });
+                         name_of);
+// Those that differ in what is read and written.
+INSTANTIATE_TEST_SUITE_P(Each, RepairKindsFaults,
+                         ::testing::Combine(::testing::Values(kKinds[0], kKinds[2], kKinds[5],
+                                                              kKinds[6]),
+                                            ::testing::ValuesIn(kFaults)),
+                         name_of);
 
 }  // namespace
 }  // namespace blockbed::qcow2::test

@@ -207,6 +207,11 @@ void Checker::tell_unreadable_counts(uint64_t first, uint64_t end, Errno error) 
   }
 }
 
+void Checker::tell_lost_count(uint64_t cluster, Errno error) {
+  if (report_.check_errors > 0 || !readable_block(cluster >> g_.refcount_block_bits)) return;
+  tell_unreadable_counts(cluster, cluster + 1, error);
+}
+
 void Checker::tell_wrong_count(uint64_t cluster, uint64_t counted, uint64_t referred,
                                bool repaired) {
   const bool leak = counted > referred;

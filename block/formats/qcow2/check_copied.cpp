@@ -29,7 +29,10 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
         number = cluster >> piece_bits();
         piece = co_await load_counts(cluster);
       }
-      if (!piece) continue;
+      if (!piece) {
+        tell_lost_count(cluster, piece.error());
+        continue;
+      }
       count = count_in(*piece, cluster);
     }
     if (copied_flag_right(count, entry.value)) [[likely]]
@@ -86,7 +89,10 @@ Task<Result<void>> Checker::check_copied_flags() {
     const uint64_t table = l1[i] & kOffsetMask;
     if (table == 0) continue;
     auto count = co_await stored_count(table >> g_.cluster_bits);
-    if (!count) continue;
+    if (!count) {
+      tell_lost_count(table >> g_.cluster_bits, count.error());
+      continue;
+    }
     if (!copied_flag_right(*count, l1[i])) {
       wrong_entry(FaultClass::kCopiedFlag, table, *count,
                   fmt::format("OFLAG_COPIED L2 cluster: l1_index={} l1_entry={:x} refcount={}", i,

@@ -172,6 +172,8 @@ class Checker {
   Task<Result<void>> compare_again(uint64_t first, uint64_t end, BlockTotals block);
   void tell_wrong_count(uint64_t cluster, uint64_t counted, uint64_t referred, bool repaired);
   void tell_unreadable_counts(uint64_t first, uint64_t end, Errno error);
+  // Behind the comparison, which told of what cannot be read; not of what it could read.
+  void tell_lost_count(uint64_t cluster, Errno error);
   // The stored count; EIO where it cannot be known.
   Task<Result<uint64_t>> stored_count(uint64_t cluster);
   // The piece of a refcount block in which the cluster is counted. Null: nothing is counted there.
