@@ -1,5 +1,5 @@
-// Power cuts at every change of the file that a repair makes: what is left is no worse than it was,
-// a second repair makes it right, and the disk holds what it held.
+// Power cuts at every change of the file that a repair makes, and requests of it that fail: what is
+// left is no worse than it was, a second repair makes it right, and the disk holds what it held.
 #include <gtest/gtest.h>
 
 #include "block/formats/qcow2/check.h"
@@ -153,33 +153,54 @@ Task<void> judge(Env& env, uint64_t faults, bool raise_in_place, std::string whe
 
 Task<void> keep(RawImage& into, Task<RawImage> from) { into = co_await std::move(from); }
 
-class RepairCrash : public ::testing::TestWithParam<Fault> {};
+// An image with a fault, and what a repair of it may find.
+class RepairCrash : public ::testing::TestWithParam<Fault> {
+ protected:
+  void SetUp() override {
+    env.run(fill(env));
+    RawImage image;
+    env.run(keep(image, load(env)));
+    fault.apply(image);
+    env.storage().put("disk", std::span<const std::byte>(image.bytes));
+    files = env.storage().image();
+
+    Outcome before;
+    env.run(store(before, examine(env, How::kCheck)));
+    ASSERT_TRUE(before.done);
+    ASSERT_FALSE(before.report.clean()) << "the fault is none";
+    env.storage().record();
+    Outcome repaired;
+    env.run(store(repaired, examine(env, how)));
+    ASSERT_TRUE(repaired.done) << repaired.report.describe();
+    EXPECT_GT(repaired.report.corruptions_fixed + repaired.report.leaks_fixed, 0u);
+    faults = std::max(before.report.corruptions, repaired.report.corruptions_fixed);
+  }
+
+  const Fault fault = GetParam();
+  const How how = fault.raise_in_place ? How::kInPlace : How::kAll;
+  sim::SimEnv env{7};
+  sim::StorageImage files;
+  uint64_t faults = 0;
+};
 
 TEST_P(RepairCrash, AnyInstantIsSurvived) {
-  const Fault fault = GetParam();
-  sim::SimEnv env(7);
-  env.run(fill(env));
-  RawImage image;
-  env.run(keep(image, load(env)));
-  fault.apply(image);
-  env.storage().put("disk", std::span<const std::byte>(image.bytes));
-
-  Outcome before;
-  env.run(store(before, examine(env, How::kCheck)));
-  ASSERT_TRUE(before.done);
-  ASSERT_FALSE(before.report.clean()) << "the fault is none";
-  env.storage().record();
-  Outcome repaired;
-  env.run(store(repaired, examine(env, fault.raise_in_place ? How::kInPlace : How::kAll)));
-  ASSERT_TRUE(repaired.done) << repaired.report.describe();
-  EXPECT_GT(repaired.report.corruptions_fixed + repaired.report.leaks_fixed, 0u);
-  const uint64_t faults = std::max(before.report.corruptions, repaired.report.corruptions_fixed);
   judge_crashes(env.storage(), 0, 0, 6,
                 [&](const sim::StorageImage& left, uint64_t, const std::string& where) {
                   run_after_crash(left, [&](sim::SimEnv& after) {
                     return judge(after, faults, fault.raise_in_place, where);
                   });
                 });
+}
+
+TEST_P(RepairCrash, AnyRequestMayFail) {
+  for (const FailedRequest& failed : kFailedRequests) {
+    fail_each_request(files, how, failed,
+                      [&](sim::SimEnv& after, Outcome outcome, std::string where) -> Task<void> {
+                        co_await expect_repaired_if_told(after, outcome, where);
+                        co_await judge(after, faults, fault.raise_in_place, where);
+                      });
+    if (HasFailure()) return;
+  }
 }
 
 constexpr Fault kFaults[] = {
