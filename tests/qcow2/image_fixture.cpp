@@ -57,11 +57,11 @@ Task<Expected<std::unique_ptr<OpenedImage>>> open_image(Env& env, std::string pa
 }
 
 Task<Expected<void>> create_image(Env& env, std::string path, CreateOptions options,
-                                  std::string data_path) {
+                                  std::string data_path, bool over) {
   FileOpenOptions how;
   how.write = true;
   how.create = true;
-  how.truncate = true;
+  how.truncate = !over;
   auto file = co_await env.open_file(path, how);
   if (!file) co_return fail(strerror_text(file.error()));
   FileStorage storage(**file);

@@ -144,8 +144,9 @@ Task<Expected<std::unique_ptr<OpenedImage>>> open_image(Env& env, std::string pa
                                                         std::vector<std::byte> backing = {},
                                                         std::string data_path = {},
                                                         std::string backing_path = {});
+// `over`: over what the files hold, which are not cut.
 Task<Expected<void>> create_image(Env& env, std::string path, CreateOptions options,
-                                  std::string data_path = {});
+                                  std::string data_path = {}, bool over = false);
 MetadataOptions writable_options();
 
 // What is in the file is an image without corruptions, after its counts are made good if it is
