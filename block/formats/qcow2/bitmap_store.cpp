@@ -97,6 +97,8 @@ class Change {
   std::vector<HostRange> placed_;
   std::vector<HostRange> left_;
   uint64_t directory_ = 0;
+  // The new header differs from the old one in one sector.
+  bool in_one_write_ = false;
 };
 
 Task<void> Change::leave(const StoredBitmap& bitmap) {
@@ -148,7 +150,8 @@ Task<Result<void>> Change::switch_header(Header next) {
   for (std::size_t at = 0; at < bytes->size(); at += kSectorSize) {
     changed += std::memcmp(present.data() + at, bytes->data() + at, kSectorSize) != 0 ? 1 : 0;
   }
-  if (changed <= 1) co_return co_await metadata_.rewrite_header(std::move(next));
+  in_one_write_ = changed <= 1;
+  if (in_one_write_) co_return co_await metadata_.rewrite_header(std::move(next));
   const uint64_t present_bits = load_be64(present.data() + field::kAutoclear);
   if ((present_bits & autoclear::kBitmaps) != 0) {
     std::byte field[8];
@@ -198,7 +201,8 @@ Task<Result<void>> Change::commit() {
   if (auto done = co_await switch_header(std::move(next)); !done) {
     // The old header is whole again, if that is possible. If not, either directory is harmless:
     // the new one says that all is in use, and the old one is where flags are changed from now on.
-    (void)co_await rewrite_without_bit_first(before);
+    (void)co_await (in_one_write_ ? metadata_.rewrite_header(before)
+                                  : rewrite_without_bit_first(before));
     protect(old);
     co_return done;
   }
