@@ -146,6 +146,8 @@ class Qcow2Driver final : public Driver,
   std::unique_ptr<Image> image_;
   CacheCleaner cleaner_;
   std::vector<StoredBitmap> directory_;
+  // Storing them failed: nobody knows which of them the image calls right.
+  bool flags_unsure_ = false;
   // While it is reopened: first what is to come, then what was.
   struct Loaded {
     std::unique_ptr<Image> image;

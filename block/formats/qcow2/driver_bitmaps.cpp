@@ -176,7 +176,8 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
   if (!bitmaps.empty() && !node().writable()) co_return fail("No write access");
   const bool unsaved = std::ranges::any_of(bitmaps, &DirtyBitmap::unsaved);
   // Marked, or said so already when this Image began.
-  const bool in_use = image_->writing() || std::ranges::any_of(directory_, &StoredBitmap::in_use);
+  const bool in_use =
+      image_->writing() || flags_unsure_ || std::ranges::any_of(directory_, &StoredBitmap::in_use);
   // Whether they record may have changed while the image said that they are right.
   const auto flag_changed = [this](const DirtyBitmap* bitmap) {
     const auto stored = std::ranges::find(directory_, bitmap->name(), &StoredBitmap::name);
@@ -185,9 +186,12 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
   if (!unsaved && !in_use && std::ranges::none_of(bitmaps, flag_changed))
     co_return Expected<void>();
   if (bitmaps.empty()) co_return Expected<void>();
-  BB_CO_TRY(co_await (unsaved ? store_bits(bitmaps) : store_flags(bitmaps)));
-  // The image says that they are right: the next write has to say otherwise first.
+  // The image may say that they are right from here on, also when this fails: the next write has to
+  // say otherwise first.
   image_->end_writing();
+  flags_unsure_ = true;
+  BB_CO_TRY(co_await (unsaved ? store_bits(bitmaps) : store_flags(bitmaps)));
+  flags_unsure_ = false;
   for (DirtyBitmap* bitmap : bitmaps) bitmap->set_saved();
   co_return co_await read_directory(image_->header());
 }
