@@ -8,6 +8,7 @@
 #include <span>
 
 #include "block/formats/qcow2/check.h"
+#include "tests/qcow2/references_fixture.h"
 
 namespace blockbed::qcow2::test {
 
@@ -234,7 +235,9 @@ Task<void> attempt(Scene& scene, const Operation& operation, sim::SimStorage& st
   EXPECT_FALSE(scene.failed) << "closing fails without a fault";
 }
 
-Task<void> expect_no_corruption(Env& env, std::string where) {
+// Beside snapshots COPIED may disagree with a count that is too high, see order_of_writes.md: it is
+// right as soon as the leaks are repaired.
+Task<void> expect_no_corruption(Env& env, bool snapshots, std::string where) {
   auto file = co_await env.open_file("disk", FileOpenOptions());
   EXPECT_TRUE(file) << where;
   if (!file) co_return;
@@ -244,7 +247,13 @@ Task<void> expect_no_corruption(Env& env, std::string where) {
   if (header && !header->has(incompatible::kDirty)) {
     auto report = co_await check_image(storage, *header);
     EXPECT_TRUE(report) << where;
-    if (report) EXPECT_EQ(report->corruptions, 0u) << where << ": " << report->describe();
+    if (report && !snapshots) {
+      EXPECT_EQ(report->corruptions, 0u) << where << ": " << report->describe();
+    }
+    if (snapshots) {
+      const References found = co_await walk_references(storage, *header, true);
+      EXPECT_EQ(found.fault, "") << where;
+    }
   }
   (void)co_await (*file)->close();
 }
@@ -252,7 +261,7 @@ Task<void> expect_no_corruption(Env& env, std::string where) {
 // Only leaks, and everything there that was told to be.
 Task<void> judge(Scene& scene, const Operation& operation, const sim::SimStorage& storage,
                  std::string where) {
-  co_await expect_no_corruption(scene.env, where);
+  co_await expect_no_corruption(scene.env, scene.snapshot.has_value(), where);
   auto opened = co_await open_for(scene, operation, MetadataOptions());
   EXPECT_TRUE(opened) << where;
   if (!opened) co_return;

@@ -63,6 +63,46 @@ Task<void> grow_l1_and_write(Scene& s) {
   co_await s.flush();
 }
 
+// --- snapshots; what is written in between finds flags and counts as they must be
+
+Task<void> make_snapshot(Scene& s) {
+  Snapshot snapshot;
+  snapshot.name = "another";
+  s.account(co_await s.image->create_snapshot(snapshot));
+  co_await s.write(21 * s.cluster(), 3 * s.cluster(), 21);
+  co_await s.flush();
+}
+Task<void> apply_snapshot(Scene& s) {
+  const auto done = co_await s.image->apply_snapshot(0);
+  s.account(done);
+  // An error may come when it is done.
+  s.model = done ? *s.snapshot : s.model.only_where_equal(*s.snapshot);
+  co_await s.write(2 * s.cluster(), 3 * s.cluster(), 22);
+  co_await s.flush();
+}
+// The first one stays.
+Task<void> delete_snapshots(Scene& s) {
+  while (s.image->snapshots().size() > 1) {
+    const auto done = co_await s.image->delete_snapshot(s.image->snapshots().size() - 1);
+    s.account(done);
+    if (!done) break;
+  }
+  co_await s.write(s.cluster(), 2 * s.cluster(), 23);
+  co_await s.flush();
+}
+Task<void> some_written_since(Scene& s) {
+  co_await shared_data(s);
+  co_await s.write(2 * s.cluster(), 4 * s.cluster(), 24);
+  co_await s.zero(21 * s.cluster(), s.cluster(), true);
+}
+Task<void> two_snapshots(Scene& s) {
+  co_await some_written_since(s);
+  Snapshot snapshot;
+  snapshot.name = "second";
+  s.account(co_await s.image->create_snapshot(snapshot));
+  co_await s.write(s.cluster(), 2 * s.cluster(), 25);
+}
+
 constexpr Operation kOperations[] = {
     {"OpenAndRead", some_data, read_it},
     {"WriteAllocating", some_data, write_allocating},
@@ -123,6 +163,21 @@ constexpr Operation kOperations[] = {
     {"SharedWrite", shared_data, write_copying},
     {"SharedWriteInPlace", shared_data, write_in_place},
     {"SharedDiscard", shared_data, discard},
+    {"SnapshotMade", some_written_since, make_snapshot},
+    {"SnapshotApplied", some_written_since, apply_snapshot},
+    {"SnapshotDeleted", two_snapshots, delete_snapshots},
+    {.name = "LazySnapshotMade", .before = some_written_since, .run = make_snapshot, .lazy = true},
+    {.name = "LazySnapshotDeleted", .before = two_snapshots, .run = delete_snapshots, .lazy = true},
+    {.name = "Version2SnapshotApplied",
+     .before = some_written_since,
+     .run = apply_snapshot,
+     .version = 2},
+    {.name = "SubclusterSnapshotDeleted",
+     .before = two_snapshots,
+     .run = delete_snapshots,
+     .cluster = 16384,
+     .extended_l2 = true,
+     .clusters = 80},
 };
 
 // The disk begins with what shows through.
