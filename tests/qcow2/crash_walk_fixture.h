@@ -31,17 +31,24 @@ struct CrashTotals {
   // Those where every state was visited.
   uint64_t whole_points = 0;
   uint64_t states = 0;
+  // How often a rule of the order of writes was to hold.
+  uint64_t asked = 0;
 };
 CrashTotals& crash_totals();
+
+// Fails where a write of the recording comes before what order_of_writes.md says it must come
+// after.
+void expect_order(const sim::SimStorage& storage, uint64_t seed);
 
 // Calls judge(left, operation, where) for each state in which a crash may leave a storage that was
 // told to record() when it had done `first_operation` operations: at each instant with every subset
 // of what was not flushed, where these are few; else with none, with all, and with so many seeded
 // `subsets` of it. `operation` is that of the instant. Stops at the first fault. The number of
-// states.
+// states. First of all the recording's order of writes is judged.
 template <typename Judge>
 uint64_t judge_crashes(const sim::SimStorage& storage, uint64_t first_operation, uint64_t seed,
                        int subsets, Judge judge) {
+  expect_order(storage, seed);
   const uint64_t before = crash_totals().states;
   for (sim::CrashPoints crash(storage); !crash.at_end(); crash.next()) {
     const std::string where =
