@@ -90,13 +90,25 @@ OrderJudge::OrderJudge(const sim::SimStorage& storage, const std::string& image,
     (path == image ? image_number_ : data_number_) = number;
     files_[number].disk = OrderDisk(storage.recorded_start().at(path));
   }
-  const HeaderFields header = newest_header(this->image().disk);
+  start();
+}
+
+OrderJudge::OrderJudge(sim::SparseBytes image, std::optional<sim::SparseBytes> data) {
+  image_number_ = 1;
+  data_number_ = 2;
+  files_[1].disk = OrderDisk(std::move(image));
+  if (data) files_[2].disk = OrderDisk(std::move(*data));
+  start();
+}
+
+void OrderJudge::start() {
+  const HeaderFields header = newest_header(image().disk);
   constexpr uint64_t kDataFile = 4;
   constexpr uint64_t kExtended = 16;
   g_ = Geometry(header.version, header.cluster_bits, header.refcount_order,
                 (header.incompatible & kExtended) != 0, kDefaultL2PieceBytes);
   g_.external_data = (header.incompatible & kDataFile) != 0;
-  graph_ = OrderGraph::read(this->image().disk, g_);
+  graph_ = OrderGraph::read(image().disk, g_);
   if (graph_.header().bitmaps) directories_.insert(*graph_.header().bitmaps);
 }
 

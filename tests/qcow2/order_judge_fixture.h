@@ -16,6 +16,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -80,6 +81,9 @@ class OrderJudge {
   // Of a storage that was told to record(). `data`: where guest data lies, if there is such a file.
   OrderJudge(const sim::SimStorage& storage, const std::string& image, const std::string& data);
 
+  // Of these bytes; the image is file 1, the data file 2.
+  OrderJudge(sim::SparseBytes image, std::optional<sim::SparseBytes> data);
+
   void feed(const sim::StorageEvent& event);
   // As if it were not in the recording.
   void skip() { ++operation_; }
@@ -105,6 +109,7 @@ class OrderJudge {
     OrderDisk::Sector bytes;
   };
 
+  void start();
   void begin(const sim::StorageEvent& event);
   void refresh();
   std::vector<Before> entries_of(const sim::Change& change) const;

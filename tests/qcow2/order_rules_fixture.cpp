@@ -99,6 +99,7 @@ void OrderJudge::judge_references(const OrderGraph& before) {
         }
       } else if (known != nullptr) {
         ++asked_[static_cast<std::size_t>(OrderRule::kCountsLinked)];
+        ++asked_[static_cast<std::size_t>(OrderRule::kRemovedBeforeReuse)];
       }
       expect(rule, least.count >= most, what);
     }
