@@ -60,7 +60,7 @@ def units(tally: Tally, options: argparse.Namespace) -> None:
     log = options.build / "Testing/Temporary/LastTest.log"
     log.unlink(missing_ok=True)
     status, output = run(["ctest", "--test-dir", str(options.build), "--output-on-failure", "-j", "2", "--no-tests=error"])
-    for line in re.findall(r"^power cuts: .*", log.read_text(errors="replace") if log.exists() else "", re.MULTILINE):
+    for line in re.findall(r"^(?:power cuts|order of writes): .*", log.read_text(errors="replace") if log.exists() else "", re.MULTILINE):
         print(f"units: {line}", flush=True)
     summary = re.search(r"(\d+) tests failed out of (\d+)", output)
     skipped = len(re.findall(r"\*\*\*Skipped", output))

@@ -108,7 +108,9 @@ std::vector<uint64_t> OrderDisk::make_durable(uint64_t flush_begun) {
     for (const Version& version : covered) version.put_into(bytes.data());
     if (durable_.size() < start + kSector) durable_.resize(start + kSector);
     durable_.write(start, bytes);
-    written_[at->first] = Written{covered.back().begun, covered.back().effect};
+    for (const Version& version : covered) {
+      written_[at->first].push_back(Written{version.begun, version.effect});
+    }
     sectors.push_back(at->first);
     at = at->second.empty() ? pending_.erase(at) : std::next(at);
   }

@@ -65,14 +65,14 @@ class OrderDisk {
   }
   bool pending_in(uint64_t offset, uint64_t bytes) const;
   const std::map<uint64_t, std::vector<Version>>& all_pending() const { return pending_; }
-  // When what is durable there was written; 0 for what was there before all.
+  // All that was written there and has become durable, in that order.
   struct Written {
     uint64_t begun = 0;
     uint64_t effect = 0;
   };
-  Written durable_written(uint64_t sector) const {
+  std::span<const Written> written(uint64_t sector) const {
     const auto at = written_.find(sector);
-    return at == written_.end() ? Written() : at->second;
+    return at == written_.end() ? std::span<const Written>() : at->second;
   }
   bool durable_zero(uint64_t sector) const;
   uint64_t size() const { return size_; }
@@ -85,7 +85,7 @@ class OrderDisk {
   // As reads see it, with changes of size under way.
   uint64_t size_ = 0;
   std::map<uint64_t, std::vector<Version>> pending_;
-  std::unordered_map<uint64_t, Written> written_;
+  std::unordered_map<uint64_t, std::vector<Written>> written_;
   // Of each request under way, [first, last].
   std::map<uint64_t, std::pair<uint64_t, uint64_t>> under_way_;
 };

@@ -117,6 +117,7 @@ class Reader {
     bool copied;
   };
   struct L2Table {
+    bool zero_flags = false;
     std::vector<Reference> references;
     // The parts that reads see have bits in the second.
     std::vector<std::pair<OrderGraph::Content, uint32_t>> content;
@@ -229,6 +230,7 @@ class Reader {
           if (!one) ++counts[r.cluster];
           if (active && r.copied) grown(view.copied, r.cluster) = 1;
         }
+        view.zero_flags |= l2_table(table).zero_flags;
         if (active) view.guest_end = std::max(view.guest_end, guest_end(i, table));
         for (const auto& [cluster, count] : counts) {
           most[cluster] = std::max(most[cluster], count);
@@ -276,6 +278,7 @@ class Reader {
       content.compressed = true;
     } else {
       content.target = entry & kOffsetMask;
+      table.zero_flags |= (entry & kEntryZero) != 0;
       if (content.target == 0 && !g_.external_data) return;
       if (!g_.external_data) {
         add_reference(table, {place, content.target >> g_.cluster_bits, Part::kData, newest,

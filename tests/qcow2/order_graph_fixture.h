@@ -77,6 +77,8 @@ struct OrderGraph {
     std::vector<uint8_t> copied;
     // Where the disk's references end, at most.
     uint64_t guest_end = 0;
+    // An entry may have the flag that version 2 does not know.
+    bool zero_flags = false;
     // Where the flags of bitmaps are, and of those that may be believed.
     std::set<uint64_t> flags;
     std::set<uint64_t> believed;

@@ -38,6 +38,7 @@ enum Cluster : uint64_t {
 inline constexpr uint64_t kGuestClusters = 100;
 
 struct Fields {
+  uint32_t version = 3;
   uint64_t guest_clusters = kGuestClusters;
   uint64_t l1 = kL1;
   bool dirty = false;
@@ -133,7 +134,7 @@ class Hand {
     Bytes bytes(size());
     std::byte* const p = bytes.data();
     store_be<uint32_t>(p, 0x514649fb);
-    store_be<uint32_t>(p + 4, 3);
+    store_be(p + 4, fields_.version);
     store_be<uint32_t>(p + 20, bits_);
     store_be64(p + 24, fields_.guest_clusters << bits_);
     store_be<uint32_t>(p + 36, 2);

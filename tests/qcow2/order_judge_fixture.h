@@ -47,6 +47,7 @@ enum class OrderRule : uint8_t {
   kSwitchWritten,
   kSwitchCounted,
   kLength,
+  kNoZeroFlags,
   kDirtyBeforeUncounted,
   kCountedBeforeClean,
   kInUseBeforeChange,
@@ -66,7 +67,7 @@ struct OrderRow {
 };
 // The list.
 std::span<const OrderRow> order_rows();
-inline constexpr std::size_t kOrderRules = 24;
+inline constexpr std::size_t kOrderRules = 25;
 
 struct OrderFault {
   OrderRule rule;
@@ -131,9 +132,12 @@ class OrderJudge {
   void judge_content(const OrderGraph& before);
   void judge_copied(const OrderGraph& before);
   void judge_length(const OrderGraph& before);
+  void judge_version(const OrderGraph& before);
   void judge_bitmaps(const OrderGraph& before, uint64_t request);
   void hide(const OrderGraph& before, uint64_t request);
   bool bitmaps_believed() const;
+  bool may_be_shown(uint64_t cluster) const;
+  bool overwrites_compressed(uint64_t cluster, uint64_t from, uint64_t to) const;
 
   // The rule was asked; it is broken when not `kept`.
   template <typename What>
@@ -169,13 +173,8 @@ struct OrderVerdict {
 };
 OrderVerdict judge_order(const sim::SimStorage& storage);
 
-// The same again for each flush, without that one, up to the next that makes up for it.
-struct FlushesLeftOut {
-  uint64_t flushes = 0;
-  // How many of them a rule misses, and which.
-  uint64_t missed = 0;
-  OrderJudge::Counts missed_by{};
-};
-FlushesLeftOut leave_out_each_flush(const sim::SimStorage& storage);
+// What breaks when a flush and those that follow it, `count` in all, are left out, up to the next
+// of the same files that make up for them: for each flush, in the order of their ends.
+std::vector<std::vector<OrderFault>> leave_out_flushes(const sim::SimStorage& storage, int count);
 
 }  // namespace blockbed::qcow2::test

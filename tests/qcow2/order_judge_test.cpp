@@ -146,6 +146,16 @@ const Breaks kBreaks[] = {
        h.flush();
        first_then_second(h, kept, [&] { h.entry(kL2, 3, 0); }, [&] { h.entry(kL2, 6, place); });
      }},
+    {OrderRule::kRemovedBeforeReuse, "Compressed",
+     [](Hand& h, bool kept) {
+       h.count(kFree, 1);
+       h.write(h.at(kFree) + 100, Hand::Bytes(50, std::byte{9}));
+       h.flush();
+       h.entry(kL2, 5, kEntryCompressed | (h.at(kFree) + 100));
+       h.flush();
+       // Behind it there is room for more.
+       h.write(h.at(kFree) + (kept ? 150 : 90), Hand::Bytes(50, std::byte{9}));
+     }},
     {OrderRule::kRemovedBeforeReuse, "CutOff",
      [](Hand& h, bool kept) {
        first_then_second(h, kept, [&] { h.entry(kL2, 3, 0); }, [&] { h.cut(kPlace); });
@@ -168,11 +178,10 @@ const Breaks kBreaks[] = {
      true},
     {OrderRule::kCopied, "Shared",
      [](Hand& h, bool kept) {
-       if (kept) {
-         h.entry(kSnapshotL1, 0, 0);
-         h.flush();
-       }
-       h.entry(kL2, 1, h.at(kShared) | kEntryCopied);
+       const uint64_t cluster = kept ? kPlace : kShared;
+       h.entry(kL2, 3, 0);
+       h.flush();
+       h.entry(kL2, kept ? 3 : 1, h.at(cluster) | kEntryCopied | (kept ? kEntryZero : 0));
      }},
     {OrderRule::kSwitchWritten, "L1",
      [](Hand& h, bool kept) {
@@ -209,6 +218,11 @@ const Breaks kBreaks[] = {
        h.fields().guest_clusters = 2;
        first_then_second(h, kept, [&] { h.entry(kL2, 3, 0); }, [&] { h.write_header(); });
      }},
+    {OrderRule::kNoZeroFlags, "Place",
+     [](Hand& h, bool kept) {
+       h.fields().version = 2;
+       first_then_second(h, kept, [&] { h.entry(kL2, 3, 0); }, [&] { h.write_header(); });
+     }},
     {OrderRule::kDirtyBeforeUncounted, "Data",
      [](Hand& h, bool kept) {
        h.fill(kFree);
@@ -238,6 +252,15 @@ const Breaks kBreaks[] = {
        h.flags(0);
        h.flush();
        first_then_second(h, kept, [&] { h.flags(1); }, [&] { h.entry(kL2, 2, kEntryZero); });
+     }},
+    {OrderRule::kInUseBeforeChange, "Table",
+     [](Hand& h, bool kept) {
+       h.flags(0);
+       h.count(kFree, 1);
+       h.write(h.at(kFree), h.table_with(0, 0));
+       h.flush();
+       first_then_second(
+           h, kept, [&] { h.flags(1); }, [&] { h.entry(kL1, 1, h.at(kFree) | kEntryCopied); });
      }},
     {OrderRule::kInUseBeforeChange, "DataFile",
      [](Hand& h, bool kept) {

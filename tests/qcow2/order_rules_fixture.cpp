@@ -112,17 +112,23 @@ void OrderJudge::judge_references(const OrderGraph& before) {
 bool OrderJudge::on_disk(const OrderDisk& disk, uint64_t offset, uint64_t bytes,
                          uint64_t since) const {
   uint64_t first_effect = UINT64_MAX;
+  auto written = [&](uint64_t sector) {
+    bool any = false;
+    for (const OrderDisk::Written& w : disk.written(sector)) {
+      if (w.begun <= since) continue;
+      any = true;
+      first_effect = std::min(first_effect, w.effect);
+    }
+    return any;
+  };
+  std::vector<uint64_t> others;
   for (uint64_t s = offset / kSector; s * kSector < offset + bytes; ++s) {
-    const OrderDisk::Written written = disk.durable_written(s);
-    if (written.begun > since) first_effect = std::min(first_effect, written.effect);
+    if (!written(s)) others.push_back(s);
   }
-  for (uint64_t s = offset / kSector; s * kSector < offset + bytes; ++s) {
-    if (disk.durable_written(s).begun > since) continue;
-    if (!disk.durable_zero(s)) return false;
+  return std::ranges::all_of(others, [&](uint64_t s) {
     const auto* pending = disk.pending(s);
-    if (pending != nullptr && pending->front().begun < first_effect) return false;
-  }
-  return true;
+    return disk.durable_zero(s) && (pending == nullptr || pending->front().begun > first_effect);
+  });
 }
 
 // The beginning: how far it reaches only its reader knows, and others follow in the same sector.
@@ -165,6 +171,8 @@ void OrderJudge::judge_content(const OrderGraph& before) {
 }
 
 void OrderJudge::judge_copied(const OrderGraph& before) {
+  // What a table says that is not on the disk is anything.
+  if (!faults_.empty()) return;
   for (const OrderGraph::View& view : graph_.views) {
     const OrderGraph::View* known = same_view(before, view.header);
     for (uint64_t c = 0; c < view.copied.size(); ++c) {
@@ -191,6 +199,14 @@ void OrderJudge::judge_length(const OrderGraph& before) {
     if (h.size < old.size && h.l1_offset == old.l1_offset) {
       expect(OrderRule::kLength, view.guest_end <= align_up(h.size, g_.cluster_size), what);
     }
+  }
+}
+
+void OrderJudge::judge_version(const OrderGraph& before) {
+  for (const OrderGraph::View& view : graph_.views) {
+    if (view.header.version >= 3 || before.header().version < 3) continue;
+    if (same_view(before, view.header) != nullptr) continue;
+    expect(OrderRule::kNoZeroFlags, !view.zero_flags, [] { return "an entry may have one"; });
   }
 }
 
@@ -252,7 +268,8 @@ void OrderJudge::hide(const OrderGraph& before, uint64_t request) {
     uint64_t since = operation_;
     if (g_.external_data || graph_.references_now(cluster) > 0) {
       const uint64_t sector = content.place / kSector;
-      since = disk.durable_written(sector).begun;
+      since = 0;
+      if (const auto written = disk.written(sector); !written.empty()) since = written.back().begun;
       if (const auto* pending = disk.pending(sector)) {
         for (const OrderDisk::Version& version : *pending) {
           if (version.request != request) since = std::max(since, version.begun);
