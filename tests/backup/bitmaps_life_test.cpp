@@ -3,7 +3,7 @@
 //
 // At each point what the next one to open the images may believe of a bitmap is what it was at one
 // moment, and then the disk holds what it held at that moment: a bitmap is complete, or in use, or
-// not there.
+// not there. Before that the order of the writes to the image is judged.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -16,6 +16,7 @@
 #include "tests/backup/image_life_fixture.h"
 #include "tests/qcow2/bitmaps_fixture.h"
 #include "tests/qcow2/image_fixture.h"
+#include "tests/qcow2/order_judge_fixture.h"
 #include "tests/support/seed_runner.h"
 
 namespace blockbed {
@@ -154,6 +155,10 @@ void visit(uint64_t seed, const qcow2::CreateOptions& create) {
   ImageLife life(seed, create);
   life.go(3, 12);
   const std::vector<Moment>& moments = life.moments();
+  const qcow2::test::OrderVerdict order = qcow2::test::judge_order(life.storage());
+  if (!order.faults.empty()) {
+    ADD_FAILURE() << "seed " << seed << ": " << describe(order.faults.front());
+  }
   if (testing::Test::HasFailure()) return print(moments);
   std::size_t now = 0;
   for (sim::CrashPoints crash(life.storage()); !crash.at_end(); crash.next()) {
