@@ -5,8 +5,8 @@
 // every entry (order_disk_fixture.h) from every version of the header.
 //
 // Contract: read() at one instant; the result is plain data. Its own parser, which takes for
-// granted that the image is sound and not encrypted. Units: bytes; clusters and sectors by number.
-// Threading: plain data.
+// granted that tables lie where they can, and that nothing is encrypted. Units: bytes; clusters and
+// sectors by number. Threading: plain data.
 #pragma once
 
 #include <cstdint>
