@@ -39,6 +39,7 @@ void OrderDisk::begin(uint64_t request, uint64_t operation, const Change& change
     end = size_;
     size_ = change.offset;
     if (offset >= end) return;
+    cut_from_[request] = end;
   } else {
     size_ = std::max(size_, end);
   }
@@ -65,24 +66,30 @@ void OrderDisk::begin(uint64_t request, uint64_t operation, const Change& change
   }
 }
 
-void OrderDisk::effect(uint64_t request, uint64_t operation) {
+void OrderDisk::effect(uint64_t request, uint64_t operation, const Change& change) {
   const auto range = under_way_.find(request);
   if (range == under_way_.end()) return;
-  for (auto at = pending_.lower_bound(range->second.first);
-       at != pending_.end() && at->first <= range->second.second; ++at) {
+  auto [first, last] = range->second;
+  if (change.kind != Change::Kind::kResize) {
+    first = std::max(first, change.offset / kSector);
+    last = std::min(last, (change.end() - 1) / kSector);
+  }
+  for (auto at = pending_.lower_bound(first); at != pending_.end() && at->first <= last; ++at) {
     for (Version& version : at->second) {
       if (version.request == request) version.effect = operation;
     }
   }
-  under_way_.erase(range);
+  if (std::pair(first, last) == range->second) under_way_.erase(range);
 }
 
 void OrderDisk::fail(uint64_t request) {
   const auto range = under_way_.find(request);
   if (range == under_way_.end()) return;
+  if (const auto cut = cut_from_.find(request); cut != cut_from_.end()) size_ = cut->second;
   for (auto at = pending_.lower_bound(range->second.first);
        at != pending_.end() && at->first <= range->second.second;) {
-    std::erase_if(at->second, [&](const Version& v) { return v.request == request; });
+    std::erase_if(at->second,
+                  [&](const Version& v) { return v.request == request && v.effect == UINT64_MAX; });
     at = at->second.empty() ? pending_.erase(at) : std::next(at);
   }
   under_way_.erase(range);

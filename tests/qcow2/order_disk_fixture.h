@@ -4,9 +4,9 @@
 // about one state, but about all that a crash may leave: what the last flush covered, and each
 // version that was written since, whether its request has ended or not.
 //
-// Contract: begin() of a change, then effect() or fail() of it, each with the number of the
-// operation, which grow and begin with 1. What was written and not flushed
-// are versions of a sector, oldest first; the last is the one that reads see, or will. Copying is
+// Contract: begin() of a change, then effect() of it, or of parts of it and fail(), each with the
+// number of the operation, which grow and begin with 1. What was written and not flushed are
+// versions of a sector, oldest first; the last is the one that reads see, or will. Copying is
 // cheap. Written apart from sim_disk.h, by the policy at its top. Units: bytes. Threading: plain
 // data.
 #pragma once
@@ -49,7 +49,7 @@ class OrderDisk {
   }
 
   void begin(uint64_t request, uint64_t operation, const sim::Change& change);
-  void effect(uint64_t request, uint64_t operation);
+  void effect(uint64_t request, uint64_t operation, const sim::Change& change);
   void fail(uint64_t request);
   // A flush that began with this operation has ended. The sectors that have other versions now.
   std::vector<uint64_t> make_durable(uint64_t flush_begun);
@@ -88,6 +88,8 @@ class OrderDisk {
   std::unordered_map<uint64_t, std::vector<Written>> written_;
   // Of each request under way, [first, last].
   std::map<uint64_t, std::pair<uint64_t, uint64_t>> under_way_;
+  // The size that each that cuts the file has found.
+  std::map<uint64_t, uint64_t> cut_from_;
 };
 
 }  // namespace blockbed::qcow2::test

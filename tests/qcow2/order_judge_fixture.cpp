@@ -129,11 +129,11 @@ void OrderJudge::feed(const StorageEvent& event) {
       begin(event);
       break;
     case StorageEvent::Kind::kChangeTakesEffect:
-      disk.effect(event.request, operation_);
+      disk.effect(event.request, operation_, event.change);
       break;
     case StorageEvent::Kind::kChangeEnds:
       disk.fail(event.request);
-      stale_ = true;
+      stale_ = unsure_ = true;
       break;
     case StorageEvent::Kind::kFlushBegins:
       flushes[event.request] = operation_;
@@ -144,6 +144,10 @@ void OrderJudge::feed(const StorageEvent& event) {
         stale_ |= event.file == image_number_ && (cluster == 0 || graph_.table(cluster) != nullptr);
       }
       flushes.erase(event.request);
+      break;
+    case StorageEvent::Kind::kFlushFails:
+      flushes.erase(event.request);
+      unsure_ = true;
       break;
     default:
       break;
@@ -158,6 +162,7 @@ void OrderJudge::broken(OrderRule rule, const std::string& what) {
 void OrderJudge::refresh() {
   if (stale_) graph_ = OrderGraph::read(image().disk, g_);
   stale_ = false;
+  unsure_ &= graph_.views.size() > 1;
 }
 
 void OrderJudge::begin(const StorageEvent& event) {
@@ -228,7 +233,7 @@ void OrderJudge::judge_place(uint64_t from, uint64_t to, bool cut) {
     if (part == Part::kCompressed) {
       expect(OrderRule::kRemovedBeforeReuse, !overwrites_compressed(c, from, to), what);
     } else if (now == 0 || cut) {
-      expect(OrderRule::kRemovedBeforeReuse, most == 0, what);
+      expect(OrderRule::kRemovedBeforeReuse, most == 0 || (unsure_ && !cut), what);
     } else if (part == Part::kData) {
       // Nobody sees what is behind a zero flag.
       expect(OrderRule::kUnshared, most == 1 || !may_be_shown(c), what);

@@ -8,9 +8,10 @@
 //
 // Contract: feed() the events of a recording (sim_storage.h) in their order. After the first write
 // that breaks a rule nothing more is judged: faults() has all rules that it broke. asked() counts
-// how often a rule was to hold. What was wrong at the beginning is not judged, only what changes.
-// No request fails; other files than the two are let pass. Copying is cheap, and the copy judges on
-// by itself. Threading: plain data.
+// how often a rule was to hold. What was wrong at the beginning is not judged, only what changes. A
+// flush that failed is taken for one that was not there: that no later one is believed is not the
+// format's task (block/protocols/file.h). Other files than the two are let pass. Copying is cheap,
+// and the copy judges on by itself. Threading: plain data.
 #pragma once
 
 #include <array>
@@ -155,6 +156,9 @@ class OrderJudge {
   Geometry g_;
   OrderGraph graph_;
   bool stale_ = false;
+  // A request failed, and since then the header may be either of two: which of them is meant, reads
+  // do not tell.
+  bool unsure_ = false;
   uint64_t operation_ = 0;
   // What is being judged.
   sim::Change change_;
