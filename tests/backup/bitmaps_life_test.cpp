@@ -155,7 +155,8 @@ void visit(uint64_t seed, const qcow2::CreateOptions& create) {
   ImageLife life(seed, create);
   life.go(3, 12);
   const std::vector<Moment>& moments = life.moments();
-  const qcow2::test::OrderVerdict order = qcow2::test::judge_order(life.storage());
+  const qcow2::test::OrderVerdict order =
+      qcow2::test::judge_order(life.storage(), data_file_of(create, kDiskImage));
   if (!order.faults.empty()) {
     ADD_FAILURE() << "seed " << seed << ": " << describe(order.faults.front());
   }

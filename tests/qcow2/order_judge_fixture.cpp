@@ -340,8 +340,8 @@ void OrderJudge::judge_entries(const Before& before) {
   }
 }
 
-OrderVerdict judge_order(const sim::SimStorage& storage) {
-  OrderJudge judge(storage, "disk", "data");
+OrderVerdict judge_order(const sim::SimStorage& storage, const std::string& data) {
+  OrderJudge judge(storage, "disk", data);
   for (const StorageEvent& event : storage.recording()) judge.feed(event);
   return {judge.faults(), judge.asked()};
 }

@@ -170,12 +170,12 @@ class OrderJudge {
   Counts asked_{};
 };
 
-// Judges all of a recording whose image is "disk" and whose data file, if any, is "data".
+// Judges all of a recording whose image is "disk" and whose data file, if it has one, is `data`.
 struct OrderVerdict {
   std::vector<OrderFault> faults;
   OrderJudge::Counts asked{};
 };
-OrderVerdict judge_order(const sim::SimStorage& storage);
+OrderVerdict judge_order(const sim::SimStorage& storage, const std::string& data = "data");
 
 // What breaks when a flush and those that follow it, `count` in all, are left out, up to the next
 // of the same files that make up for them: for each flush, in the order of their ends.
