@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from blockbed_iotests import qemu_img
+from blockbed_iotests import qemu_img, qemu_io
 
 pytestmark = pytest.mark.manners("system")
 SIZE = 1 << 20
@@ -246,3 +246,42 @@ def test_a_state_that_cannot_be_read(server, images, event):
     server.blockdev_del(node_name="disk")
     server.add_image("disk", image, faults=[{"event": event, "iotype": "read"}])
     assert run(server, "snapshot-load", "one", "disk", vmstate="disk") == "Error -22 while loading VM state"
+
+
+@pytest.mark.parametrize("cluster", [512, 4096, 65536])
+@pytest.mark.parametrize("through", ["disk", "raw"])
+def test_state_of_any_size(server, images, cluster, through):
+    """Beside the disk, of which nothing changes; a snapshot takes it along, as the tools say."""
+    last = 5 << 30 if cluster > 512 else 40 << 20
+    image = images.create("image.qcow2", size=SIZE, cluster_size=cluster).fill((0, SIZE, 1))
+    qemu_io(image.path, f"write -b -P 9 {last} 3k", format="qcow2")
+    server.add_image("disk", image)
+    server.blockdev_add(driver="raw", node_name="raw", file="disk")
+    pieces = [(0, 1 << 20, 2), (33 << 20, 65536 + 512, 3), (last + 1024, 512, 4)]
+    for offset, length, byte in pieces:
+        wrote = server.qemu_io(through, f"write -b -P {byte} {offset} {length}")
+        assert f"wrote {length}/{length} bytes at offset {offset}" in wrote
+    pieces += [(20 << 20, 4096, 0), (last, 1024, 9), (last + 1536, 1536, 9)]
+
+    def judge(pieces, do):
+        for offset, length, byte in pieces:
+            read = do(f"read -b -P {byte} {offset} {length}")
+            assert f"read {length}/{length} bytes at offset {offset}" in read
+            assert "failed" not in read
+
+    judge(pieces, lambda command: server.qemu_io(through, command))
+    server.blockdev_del(node_name="raw")
+    assert server.hmp("savevm one") == ""
+    server.stop()
+    image.check()
+    qemu_img("snapshot", "-a", "one", image.path)
+    # What savevm has written itself lies at the beginning.
+    judge(pieces[1:], lambda command: qemu_io(image.path, command, format="qcow2"))
+    assert image.content() == bytes([1]) * SIZE
+    image.check()
+
+
+def test_state_where_there_is_no_place_for_it(server, images):
+    server.add_image("disk", images.create("image.raw", "raw", size=SIZE))
+    for command in "write", "read":
+        assert f"{command} failed: Operation not supported" in server.qemu_io("disk", f"{command} -b 0 512")

@@ -64,6 +64,9 @@ def graph(server):
         ({"actions": {}}, "Invalid parameter type for 'actions', expected: array"),
         ({"actions": [1]}, "Invalid parameter type for 'actions[0]', expected: object"),
         ({"actions": [{"type": "nope", "data": {}}]}, "Parameter 'type' does not accept value 'nope'"),
+        # A command that QEMU has outside transactions only: it cannot be undone.
+        ({"actions": [{"type": "blockdev-snapshot-delete-internal-sync", "data": {"device": "a", "name": "b"}}]},
+         "Parameter 'type' does not accept value 'blockdev-snapshot-delete-internal-sync'"),
         ({"actions": [{"data": {}}]}, "Parameter 'actions[0].type' is missing"),
         ({"actions": [{"type": "abort"}]}, "Parameter 'actions[0].data' is missing"),
         ({"actions": [ABORT, {"type": "abort"}]}, "Parameter 'actions[1].data' is missing"),

@@ -3,6 +3,7 @@
 #include "block/graph/driver.h"
 #include "block/graph/edge.h"
 #include "block/graph/node.h"
+#include "block/graph/request_scope.h"
 
 namespace blockbed {
 
@@ -29,6 +30,23 @@ Node* node_with_internal_snapshots(Node& node) {
 InternalSnapshots* internal_snapshots_of(const Node& node) {
   const Node* const found = node_with_internal_snapshots(const_cast<Node&>(node));
   return found == nullptr ? nullptr : found->driver().internal_snapshots();
+}
+
+Task<Result<void>> write_vm_state(Node& node, uint64_t position, IoVector buffers) {
+  Node* const keeper = node_with_internal_snapshots(node);
+  if (keeper == nullptr) co_return io_error(ENOTSUP);
+  // It lies beside the disk: no range of that is in its way.
+  RequestScope request(*keeper, TrackedRequest::Kind::kWrite, 0, 0);
+  co_return co_await keeper->driver().internal_snapshots()->write_vm_state(position,
+                                                                           std::move(buffers));
+}
+
+Task<Result<void>> read_vm_state(Node& node, uint64_t position, IoVector buffers) {
+  Node* const keeper = node_with_internal_snapshots(node);
+  if (keeper == nullptr) co_return io_error(ENOTSUP);
+  RequestScope request(*keeper, TrackedRequest::Kind::kRead, 0, 0);
+  co_return co_await keeper->driver().internal_snapshots()->read_vm_state(position,
+                                                                          std::move(buffers));
 }
 
 Result<std::vector<InternalSnapshot>> list_internal_snapshots(const Node& node) {

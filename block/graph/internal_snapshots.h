@@ -65,6 +65,10 @@ class InternalSnapshots {
 // The node, or the one that a filter or raw format shows; null when neither keeps snapshots.
 Node* node_with_internal_snapshots(Node& node);
 InternalSnapshots* internal_snapshots_of(const Node& node);
+// Requests to the state of the machine that wait like others while the node is drained for; ENOTSUP
+// where nothing keeps snapshots.
+Task<Result<void>> write_vm_state(Node& node, uint64_t position, IoVector buffers);
+Task<Result<void>> read_vm_state(Node& node, uint64_t position, IoVector buffers);
 // ENOTSUP as well where there is nothing that keeps snapshots.
 Result<std::vector<InternalSnapshot>> list_internal_snapshots(const Node& node);
 // By id and name, whichever are given.

@@ -170,8 +170,7 @@ Task<Expected<void>> MachineSnapshots::save_stopped(std::optional<std::string> n
 
 Task<Expected<uint64_t>> MachineSnapshots::write_state(Node& keeper) {
   std::string state = std::string(kStateMagic) + identity_.machine_type;
-  auto written = co_await internal_snapshots_of(keeper)->write_vm_state(
-      0, IoVector(state.data(), state.size()));
+  auto written = co_await write_vm_state(keeper, 0, IoVector(state.data(), state.size()));
   if (written) written = co_await keeper.flush();
   // Whatever the error: QEMU's buffer between the machine and the disk makes it this one.
   if (!written) {
@@ -218,8 +217,7 @@ Task<Expected<void>> MachineSnapshots::load_stopped(std::string name, const Plac
 
 Task<Expected<void>> MachineSnapshots::read_state(Node& keeper, uint64_t size) {
   std::string state(std::min(size, kMostStateBytes), '\0');
-  auto read = co_await internal_snapshots_of(keeper)->read_vm_state(
-      0, IoVector(state.data(), state.size()));
+  auto read = co_await read_vm_state(keeper, 0, IoVector(state.data(), state.size()));
   // What cannot be read is told as what is no state: in QEMU the stream just ends there.
   if (!read || state != std::string(kStateMagic) + identity_.machine_type) {
     co_return fail(fmt::format("Error {} while loading VM state", -EINVAL));

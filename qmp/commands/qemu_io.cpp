@@ -6,6 +6,7 @@
 
 #include "block/graph/drain.h"
 #include "block/graph/graph.h"
+#include "block/graph/internal_snapshots.h"
 #include "block/graph/medium.h"
 #include "block/graph/node.h"
 #include "block/runtime/env.h"
@@ -61,10 +62,28 @@ std::vector<const json::Object::Member*> members_in_print_order(const json::Obje
   return members;
 }
 
-Task<Result<uint64_t>> length_of(Backend& backend) {
+Result<Node*> medium_of(Backend& backend) {
   Node* node = backend.node();
-  if (node == nullptr || !has_medium(*node)) co_return io_error(ENOMEDIUM);
-  co_return co_await node->refresh_length();
+  if (node == nullptr || !has_medium(*node)) return io_error(ENOMEDIUM);
+  return node;
+}
+
+Task<Result<uint64_t>> length_of(Backend& backend) {
+  const auto node = medium_of(backend);
+  if (!node) co_return io_error(node.error());
+  co_return co_await (*node)->refresh_length();
+}
+
+Task<Result<void>> read_state(Backend& backend, uint64_t position, IoVector into) {
+  const auto node = medium_of(backend);
+  if (!node) co_return io_error(node.error());
+  co_return co_await read_vm_state(**node, position, std::move(into));
+}
+
+Task<Result<void>> write_state(Backend& backend, uint64_t position, IoVector from) {
+  const auto node = medium_of(backend);
+  if (!node) co_return io_error(node.error());
+  co_return co_await write_vm_state(**node, position, std::move(from));
 }
 
 std::string usage(std::string_view name, std::string_view arguments, std::string_view help) {
@@ -310,18 +329,23 @@ Task<void> Runner::read(Call& call) {
   if (a.has('b')) {
     if (offset % kSector != 0) {
       print_(fmt::format("{} is not a sector-aligned value for 'offset'\n", offset));
-    } else if (count % kSector != 0) {
-      print_(fmt::format("{} is not a sector-aligned value for 'count'\n", count));
-    } else {
-      print_(fmt::format("read failed: {}\n", strerror_text(ENOTSUP)));
+      co_return;
     }
-    co_return;
+    if (count % kSector != 0) {
+      print_(fmt::format("{} is not a sector-aligned value for 'count'\n", count));
+      co_return;
+    }
   }
 
   Buffer buffer(count);
   buffer.io().fill(kUnreadByte);
   const int64_t begun = graph_.env().now();
-  auto done = co_await call.backend.read(offset, buffer.io());
+  Result<void> done;
+  if (a.has('b')) {
+    done = co_await read_state(call.backend, offset, buffer.io());
+  } else {
+    done = co_await call.backend.read(offset, buffer.io());
+  }
   const int64_t elapsed = graph_.env().now() - begun;
   if (!done) {
     print_(fmt::format("read failed: {}\n", strerror_text(done.error())));
@@ -466,7 +490,7 @@ Task<void> Runner::write(Call& call) {
   const int64_t begun = graph_.env().now();
   Result<void> done;
   if (a.has('b')) {
-    done = io_error(ENOTSUP);
+    done = co_await write_state(call.backend, offset, buffer.io());
   } else if (a.has('z')) {
     done = co_await call.backend.zero(offset, count, flags);
   } else {
