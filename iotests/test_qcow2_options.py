@@ -25,6 +25,37 @@ def read_back(server, node, offset, length):
         return nbd.pread(length, offset)
 
 
+# ---------------------------------------------------------------------- caches
+
+
+@pytest.mark.parametrize("options, kept", [
+    ({"l2-cache-size": 8192}, False),
+    ({"l2-cache-size": MIB}, True),
+    ({"l2-cache-size": MIB, "l2-cache-entry-size": 512}, True),
+    ({"cache-size": 65536, "refcount-cache-size": 49152}, False),
+    ({"l2-cache-size": MIB, "cache-clean-interval": 600}, True),
+], ids=str)
+def test_tables_are_kept_as_the_cache_is_large(server, images, options, kept):
+    """Forty L2 tables are read; once more, when no table can be read any more."""
+    image = images.create("image.qcow2", size=80 * MIB, cluster_size=4096, preallocation="metadata")
+    file = {"driver": "file", "filename": str(image.path)}
+    server.blockdev_add(driver="qcow2", node_name="n", **options, file={
+        "driver": "blkdebug", "image": file, "set-state": [{"event": "flush_to_disk", "state": 1, "new_state": 2}],
+        "inject-error": [{"event": "l2_load", "state": 2}]})
+    with server.export("n", writable=True) as nbd:
+        nbd.pwrite(b"x" * 4096, 0)
+        for table in range(40):
+            nbd.pread(512, table * 2 * MIB)
+        nbd.flush()
+        failed = 0
+        for table in range(40):
+            try:
+                nbd.pread(512, table * 2 * MIB)
+            except OSError:
+                failed += 1
+    assert failed == 0 if kept else failed > 20
+
+
 # ---------------------------------------------------------------------- block_resize
 
 
