@@ -382,6 +382,25 @@ def test_events_of_qcow2_with_data(server, disk, io, prepare, command, event):
     assert outcome(io(command)) == "ok"
 
 
+@pytest.mark.parametrize(
+    ("event", "works", "outcomes"),
+    [
+        # What is overwritten changes no table.
+        ("l2_update", ["write 0 4k", "write 64k 128k", "flush"], ["ok", "ok", "ok"]),
+        ("refblock_update_part", ["write 64k 4k", "flush"], ["ok", "ok"]),
+    ],
+)
+def test_which_request_of_qcow2_fails(server, images, io, event, works, outcomes):
+    base = images.create("base.raw", "raw", "8M")
+    image = images.create("top.qcow2", size="16M", backing=base)
+    image.io("write -P 1 0 256k")
+    add(server, image, "qcow2", inject_error=[{"event": event, "once": True}])
+    words = {"Input/output error": "EIO", "ok": "ok"}
+    assert [words[outcome(io(work))] for work in works] == outcomes
+    server.stop()
+    image.check(leaks=None)
+
+
 def test_a_filter_in_between_hears_and_says_nothing(server, raw, io):
     server.blockdev_add(driver="raw", node_name="d", file={"driver": "blkdebug", "image": {
         "driver": "blkdebug", "image": storage(raw), "inject-error": [{"event": "read_aio"}]}})

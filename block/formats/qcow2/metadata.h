@@ -127,6 +127,13 @@ class Metadata {
   }
   // Null: there is no table. The pointer is good until the next suspension.
   Task<Result<Piece*>> load_piece(uint64_t guest);
+  // The same, but also null when other L1 tables refer to the table.
+  Task<Result<Piece*>> load_own_piece(uint64_t guest) {
+    const uint64_t index = g_.l1_index(guest);
+    const bool own = index < l1_.size() && (l1_[index] & kEntryCopied) != 0;
+    if (!own) co_return nullptr;
+    co_return co_await load_piece(guest);
+  }
 
   // --- [locked] changing the map
   // The piece with the entry of `guest` in a table that only the active L1 table refers to: made or

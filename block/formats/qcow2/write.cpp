@@ -120,9 +120,16 @@ Task<Result<uint64_t>> Image::write_some(uint64_t guest, Payload payload) {
 
 Task<Result<void>> Image::plan_write(uint64_t guest, uint64_t length, WritePlan& plan) {
   const Geometry& g = geometry();
-  auto piece = co_await metadata_.writable_piece(guest);
-  if (!piece) co_return io_error(piece.error());
-  const WriteRun run = map_write(g, (*piece)->data(), guest, length);
+  // What is overwritten changes no table, and needs no room in one.
+  auto found = co_await metadata_.load_own_piece(guest);
+  if (!found) co_return io_error(found.error());
+  WriteRun run;
+  if (*found != nullptr) run = map_write(g, (*found)->data(), guest, length);
+  if (*found == nullptr || (run.kind != WriteKind::kInPlace && run.kind != WriteKind::kInvalid)) {
+    auto piece = co_await metadata_.writable_piece(guest);
+    if (!piece) co_return io_error(piece.error());
+    run = map_write(g, (*piece)->data(), guest, length);
+  }
   if (run.kind == WriteKind::kInvalid) {
     co_return io_error(co_await report_fault(run.fault, guest, true));
   }
