@@ -388,6 +388,16 @@ def test_events_of_qcow2_with_data(server, disk, io, prepare, command, event):
         # What is overwritten changes no table.
         ("l2_update", ["write 0 4k", "write 64k 128k", "flush"], ["ok", "ok", "ok"]),
         ("refblock_update_part", ["write 64k 4k", "flush"], ["ok", "ok"]),
+        ("l2_update_compressed", ["write -c 2M 64k", "flush"], ["EIO", "ok"]),
+        ("l2_update_compressed", ["write 2M 64k", "flush"], ["ok", "ok"]),
+        # Compressed data is allocated in bytes.
+        ("cluster_alloc", ["write -c 2M 64k", "write 3M 64k"], ["ok", "EIO"]),
+        ("cluster_alloc_bytes", ["write 3M 64k", "write -c 2M 64k"], ["ok", "EIO"]),
+        # Also of zeroes. What no backing file has is not copied.
+        ("cow_write", ["write 2M 4k", "write 2M 4k"], ["EIO", "ok"]),
+        ("cow_write", ["write 2M 64k"], ["ok"]),
+        ("cow_write", ["write 12M 4k"], ["ok"]),
+        ("cow_read", ["write 12M 4k", "write 2M 4k"], ["ok", "EIO"]),
     ],
 )
 def test_which_request_of_qcow2_fails(server, images, io, event, works, outcomes):

@@ -179,9 +179,15 @@ Task<Result<void>> Metadata::write_back_for_reuse() {
 
 Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const char* what,
                                                       std::optional<FirstWrite> write) {
+  co_await file_.debug_event(DebugEvent::kClusterAlloc);
+  co_return co_await allocate_unannounced(clusters, what, write);
+}
+
+Task<Result<Metadata::Allocation>> Metadata::allocate_unannounced(uint64_t clusters,
+                                                                  const char* what,
+                                                                  std::optional<FirstWrite> write) {
   BB_ASSERT(clusters > 0 && ready_for_writing_);
   if (failed_) co_return io_error(EIO);
-  co_await file_.debug_event(DebugEvent::kClusterAlloc);
   for (;;) {
     auto found = co_await find_free(clusters);
     if (!found) co_return io_error(found.error());
@@ -343,7 +349,7 @@ Task<Result<uint64_t>> Metadata::allocate_bytes(uint64_t bytes) {
   if (room >= bytes) {
     BB_CO_TRY(co_await change_counts(start >> g_.cluster_bits, 1, 1));
   } else {
-    auto allocation = co_await allocate(1, "compressed cluster");
+    auto allocation = co_await allocate_unannounced(1, "compressed cluster");
     if (!allocation) co_return io_error(allocation.error());
     if (start != 0 && compressed_end_ == start &&
         allocation->host == g_.cluster_start(start) + g_.cluster_size) {

@@ -79,7 +79,7 @@ Task<Result<void>> Image::copy_with_cow(const WritePlan& plan, const Payload& pa
     Buffer bytes;
     auto needed = co_await fetch_cow(*part, plan.fresh, bytes);
     if (!needed) co_return io_error(needed.error());
-    if (*needed) {
+    if (*needed == CowNeed::kWrite) {
       co_await metadata_.file().debug_event(DebugEvent::kCowWrite);
       BB_CO_TRY(co_await write_data(host, bytes.io()));
     }

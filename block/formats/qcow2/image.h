@@ -177,7 +177,9 @@ class Image {
   Task<Result<void>> plan_write(uint64_t guest, uint64_t length, WritePlan& plan);
   Task<Result<void>> write_with_cow(const WritePlan& plan, Payload payload);
   Task<Result<void>> copy_with_cow(const WritePlan& plan, const Payload& payload);
-  Task<Result<bool>> fetch_cow(const CowPart& part, bool fresh, Buffer& into);
+  // kThere: it was read, and what the file has there is the same.
+  enum class CowNeed : uint8_t { kNothing, kThere, kWrite };
+  Task<Result<CowNeed>> fetch_cow(const CowPart& part, bool fresh, Buffer& into);
   // What guest data would go over there: bits of overlap::, 0 where it may lie.
   uint32_t metadata_at(uint64_t host, uint64_t size) const;
   // EIO when it would go over metadata, which is reported.

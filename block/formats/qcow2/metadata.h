@@ -331,6 +331,9 @@ class Metadata {
   // taken away: it was a wrong one.
   Task<Result<void>> change_counts(uint64_t first, uint64_t clusters, int delta,
                                    std::vector<HostRange>* freed = nullptr);
+  // allocate() for who has told the file what for.
+  Task<Result<Allocation>> allocate_unannounced(uint64_t clusters, const char* what,
+                                                std::optional<FirstWrite> write = {});
   Task<Result<uint64_t>> find_free(uint64_t clusters);
   // The file would grow to `end`, and a write_back gives enough for `clusters` back.
   bool should_reuse(uint64_t end, uint64_t clusters) const;

@@ -165,17 +165,16 @@ Task<Result<void>> Image::plan_write(uint64_t guest, uint64_t length, WritePlan&
   co_return Result<void>();
 }
 
-// False: nothing need be written there.
-Task<Result<bool>> Image::fetch_cow(const CowPart& part, bool fresh, Buffer& into) {
-  if (part.length() == 0 || (part.zero && fresh)) co_return false;
+Task<Result<Image::CowNeed>> Image::fetch_cow(const CowPart& part, bool fresh, Buffer& into) {
+  if (part.length() == 0 || (part.zero && fresh)) co_return CowNeed::kNothing;
   if (part.zero) {
     into = Buffer::zeroed(part.length());
-    co_return true;
+    co_return CowNeed::kWrite;
   }
   into = Buffer(part.length());
   co_await metadata_.file().debug_event(DebugEvent::kCowRead);
   BB_CO_TRY(co_await read_unguarded(part.begin, into.io()));
-  co_return !(fresh && all_zero(into.data(), into.size()));
+  co_return fresh&& all_zero(into.data(), into.size()) ? CowNeed::kThere : CowNeed::kWrite;
 }
 
 Task<Result<void>> Image::write_with_cow(const WritePlan& plan, Payload payload) {
@@ -187,17 +186,21 @@ Task<Result<void>> Image::write_with_cow(const WritePlan& plan, Payload payload)
   if (!with_head) co_return io_error(with_head.error());
   auto with_tail = co_await fetch_cow(plan.tail, plan.fresh, tail);
   if (!with_tail) co_return io_error(with_tail.error());
+  const bool write_head = *with_head == CowNeed::kWrite;
+  const bool write_tail = *with_tail == CowNeed::kWrite;
   co_await metadata_.file().debug_event(DebugEvent::kWriteAio);
-  if (!*with_head && !*with_tail) co_return co_await write_data(plan.host, std::move(buffers));
+  // One request for what QEMU may write as two or three, and without what is there already.
+  if (*with_head != CowNeed::kNothing || *with_tail != CowNeed::kNothing) {
+    co_await metadata_.file().debug_event(DebugEvent::kCowWrite);
+  }
+  if (!write_head && !write_tail) co_return co_await write_data(plan.host, std::move(buffers));
   // What is told of is what the guest writes.
   BB_CO_TRY(co_await check_place(plan.host, plan.length));
   IoVector whole;
-  if (*with_head) whole.append(head.data(), head.size());
+  if (write_head) whole.append(head.data(), head.size());
   for (const iovec& range : buffers.ranges()) whole.append(range.iov_base, range.iov_len);
-  if (*with_tail) whole.append(tail.data(), tail.size());
-  // One request for what QEMU may write as two or three.
-  co_await metadata_.file().debug_event(DebugEvent::kCowWrite);
-  co_return co_await write_data(plan.host - (*with_head ? head.size() : 0), std::move(whole));
+  if (write_tail) whole.append(tail.data(), tail.size());
+  co_return co_await write_data(plan.host - (write_head ? head.size() : 0), std::move(whole));
 }
 
 Task<Result<void>> Image::link(const WritePlan& plan) {

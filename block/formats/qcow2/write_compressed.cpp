@@ -76,11 +76,12 @@ Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buff
     change.end = guest + g.cluster_size;
     enter(change);
   }
+  // The entry is changed when the data is there. QEMU does it before.
+  co_await metadata_.file().debug_event(DebugEvent::kL2UpdateCompressed);
   co_await metadata_.file().debug_event(DebugEvent::kWriteCompressed);
   auto done = co_await write_data(host, packed.io(0, bytes));
   MutexGuard guard = co_await metadata_.lock();
   if (done) {
-    co_await metadata_.file().debug_event(DebugEvent::kL2UpdateCompressed);
     auto piece = co_await metadata_.writable_piece(guest);
     if (piece) {
       const uint32_t index = g.index_in_piece(guest);
