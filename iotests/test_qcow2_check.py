@@ -387,6 +387,17 @@ def test_explain(blockbed, place):
     assert "    referred to by nothing\n" in human
 
 
+@pytest.mark.parametrize("size", [0, 1, 511, 513, 1000, 4095, 4097, 8191])
+@pytest.mark.parametrize("cluster_size", [512, 4096])
+def test_sizes_that_are_not_whole_sectors(cluster_size, size, blockbed, place):
+    image = hostile_qcow2.Layout(hostile_qcow2.Geometry(cluster_bits=cluster_size.bit_length() - 1))
+    image.set_header("size", size)
+    (place / "image").write_bytes(image.bytes())
+    for output in ("human", "json"):
+        arguments = [f"--output={output}", "image"]
+        assert blockbed.run(*arguments, cwd=place) == QEMU.run(*arguments, cwd=place)
+
+
 def test_leaked_space_is_given_back(blockbed, place):
     image = hostile_qcow2.Layout(hostile_qcow2.LARGE)
     for cluster in range(first := image.allocate(16), first + 16):

@@ -243,7 +243,8 @@ Task<Result<void>> Checker::write_snapshot_table() {
 // --- all of it
 
 Task<Result<void>> Checker::run() {
-  report_.total_clusters = g_.clusters(h_.size);
+  // A disk is whole sectors.
+  report_.total_clusters = g_.clusters(align_down(h_.size, kSectorSize));
   const FindingSink through = [this](const CheckFinding& finding) { tell(finding); };
   auto snapshots = co_await read_snapshot_table(file_, h_, repairs_all(), report_, through);
   if (!snapshots) co_return io_error(snapshots.error());
