@@ -13,6 +13,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -396,6 +397,31 @@ def test_sizes_that_are_not_whole_sectors(cluster_size, size, blockbed, place):
     for output in ("human", "json"):
         arguments = [f"--output={output}", "image"]
         assert blockbed.run(*arguments, cwd=place) == QEMU.run(*arguments, cwd=place)
+
+
+def too_long_snapshot_table() -> bytes:
+    """Each name as long as it may be: the last five entries lie behind the 64 MiB that a table may take."""
+    image = hostile_qcow2.Layout(hostile_qcow2.LARGE)
+    table = b"".join(replace(image.snapshots[0], id=b"%d" % n, name=b"n" * 65400).encode() for n in range(1030))
+    first = image.allocate(-(-len(table) // image.cluster_size))
+    image.data[image.offset(first) : image.offset(first) + len(table)] = table
+    image.set_header("snapshots", 1030)
+    image.set_header("snapshots_offset", image.offset(first))
+    return image.bytes()
+
+
+@pytest.mark.parametrize("make", [
+    pytest.param(too_long_snapshot_table, id="too long"),
+    *(pytest.param(lambda rule=rule: rule.make().bytes(), id=rule.name) for rule in hostile_qcow2.RULES
+      if rule.name.startswith(("snapshot-", "header-snapshots")) and not rule.geometry.bitmap),
+])  # fmt: skip
+def test_snapshot_tables_that_cannot_be_opened(make, blockbed, place):
+    """What people are told: why, and what they can do about it."""
+    path = place / "broken"
+    write_with_holes(path, make())
+    ours = Tool([blockbed.command[-2], "map"], "blockbed")
+    assert ours.run("-f", "qcow2", path.name, cwd=place) == Tool(["qemu-img", "map"], "qemu-img").run(
+        "-f", "qcow2", path.name, cwd=place)  # fmt: skip
 
 
 def test_leaked_space_is_given_back(blockbed, place):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from blockbed_iotests import Image, QmpError, qemu_img
+from blockbed_iotests import Image, QmpError, hostile_qcow2, qemu_img
 
 SIZE = 1 << 20
 
@@ -91,6 +91,16 @@ def test_header(server, image, field, value, error, read_only):
     else:
         assert server.error("blockdev-add", options) == error
     assert server.node_names() == set()
+
+
+@pytest.mark.parametrize("rule, error", [
+    ("snapshot-table-at-largest", "Failed to read snapshot table: Input/output error"),
+    ("header-snapshots-largest", "Failed to read snapshot table: Input/output error"),
+    ("snapshot-extra-too-much", "Too much extra metadata in snapshot table entry 0"),
+])  # fmt: skip
+def test_snapshot_table(server, image, rule, error):
+    image.path.write_bytes(hostile_qcow2.by_name(rule).make().bytes())
+    assert server.error("blockdev-add", open_options(image)) == error
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,17 @@ void append_be(std::vector<std::byte>& out, T value) {
   append(out, bytes, sizeof(bytes));
 }
 
+// `hint` is for people: the error itself stays as clients know it.
+std::unexpected<Error> fail_advising(std::string description, std::string hint) {
+  Error error(std::move(description));
+  error.hint = std::move(hint);
+  return std::unexpected(std::move(error));
+}
+
+std::unexpected<Error> unreadable(Errno error) {
+  return fail(fmt::format("Failed to read snapshot table: {}", strerror_text(error)));
+}
+
 // Names end where C strings end.
 std::string text_of(const char* bytes, std::size_t length) {
   return length == 0 ? std::string() : std::string(bytes, ::strnlen(bytes, length));
@@ -39,15 +50,13 @@ class Window {
  public:
   explicit Window(Storage& file) : file_(file) {}
 
-  bool holds(uint64_t offset, uint64_t length) const {
-    return begin_ <= offset && offset + length <= begin_ + bytes_.size();
-  }
   const std::byte* at(uint64_t offset) const { return bytes_.data() + (offset - begin_); }
 
-  Task<Result<void>> move_to(uint64_t offset, uint64_t length) {
+  Task<Result<void>> hold(uint64_t offset, uint64_t length) {
+    if (begin_ <= offset && offset + length <= begin_ + bytes_.size()) co_return Result<void>();
     begin_ = align_down(offset, kPageBytes);
     bytes_.resize(align_up(offset + length, kPageBytes) - begin_);
-    return file_.read(begin_, IoVector(bytes_.data(), bytes_.size()));
+    co_return co_await file_.read(begin_, IoVector(bytes_.data(), bytes_.size()));
   }
 
  private:
@@ -68,9 +77,8 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
   Window window(file);
   for (uint32_t i = 0; i < header.snapshot_count; ++i) {
     position = align_up(position, 8);
-    if (!window.holds(position, kEntryHeaderBytes) &&
-        !co_await window.move_to(position, kEntryHeaderBytes)) {
-      co_return fail("Failed to read snapshot table");
+    if (auto read = co_await window.hold(position, kEntryHeaderBytes); !read) {
+      co_return unreadable(read.error());
     }
     const std::byte* const entry = window.at(position);
     position += kEntryHeaderBytes;
@@ -85,16 +93,22 @@ Task<Expected<SnapshotTable>> load_snapshots(Storage& file, const Header& header
     snapshot.vm_state_size = load_be<uint32_t>(entry + 32);
     const uint32_t extra_bytes = load_be<uint32_t>(entry + 36);
     if (extra_bytes > kMaxSnapshotExtraBytes) {
-      co_return fail(fmt::format("Too much extra metadata in snapshot table entry {}", i));
+      co_return fail_advising(
+          fmt::format("Too much extra metadata in snapshot table entry {}", i),
+          "You can force-remove this extra metadata with qemu-img check -r all");
     }
     const uint64_t rest_bytes = uint64_t{extra_bytes} + id_bytes + name_bytes;
-    if (!window.holds(position, rest_bytes) && !co_await window.move_to(position, rest_bytes)) {
-      co_return fail("Failed to read snapshot table");
+    if (auto read = co_await window.hold(position, rest_bytes); !read) {
+      co_return unreadable(read.error());
     }
     const std::byte* const rest = window.at(position);
     position += rest_bytes;
     if (position - header.snapshots_offset > kMaxSnapshotTableBytes) {
-      co_return fail("Snapshot table is too big");
+      co_return fail_advising(
+          "Snapshot table is too big",
+          fmt::format("You can force-remove all {} overhanging snapshots with qemu-img "
+                      "check -r all",
+                      header.snapshot_count - i));
     }
     if (extra_bytes >= 8) snapshot.vm_state_size = load_be64(rest);
     if (extra_bytes >= 16) snapshot.disk_size = load_be64(rest + 8);
