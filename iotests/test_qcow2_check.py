@@ -372,6 +372,16 @@ def test_data_file(name, blockbed, place):
         assert blockbed.run(*arguments, cwd=place) == QEMU.run(*arguments, cwd=place), arguments
 
 
+@pytest.mark.parametrize("method", [1, 2])
+def test_encrypted_images(method, blockbed, place):
+    image = hostile_qcow2.Layout(hostile_qcow2.Geometry(snapshot=False))
+    image.set_header("crypt", method)
+    (place / "image").write_bytes(image.bytes())
+    defined = "driver=qcow2,file.filename=image,encrypt.format="
+    for arguments in (["image"], ["-r", "all", "image"], *(["--image-opts", defined + of] for of in ("aes", "luks"))):
+        assert blockbed.run(*arguments, cwd=place) == QEMU.run(*arguments, cwd=place), arguments
+
+
 def test_explain(blockbed, place):
     image = hostile_qcow2.by_name("same-data-twice").make()
     (place / "image").write_bytes(image.bytes())

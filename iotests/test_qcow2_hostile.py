@@ -289,3 +289,43 @@ def test_other_files_are_no_qcow2(server, images, format):
     path = images.dir / "file"
     path.write_bytes(random.Random(1).randbytes(100_000))
     assert server.error("blockdev-add", open_options(Image(path, format))) == "Image is not in qcow2 format"
+
+
+# ---------------------------------------------------------------------- encrypted images
+
+AES, LUKS = {"format": "aes"}, {"format": "luks"}
+KEY_NEEDED = "Parameter 'encrypt.key-secret' is required for cipher"
+
+
+@pytest.fixture
+def encrypted(images):
+    """Each with its format's name, and one that says it has LUKS and has not."""
+    for name in ("aes", "luks"):
+        qemu_img("create", "-q", "-f", "qcow2", "--object", "secret,id=key,data=key", "-o",
+                 f"encrypt.format={name},encrypt.key-secret=key" + (",encrypt.iter-time=10" if name == "luks" else ""),
+                 images.at(name, "qcow2").path, "1M")  # fmt: skip
+    images.create("no-luks", size=SIZE)
+    patch(images.at("no-luks", "qcow2"), FIELDS["crypt"][0], (2).to_bytes(4, "big"))
+    return images
+
+
+@pytest.mark.parametrize("name, encrypt, error", [
+    ("aes", None, KEY_NEEDED), ("aes", AES, KEY_NEEDED),
+    ("aes", LUKS, "Header reported 'aes' encryption format but options specify 'luks'"),
+    ("luks", None, KEY_NEEDED), ("luks", LUKS, KEY_NEEDED),
+    ("luks", {**AES, "key-secret": "key"}, "Header reported 'luks' encryption format but options specify 'aes'"),
+    ("no-luks", None, "Missing CRYPTO header for crypt method 2"),
+    ("no-luks", AES, "Header reported 'luks' encryption format but options specify 'aes'"),
+])  # fmt: skip
+def test_encrypted_image(server, encrypted, name, encrypt, error):
+    options = {} if encrypt is None else {"encrypt": encrypt}
+    if name == "aes" and server.manner == "system":
+        error = "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators"
+    assert server.error("blockdev-add", open_options(encrypted.at(name, "qcow2"), **options)) == error
+
+
+@pytest.mark.differs("opens it", server="qemu")
+def test_encrypted_image_with_its_key(server, encrypted):
+    server.execute("object-add", {"qom-type": "secret", "id": "key", "data": "key"})
+    options = open_options(encrypted.at("luks", "qcow2"), encrypt={**LUKS, "key-secret": "key"})
+    assert server.error("blockdev-add", options) == "Encrypted qcow2 images are not supported yet"

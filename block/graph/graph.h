@@ -242,6 +242,10 @@ class Graph {
   Expected<void> may_open_named_by_image(const Node& image, std::string_view filename) const;
   void deny_files_named_by_images(bool deny) { deny_named_by_images_ = deny; }
 
+  // As system emulators do, and other programs do not.
+  void refuse_aes_cbc(bool refuse) { refuses_aes_cbc_ = refuse; }
+  bool refuses_aes_cbc() const { return refuses_aes_cbc_; }
+
   std::string next_auto_name();
 
   // Breakpoints of blkdebug take no request now: a drain waits, and nobody could resume it.
@@ -301,6 +305,7 @@ class Graph {
   std::vector<Backend*> backends_;
   uint64_t auto_names_ = 0;
   bool deny_named_by_images_ = false;
+  bool refuses_aes_cbc_ = false;
   bool awaits_guest_ = false;
 };
 

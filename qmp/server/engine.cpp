@@ -89,6 +89,7 @@ Engine::Engine(Env& env, Manner manner, const MachineType* machine_type, Machine
   register_protocols(drivers_);
   register_formats(drivers_);
   register_filters(drivers_);
+  graph_.refuse_aes_cbc(manner == Manner::kSystem);
   if (machine_type != nullptr) {
     drives_ = std::make_unique<Drives>(graph_, [](std::string_view text) { write_stderr(text); });
     machine_ = std::make_unique<Machine>(graph_, *drives_, objects_, *machine_type);

@@ -240,7 +240,7 @@ Expected<void> check_options(const schema::BlockdevOptions& given, const qcow2::
   if (auto parsed = qcow2::parse_options(options, header, writable, true); !parsed) {
     return fail(std::move(parsed).error());
   }
-  BB_TRY(qcow2::check_encryption_options(options, header));
+  BB_TRY(qcow2::check_encryption(options, header));
   if (options.data_file && !header.external_data()) {
     return fail("'data-file' can only be set for images with an external data file");
   }
@@ -293,7 +293,7 @@ Task<int> check_qcow2(ToolGraph& tool, const Request& request, StorageOfImage& i
     usable = fail(fmt::format("Could not read L1 table: {}", strerror_text(EIO)));
   } else if (auto options = image.options ? check_options(*image.options, *header,
                                                           request.repair != qcow2::Repair::kNone)
-                                          : Expected<void>();
+                                          : qcow2::check_encryption({}, *header);
              !options) {
     usable = std::move(options);
   } else if (data_file = co_await open_data_file(tool, request, image, *header); !data_file) {

@@ -36,9 +36,13 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
   const bool writable = node().writable();
   auto header = co_await read_header(*file_, writable);
   if (!header) co_return fail(std::move(header).error());
+  if (header->crypt_method == kCryptAes && context.graph().refuses_aes_cbc()) {
+    co_return fail(
+        "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators");
+  }
   auto parsed = parse_options(own, *header, writable, node().flags().unmap);
   if (!parsed) co_return fail(std::move(parsed).error());
-  BB_CO_TRY(check_encryption_options(own, *header));
+  BB_CO_TRY(check_encryption(own, *header));
   BB_CO_TRY(co_await open_data_file(context, *header));
   BB_CO_TRY(co_await repair_if_dirty(*header));
   BB_CO_TRY(co_await read_directory(*header));

@@ -21,7 +21,7 @@ Expected<void> Qcow2Driver::check_options(const ReopenState& state) const {
   const Header& header = image_->header();
   auto options = parse_options(own, header, state.writable(), state.flags.unmap);
   if (!options) return fail(std::move(options).error());
-  return check_encryption_options(own, header);
+  return check_encryption(own, header);
 }
 
 Task<Expected<void>> Qcow2Driver::reopen_prepare(const ReopenState& state) {

@@ -18,8 +18,6 @@ constexpr uint32_t kExtensionBitmaps = 0x23852875;
 constexpr uint32_t kExtensionCrypto = 0x0537be77;
 constexpr uint32_t kExtensionDataFile = 0x44415441;
 
-constexpr uint32_t kCryptLuks = 2;
-constexpr uint32_t kCryptAes = 1;
 // One name of a driver; QEMU's bound.
 constexpr uint32_t kMaxBackingFormatBytes = 16;
 constexpr uint32_t kMaxBitmaps = 65535;
@@ -242,18 +240,6 @@ Expected<void> check_compression(Header& h, uint8_t type) {
   return {};
 }
 
-Expected<void> check_encryption(const Header& h) {
-  if (h.crypt_method == 0) return {};
-  if (h.crypt_method == kCryptAes) {
-    return fail("Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators");
-  }
-  if (h.crypt_method != kCryptLuks) {
-    return fail(fmt::format("Unsupported encryption method {}", h.crypt_method));
-  }
-  if (!h.crypto) return fail("Missing CRYPTO header for crypt method 2");
-  return fail("LUKS encryption of qcow2 images is not supported yet");
-}
-
 Expected<void> check_tables(const Header& h, HeaderUse use) {
   const uint64_t cluster = h.cluster_size();
   if (h.refcount_table_clusters > kMaxRefcountTableBytes / cluster) {
@@ -330,7 +316,9 @@ Expected<ParsedHeader> parse_header(std::span<const std::byte> start, HeaderUse 
   if (h.refcount_order > kMaxRefcountOrder) {
     return fail("Reference count entry width too large; may not exceed 64 bits");
   }
-  if (h.crypt_method > kCryptLuks) BB_TRY(check_encryption(h));
+  if (h.crypt_method > kCryptLuks) {
+    return fail(fmt::format("Unsupported encryption method {}", h.crypt_method));
+  }
   BB_TRY(check_tables(h, use));
   const Geometry g = h.geometry();
   // A size that overflows when it is rounded up to whole tables has always got past this check of
@@ -346,7 +334,6 @@ Expected<ParsedHeader> parse_header(std::span<const std::byte> start, HeaderUse 
     parsed.needs_more = true;
     return parsed;
   }
-  BB_TRY(check_encryption(h));
   if (h.raw_external_data() && !h.external_data()) {
     return fail("data-file-raw requires a data file");
   }

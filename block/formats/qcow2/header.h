@@ -83,6 +83,10 @@ inline constexpr uint64_t kIncompatible = 72;
 inline constexpr uint64_t kAutoclear = 88;
 }  // namespace field
 
+// Methods of encryption.
+inline constexpr uint32_t kCryptAes = 1;
+inline constexpr uint32_t kCryptLuks = 2;
+
 struct Header {
   uint32_t version = 3;
   uint64_t backing_offset = 0;

@@ -176,12 +176,25 @@ Expected<void> check_mode(const json::Value* value) {
 
 }  // namespace
 
-Expected<void> check_encryption_options(const schema::BlockdevOptionsQcow2& options,
-                                        const Header& header) {
-  if (!options.encrypt || header.crypt_method != 0) return {};
-  return fail(fmt::format(
-      "No encryption in image header, but options specified format '{}'",
-      to_json(options).as_object().find("encrypt")->as_object().find("format")->as_string()));
+Expected<void> check_encryption(const schema::BlockdevOptionsQcow2& options, const Header& header) {
+  if (header.crypt_method == 0) {
+    if (!options.encrypt) return {};
+    return fail(fmt::format("No encryption in image header, but options specified format '{}'",
+                            schema::name(options.encrypt->format)));
+  }
+  using Format = schema::BlockdevQcow2EncryptionFormat;
+  const bool luks = header.crypt_method == kCryptLuks;
+  const Format format = luks ? Format::kLuks : Format::kAes;
+  if (options.encrypt && options.encrypt->format != format) {
+    return fail(fmt::format("Header reported '{}' encryption format but options specify '{}'",
+                            schema::name(format), schema::name(options.encrypt->format)));
+  }
+  if (luks && !header.crypto) return fail("Missing CRYPTO header for crypt method 2");
+  const auto has_key = [](const auto& own) { return own.key_secret.has_value(); };
+  if (!options.encrypt || !std::visit(has_key, options.encrypt->u)) {
+    return fail("Parameter 'encrypt.key-secret' is required for cipher");
+  }
+  return fail("Encrypted qcow2 images are not supported yet");
 }
 
 Expected<void> read_option_text(json::Object& options) {

@@ -20,9 +20,8 @@ namespace blockbed::qcow2 {
 Expected<MetadataOptions> parse_options(const schema::BlockdevOptionsQcow2& options,
                                         const Header& header, bool writable, bool unmap);
 
-// Those of encryption are for an image that is encrypted.
-Expected<void> check_encryption_options(const schema::BlockdevOptionsQcow2& options,
-                                        const Header& header);
+// Why an encrypted image cannot be opened, or one that is not with options of encryption.
+Expected<void> check_encryption(const schema::BlockdevOptionsQcow2& options, const Header& header);
 
 // Options of -drive are text with rules of their own (sizes have suffixes): replaced by text that
 // the schema reads alike.

@@ -9,6 +9,8 @@
 namespace blockbed::qcow2 {
 
 Task<Expected<void>> Image::open() {
+  // Whoever opens it has told better.
+  if (header().crypt_method != 0) co_return fail("Encrypted qcow2 images are not supported yet");
   BB_CO_TRY(co_await metadata_.open());
   if (header().snapshot_count == 0) co_return Expected<void>();
   auto table = co_await load_snapshots(metadata_.file(), header());
