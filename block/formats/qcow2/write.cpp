@@ -174,7 +174,8 @@ Task<Result<Image::CowNeed>> Image::fetch_cow(const CowPart& part, bool fresh, B
   into = Buffer(part.length());
   co_await metadata_.file().debug_event(DebugEvent::kCowRead);
   BB_CO_TRY(co_await read_unguarded(part.begin, into.io()));
-  co_return fresh&& all_zero(into.data(), into.size()) ? CowNeed::kThere : CowNeed::kWrite;
+  const bool there = fresh && all_zero(into.data(), into.size());
+  co_return there ? CowNeed::kThere : CowNeed::kWrite;
 }
 
 Task<Result<void>> Image::write_with_cow(const WritePlan& plan, Payload payload) {
