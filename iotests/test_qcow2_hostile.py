@@ -233,6 +233,53 @@ def test_table_entries(server, image, entry, value):
     exercise(server, image)
 
 
+# What an L1 entry says of an L2 table that lies where the file never was.
+FAR_AWAY = [1 << 63 | (1 << 56) - 4096, (1 << 56) - 4096, 1 << 63 | 1 << 50]
+
+
+@pytest.fixture
+def far_table(images, request):
+    image = images.create("image.qcow2", size="6M", cluster_size=4096).fill((0, 4096, 3))
+    l1_table, _, _ = l2_entries(image)
+    patch(image, l1_table + 16, request.param.to_bytes(8, "big"))
+    return image
+
+
+@pytest.mark.parametrize("far_table", FAR_AWAY, ids=hex, indirect=True)
+def test_cutting_off_a_table_behind_the_file(server, far_table):
+    server.execute("blockdev-add", open_options(far_table))
+    server.block_resize(node_name="n", size=512)
+    server.stop()
+    assert far_table.file_size < SIZE
+    assert far_table.content() == b"\3" * 512
+
+
+@pytest.mark.parametrize("far_table", FAR_AWAY, ids=hex, indirect=True)
+def test_discarding_by_a_table_behind_the_file(server, far_table):
+    """It holds nothing to discard, and is not written."""
+    server.nbd_start()
+    server.execute("blockdev-add", open_options(far_table))
+    server.block_export_add(type="nbd", id="e", node_name="n", name="e", writable=True)
+    with server.nbd("e") as nbd:
+        nbd.trim(SIZE, 4 * SIZE)
+    server.stop()
+    assert far_table.file_size < SIZE
+
+
+@pytest.mark.parametrize("place", [(1 << 56) - 4096, 1 << 50], ids=hex)
+def test_cutting_off_what_a_block_behind_the_file_counts(server, images, place):
+    image = images.create("image.qcow2", size=SIZE, cluster_size=4096).fill((0, 4096, 3))
+    _, l2_table, _ = l2_entries(image)
+    # The first cluster that the second block counts.
+    patch(image, l2_table + 8, (1 << 63 | 2048 * 4096).to_bytes(8, "big"))
+    patch(image, 4096 + 8, place.to_bytes(8, "big"))
+    server.execute("blockdev-add", open_options(image))
+    # QEMU says that the block is counted by none.
+    server.try_execute("block_resize", {"node-name": "n", "size": 512})
+    server.stop()
+    assert image.file_size < SIZE
+
+
 def test_l2_table_that_is_its_own_data(server, image):
     """Writing the cluster would rewrite the table."""
     server.nbd_start()

@@ -49,7 +49,7 @@ TEST(RegionSet, ReachesToTheLastPlace) {
   EXPECT_EQ(set.behind(UINT64_MAX), UINT64_MAX);
 }
 
-TEST(CountTable, FindsTheNextCountedCluster) {
+TEST(CountTable, FindsTheNextAndTheLastCountedCluster) {
   for (uint32_t order = 0; order <= 6; ++order) {
     CountTable counts(order);
     EXPECT_EQ(counts.next_counted(0), UINT64_MAX);
@@ -71,7 +71,7 @@ TEST(CountTable, FindsTheNextCountedCluster) {
   }
 }
 
-TEST(RefcountArray, FindsTheNextCount) {
+TEST(RefcountArray, FindsTheNextAndTheLastCount) {
   constexpr uint64_t kBytes = 32;
   for (uint32_t order = 0; order <= 6; ++order) {
     const uint64_t counts = kBytes * 8 >> order;
@@ -87,6 +87,11 @@ TEST(RefcountArray, FindsTheNextCount) {
           if (get_refcount(block.data(), at, order) != 0) next = at;
           ASSERT_EQ(next_refcount(block.data(), at, end, order), next) << "order " << order;
         }
+        uint64_t last = 0;
+        for (uint64_t at = 0; at < end; ++at) {
+          if (get_refcount(block.data(), at, order) != 0) last = at + 1;
+        }
+        ASSERT_EQ(last_refcount(block.data(), end, order), last) << "order " << order;
       }
     }
   }

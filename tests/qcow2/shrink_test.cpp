@@ -13,6 +13,8 @@ namespace blockbed::qcow2::test {
 namespace {
 
 constexpr uint64_t kCluster = 512;
+// The last cluster that a table can name.
+constexpr uint64_t kFarAway = (uint64_t{1} << 56) - kCluster;
 
 class Shrink : public ::testing::Test {
  public:
@@ -96,9 +98,91 @@ class Shrink : public ::testing::Test {
       EXPECT_TRUE(std::ranges::equal(now, place)) << index;
     }
   }
+  void put(uint64_t at, uint64_t value) {
+    std::byte bytes[8];
+    store_be64(bytes, value);
+    file_.bytes.write(at, bytes);
+  }
+  Task<uint64_t> l1_table() {
+    auto header = co_await read_header(file_, HeaderUse::kChecking);
+    EXPECT_TRUE(header);
+    co_return header->l1_offset;
+  }
+  // It holds nothing there, and is not written to say so: the file would reach to it.
+  Task<void> a_table_where_the_file_never_was(uint64_t flags) {
+    co_await create();
+    const uint64_t length = file_.bytes.size();
+    put(co_await l1_table(), kFarAway | flags);
+    auto image = co_await open();
+    EXPECT_TRUE(co_await image->discard(0, 16 * kCluster));
+    EXPECT_EQ(file_.bytes.size(), length);
+    EXPECT_TRUE(co_await image->truncate(0, TruncateOptions()));
+    EXPECT_LE(file_.bytes.size(), align_up(length, kCluster));
+    co_await close(*image);
+  }
+  // Nor is a block that counts nothing, to take away what it does not count.
+  Task<void> a_block_where_the_file_never_was() {
+    co_await create();
+    auto image = co_await open();
+    EXPECT_TRUE(co_await image->write(0, IoVector(bytes_.data(), bytes_.size())));
+    EXPECT_TRUE(co_await image->close());
+    const uint64_t table = load_at(co_await l1_table()) & kOffsetMask;
+    const uint64_t length = file_.bytes.size();
+    const uint64_t counted_by_second = (kCluster / 2) * kCluster;
+    put(table + 3 * 8, counted_by_second | kEntryCopied);
+    put(kCluster + 8, kFarAway);
+    image = co_await open();
+    EXPECT_TRUE(co_await image->truncate(2 * kCluster, TruncateOptions()));
+    EXPECT_TRUE(co_await image->close());
+    EXPECT_LE(file_.bytes.size(), length);
+  }
+  // The file is far longer than what its table counts: the rest is not walked through.
+  Task<void> a_long_file() {
+    co_await create();
+    const uint64_t length = file_.bytes.size();
+    file_.bytes.resize(kFarAway);
+    auto image = co_await open();
+    EXPECT_TRUE(co_await image->truncate(2 * kCluster, TruncateOptions()));
+    EXPECT_EQ(file_.bytes.size(), align_up(length, kCluster));
+    co_await close(*image);
+  }
+  // As far as all entries of the largest table can count, and all of them name one block.
+  Task<void> a_long_file_that_one_block_counts() {
+    constexpr uint64_t kEntries = (uint64_t{8} << 20) / 8;
+    co_await create();
+    const uint64_t table = align_up(file_.bytes.size(), kCluster);
+    const uint64_t block = table + kEntries * 8;
+    const uint64_t first_block = load_at(kCluster);
+    file_.bytes.resize((kEntries * kCluster / 2) * kCluster);
+    for (uint64_t i = 0; i < kEntries; ++i) put(table + i * 8, i == 0 ? first_block : block);
+    put(field::kRefcountTable, table);
+    std::byte clusters[4];
+    store_be<uint32_t>(clusters, static_cast<uint32_t>(kEntries * 8 / kCluster));
+    file_.bytes.write(field::kRefcountTable + 8, clusters);
+    auto image = co_await open();
+    file_.may_read = uint64_t{16} << 20;
+    EXPECT_TRUE(co_await image->truncate(2 * kCluster, TruncateOptions()));
+    file_.may_read = UINT64_MAX;
+    EXPECT_TRUE(co_await image->close());
+    EXPECT_EQ(file_.bytes.size(), table);
+  }
+  uint64_t load_at(uint64_t at) {
+    std::byte bytes[8];
+    file_.bytes.read(at, bytes);
+    return load_be64(bytes);
+  }
 };
 
 TEST_F(Shrink, DropsTheVmState) { env_.run(vm_state()); }
+TEST_F(Shrink, LeavesATableWhereTheFileNeverWas) {
+  env_.run(a_table_where_the_file_never_was(kEntryCopied));
+}
+TEST_F(Shrink, LeavesASharedTableWhereTheFileNeverWas) {
+  env_.run(a_table_where_the_file_never_was(0));
+}
+TEST_F(Shrink, LeavesABlockWhereTheFileNeverWas) { env_.run(a_block_where_the_file_never_was()); }
+TEST_F(Shrink, CutsAFileThatIsFarTooLong) { env_.run(a_long_file()); }
+TEST_F(Shrink, CutsAFileThatOneBlockCounts) { env_.run(a_long_file_that_one_block_counts()); }
 TEST_F(Shrink, LeavesABlockThatTwoEntriesName) { env_.run(a_block_that_two_entries_name()); }
 TEST_F(Shrink, DropsWhatTheLastTableHoldsBehindTheEnd) { env_.run(entries_behind_the_end()); }
 TEST_F(Shrink, GrowsOverNothingThatTheLastTableHolds) {

@@ -64,6 +64,15 @@ Task<Result<void>> Metadata::change_counts(uint64_t first, uint64_t clusters, in
       if (!result) break;
     }
     co_await file_.debug_event(DebugEvent::kRefblockAlloc);
+    if (delta < 0) {
+      // A count that cannot fall is not written, not even to have room: its block may lie where the
+      // file never was.
+      auto present = co_await refcount(cluster);
+      if (!present || *present < static_cast<uint64_t>(-delta)) {
+        result = io_error(present ? Errno(EINVAL) : present.error());
+        break;
+      }
+    }
     auto piece = co_await refcount_piece(cluster, true);
     if (!piece) {
       result = io_error(piece.error());

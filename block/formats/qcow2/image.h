@@ -202,6 +202,10 @@ class Image {
   // Whole clusters.
   Task<Result<void>> change_clusters(uint64_t begin, uint64_t end, Change change,
                                      FreeReason reason = FreeReason::kRequest);
+  // The first cluster of [begin, end) whose entry changes, or cannot; `end` when there is none. All
+  // of them have their entries in `piece`.
+  uint64_t first_to_change(Metadata::Piece& piece, uint64_t begin, uint64_t end,
+                           Change change) const;
   std::optional<L2Entry> changed_entry(L2Entry old, const ClusterState& state, Change change) const;
   // The disk keeps its cluster although nothing of it is data any more (discard-no-unref).
   bool keeps_cluster(const ClusterState& state, Change change) const;

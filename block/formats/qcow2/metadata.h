@@ -345,6 +345,8 @@ class Metadata {
   // Nothing is counted by it, but for its own cluster.
   Task<Result<bool>> block_is_empty(uint64_t index, bool& counts_itself);
   Task<Result<void>> drop_empty_blocks();
+  // Behind the last cluster before `end` that is counted; 0 when none is.
+  Task<Result<uint64_t>> end_of_use(uint64_t end);
   // Before one more piece of an L2 table is dirty.
   bool room_is_due() const {
     return l2_cache_.dirty_count() >= l2_cache_.max_dirty() || frees_due();

@@ -42,6 +42,16 @@ inline uint64_t next_refcount(const std::byte* block, uint64_t index, uint64_t e
   return index;
 }
 
+// Behind the last count before `end` that is not zero; 0 when there is none.
+inline uint64_t last_refcount(const std::byte* block, uint64_t end, uint32_t order) {
+  const uint64_t in_word = uint64_t{64} >> order;
+  while (end > 0 && get_refcount(block, end - 1, order) == 0) {
+    const bool word = end % in_word == 0 && load_be64(block + ((end - in_word) << order >> 3)) == 0;
+    end -= word ? in_word : 1;
+  }
+  return end;
+}
+
 inline void set_refcount(std::byte* block, uint64_t index, uint32_t order, uint64_t value) {
   switch (order) {
     case 3:

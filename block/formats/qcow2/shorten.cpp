@@ -1,5 +1,6 @@
 // Metadata: giving the end of the file back after the disk became shorter.
 #include <algorithm>
+#include <unordered_set>
 
 #include "block/formats/qcow2/metadata.h"
 #include "block/formats/qcow2/refcount_array.h"
@@ -81,6 +82,34 @@ Task<Result<void>> Metadata::drop_empty_blocks() {
   co_return co_await refcount_cache_.write_dirty();
 }
 
+Task<Result<uint64_t>> Metadata::end_of_use(uint64_t end) {
+  const uint64_t per_block = uint64_t{1} << g_.refcount_block_bits;
+  const uint64_t per_piece = uint64_t{g_.refcount_piece_bytes} * 8 >> g_.refcount_order;
+  // A file may be far longer than what its table can count, and the table may name one block all
+  // over: neither is walked through.
+  std::unordered_set<uint64_t> empty;
+  end = std::min(end, refcount_table_.size() << g_.refcount_block_bits);
+  while (end > 0) {
+    const uint64_t block = (end - 1) >> g_.refcount_block_bits;
+    const uint64_t begin = block * per_block;
+    const bool whole = end == begin + per_block;
+    if (refcount_table_[block] == 0 || empty.contains(refcount_table_[block])) {
+      end = begin;
+      continue;
+    }
+    while (end > begin) {
+      const uint64_t first = align_down(end - 1, per_piece);
+      auto piece = co_await refcount_piece(first);
+      if (!piece) co_return io_error(piece.error());
+      const uint64_t used = last_refcount((*piece)->data(), end - first, g_.refcount_order);
+      if (used != 0) co_return first + used;
+      end = first;
+    }
+    if (whole) empty.insert(refcount_table_[block]);
+  }
+  co_return end;
+}
+
 Task<Result<void>> Metadata::shorten_file() {
   BB_CO_TRY(co_await write_back());
   BB_CO_TRY(co_await refcount_cache_.write_dirty());
@@ -90,20 +119,9 @@ Task<Result<void>> Metadata::shorten_file() {
 
   auto length = co_await file_.length();
   if (!length) co_return io_error(length.error());
-  uint64_t end = align_up(*length, g_.cluster_size) >> g_.cluster_bits;
-  const uint64_t per_block = uint64_t{1} << g_.refcount_block_bits;
-  while (end > 0) {
-    const uint64_t block = (end - 1) >> g_.refcount_block_bits;
-    if (block >= refcount_table_.size() || refcount_table_[block] == 0) {
-      end = block * per_block;
-      continue;
-    }
-    auto count = co_await refcount(end - 1);
-    if (!count) co_return io_error(count.error());
-    if (*count != 0) break;
-    --end;
-  }
-  const uint64_t bytes = end << g_.cluster_bits;
+  auto end = co_await end_of_use(align_up(*length, g_.cluster_size) >> g_.cluster_bits);
+  if (!end) co_return io_error(end.error());
+  const uint64_t bytes = *end << g_.cluster_bits;
   // An image whose header is in no use is not one to be cut.
   if (bytes == 0 || bytes >= *length) co_return Result<void>();
   TruncateOptions options;

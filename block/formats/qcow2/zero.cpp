@@ -217,6 +217,20 @@ std::optional<L2Entry> Image::changed_entry(L2Entry old, const ClusterState& sta
   return entry;
 }
 
+uint64_t Image::first_to_change(Metadata::Piece& piece, uint64_t begin, uint64_t end,
+                                Change change) const {
+  const Geometry& g = geometry();
+  const bool removes = change == Change::kDiscard || change == Change::kRemove;
+  for (uint64_t at = begin; at < end; at += g.cluster_size) {
+    const L2Entry entry = load_entry(g, piece.data(), g.index_in_piece(at));
+    const ClusterState state = cluster_state(g, entry, at);
+    if ((state.kind == Kind::kInvalid && !removes) || changed_entry(entry, state, change)) {
+      return at;
+    }
+  }
+  return end;
+}
+
 Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change change,
                                           FreeReason reason) {
   const Geometry& g = geometry();
@@ -232,6 +246,14 @@ Task<Result<void>> Image::change_clusters(uint64_t begin, uint64_t end, Change c
     if (no_table && (change == Change::kRemove || (removes && !backing_.attached()))) {
       at = std::min(end, align_down(at, g.l2_coverage()) + g.l2_coverage());
       continue;
+    }
+    if (!no_table) {
+      // A table in which nothing changes is neither copied nor written: it may be shared, or lie
+      // where the file never was.
+      auto present = co_await metadata_.load_piece(at);
+      if (!present) co_return io_error(present.error());
+      at = first_to_change(**present, at, piece_end, change);
+      if (at == piece_end) continue;
     }
     auto piece = co_await metadata_.writable_piece(at);
     if (!piece) co_return io_error(piece.error());
