@@ -409,6 +409,72 @@ def test_sizes_that_are_not_whole_sectors(cluster_size, size, blockbed, place):
         assert blockbed.run(*arguments, cwd=place) == QEMU.run(*arguments, cwd=place)
 
 
+# Of a rule: a fault's class, its place, and who refers there. With clusters of 4096 bytes the active tables are at 0x3000
+# (L1), 0x4000 and 0x5000 (L2), a snapshot's at 0x10000 and 0x11000, refcounts at 0x1000 and 0x2000.
+ACTIVE, EXTENDED = "active L2 table at 0x4000, entry", "v3-c16384-w16-extended"
+DATA_FILE, BITMAP = "v3-c4096-w16-no-snapshot-data-file", "v3-c4096-w16-no-snapshot-bitmap"
+EXPLAINED = [
+    ("leak", "leak", 0x14000, []),
+    ("uncounted-header", "uncounted", 0, ["the header's own cluster"]),
+    ("uncounted-data", "uncounted", 0x7000, [f"{ACTIVE} 1 (guest offset 0x1000)"]),
+    ("uncounted-shared-l2", "uncounted", 0x5000, ["active L1 table, entry 1", "snapshot's L1 table at 0x10000, entry 1"]),
+    ("uncounted-refcount-block", "uncounted", 0x2000, ["refcount table, entry 0"]),
+    ("uncounted-snapshot-data", "uncounted", 0x13000, ["snapshot's L2 table at 0x11000, entry 0 (guest offset 0x0)"]),
+    (f"uncounted-bitmap-directory-{BITMAP}", "uncounted", 0x10000, ["header extension: bitmap directory"]),
+    ("data-is-also-snapshot-table", "count-too-low", 0x12000, [f"{ACTIVE} 20 (guest offset 0x14000)", "header: snapshot table"]),
+    ("block-again-one-bit-twice-v3-c512-w1", "count-overflow", 0x400, ["refcount table, entry 0", "refcount table, entry 1"]),
+    ("uncounted-l2", "copied-flag", 0x4000, ["active L1 table, entry 0"]),
+    ("uncounted-data", "copied-flag", 0x7000, [f"{ACTIVE} 1 (guest offset 0x1000)"]),
+    ("l2-entry-behind-the-end", "copied-flag", 0x19000, [f"{ACTIVE} 30 (guest offset 0x1e000)"]),
+    (f"external-lacks-copied-{DATA_FILE}", "copied-flag", 0x4010, ["active L1 table, entry 0"]),
+    ("compressed-has-copied", "copied-compressed", 0x4040, ["active L1 table, entry 0"]),
+    ("l1-entry-reserved-low", "reserved-bits", 0x3010, ["header: active L1 table"]),
+    ("l2-entry-reserved-low", "reserved-bits", 0x40F0, ["active L1 table, entry 0"]),
+    ("snapshot-l1-entry-reserved-low", "reserved-bits", 0x10010, ["snapshot table, entry 0: L1 table"]),
+    ("l1-entry-unaligned", "unaligned", 0x4200, ["active L1 table, entry 0", "active L1 table, entry 2"]),
+    ("l2-entry-unaligned", "unaligned", 0x4200, ["active L1 table, entry 0", f"{ACTIVE} 30 (guest offset 0x1e000)"]),
+    ("snapshot-l1-unaligned", "unaligned", 0x10200, ["snapshot table, entry 0: L1 table"]),
+    ("first-block-unaligned", "unaligned", 0x2200, ["refcount table, entry 0"]),
+    (f"external-unaligned-{DATA_FILE}", "unaligned", 0x4010, ["active L1 table, entry 0"]),
+    ("l1-at-behind-the-end", "outside-file", 0x16000, ["header: active L1 table"]),
+    ("l1-entry-behind-the-end", "outside-file", 0x19000, ["active L1 table, entry 2"]),
+    ("l2-entry-behind-the-end", "outside-file", 0x19000, [f"{ACTIVE} 30 (guest offset 0x1e000)"]),
+    ("compressed-behind-the-end", "outside-file", 0x16000, [f"{ACTIVE} 9 (guest offset 0x9000)"]),
+    ("header-l1-size-largest", "outside-file", 0x3000, ["header: active L1 table"]),
+    ("snapshot-table-at-behind-the-end", "outside-file", 0x15000, ["header: snapshot table"]),
+    ("snapshot-l1-behind-the-end", "outside-file", 0x18000, ["snapshot table, entry 0: L1 table"]),
+    ("snapshot-l1-entry-behind-the-end", "outside-file", 0x19000, ["snapshot's L1 table at 0x10000, entry 2"]),
+    ("snapshot-l2-entry-behind-the-end", "outside-file", 0x19000, ["snapshot's L2 table at 0x11000, entry 30 (guest offset 0x1e000)"]),
+    (f"bitmap-table-behind-the-end-{BITMAP}", "outside-file", 0x17000, ["bitmap directory, entry 0: table"]),
+    (f"bitmap-entry-behind-the-end-{BITMAP}", "outside-file", 0x17000, ["bitmap table at 0x11000, entry 0"]),
+    ("refcount-table-at-behind-the-end", "outside-file", 0x16000, ["header: refcount table"]),
+    ("first-block-behind-the-end", "outside-file", 0x1E000, ["refcount table, entry 0"]),
+    ("second-block-far-behind-the-end", "outside-file", 1 << 40, ["refcount table, entry 1"]),
+    ("refcount-block-is-also-data", "refcount-block", 0x7000, [f"{ACTIVE} 1 (guest offset 0x1000)", "refcount table, entry 1"]),
+    (f"subclusters-allocated-nowhere-{EXTENDED}", "subclusters", 0x10000, ["active L1 table, entry 0"]),
+    (f"subclusters-zero-and-allocated-{EXTENDED}", "subclusters", 0x18000, ["active L2 table at 0x10000, entry 0 (guest offset 0x0)"]),
+    (f"compressed-and-external-{DATA_FILE}", "external-data", 0x4048, ["active L1 table, entry 0"]),
+    ("whole-external-v3-c4096-w16-data-file", "external-data", 0x8000, ["header: snapshot table"]),
+    ("snapshot-l1-too-large", "snapshot-table", 0x12000, ["header: snapshot table"]),
+    ("snapshot-table-at-behind-the-end", "snapshot-table", 0x15000, ["header: snapshot table"]),
+    ("first-block-unaligned", "unreadable-count", 0x3000, ["header: active L1 table"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, fault, offset, referrers", EXPLAINED, ids=[f"{row[1]}-{row[0]}" for row in EXPLAINED])
+def test_explained_class(name, fault, offset, referrers, blockbed, place):
+    (place / "image").write_bytes(hostile_qcow2.by_name(name).make().bytes())
+    _, output, _ = blockbed.run("-f", "qcow2", "--explain", "--output=json", "image", cwd=place)
+    faults = json.loads(output)["faults"]
+    found = [each["referred-to-by"] for each in faults if (each["class"], each["offset"]) == (fault, offset)]
+    assert found and all(each == referrers for each in found), faults[:8]
+
+
+def test_every_class_is_explained():
+    listed = (Path(__file__).parents[1] / "docs/check.md").read_text().split("Classes: ")[1].split(".")[0]
+    assert {row[1] for row in EXPLAINED} == {name.strip("` \n") for name in listed.split(",")}
+
+
 def too_long_snapshot_table() -> bytes:
     """Each name as long as it may be: the last five entries lie behind the 64 MiB that a table may take."""
     image = hostile_qcow2.Layout(hostile_qcow2.LARGE)

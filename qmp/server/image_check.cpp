@@ -213,6 +213,22 @@ int check_failed(const qcow2::CheckReport& report, Errno error) {
   return kToolFailed;
 }
 
+// Of a wrong count only who was counted, of what lies behind the end only who was not.
+bool told_by(qcow2::FaultClass fault, const qcow2::Reference& reference) {
+  switch (fault) {
+    case qcow2::FaultClass::kOutsideFile:
+      return !reference.is_counted;
+    case qcow2::FaultClass::kLeak:
+    case qcow2::FaultClass::kUncounted:
+    case qcow2::FaultClass::kCountTooLow:
+    case qcow2::FaultClass::kCountOverflow:
+    case qcow2::FaultClass::kUnreadableCount:
+      return reference.is_counted;
+    default:
+      return true;
+  }
+}
+
 Task<Result<std::vector<Fault>>> explain(qcow2::Storage& file, const qcow2::Header& header) {
   std::vector<Fault> faults;
   std::vector<uint64_t> places;
@@ -227,7 +243,8 @@ Task<Result<std::vector<Fault>>> explain(qcow2::Storage& file, const qcow2::Head
   for (Fault& fault : faults) {
     const uint64_t cluster = fault.finding.offset >> header.cluster_bits << header.cluster_bits;
     for (const qcow2::Reference& reference : *references) {
-      if (reference.cluster_offset == cluster) fault.referrers.push_back(reference.by);
+      if (reference.cluster_offset != cluster) continue;
+      if (told_by(fault.finding.fault, reference)) fault.referrers.push_back(reference.by);
     }
   }
   co_return faults;

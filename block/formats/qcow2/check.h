@@ -55,7 +55,7 @@ struct CheckFinding {
   FaultClass fault = FaultClass::kNote;
   // The text speaks of a repair.
   bool repaired = false;
-  // In the file; UINT64_MAX when it has no one place.
+  // In the file, and not in a data file; UINT64_MAX when it has no one place.
   uint64_t offset = UINT64_MAX;
   uint64_t bytes = 0;
   uint64_t counted = 0;
@@ -102,6 +102,8 @@ struct Reference {
   uint64_t cluster_offset = 0;
   // "active L2 table at 0x40000, entry 3 (guest offset 0x30000)"
   std::string by;
+  // Not so where what is referred to cannot be there, behind the end of the file say.
+  bool is_counted = true;
 };
 // At most kMaxReferences are told.
 inline constexpr std::size_t kMaxReferences = 4096;

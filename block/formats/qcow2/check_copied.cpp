@@ -37,8 +37,9 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
     }
     if (copied_flag_right(count, entry.value)) [[likely]]
       continue;
+    const uint64_t place = g_.external_data ? table + uint64_t{i} * g_.entry_bytes : host;
     wrong_entry(
-        FaultClass::kCopiedFlag, host, count,
+        FaultClass::kCopiedFlag, place, count,
         fmt::format("OFLAG_COPIED data cluster: l2_entry={:x} refcount={}", entry.value, count),
         fix);
     wrong_and_kept |= fix == EntryRepair::kRefused;

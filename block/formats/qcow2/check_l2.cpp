@@ -73,6 +73,8 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
                fmt::format("ERROR found l2 entry with reserved bits set: {:x}", entry.value));
   }
   const uint64_t host = entry.value & kOffsetMask;
+  // Another file's offset is no place in this one.
+  const uint64_t place = g_.external_data ? position : host;
   const bool has_host = host != 0 || (g_.external_data && (entry.value & kEntryCopied) != 0);
   bool contains_data = true;
   if (g_.extended_l2) {
@@ -85,7 +87,7 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
       return false;
     }
     if ((allocated & (entry.bitmap >> 32)) != 0) {
-      corruption(FaultClass::kSubclusters, host,
+      corruption(FaultClass::kSubclusters, place,
                  fmt::format("ERROR offset={:x}: Allocated cluster has corrupted subcluster "
                              "allocation bitmap",
                              host));
@@ -108,13 +110,13 @@ bool Checker::look_at_entry(L2Walk& walk, uint32_t index, L2Entry& entry) {
   if (g_.in_cluster(host) != 0) {
     by.is_dropped = !contains_data;
     if (contains_data) {
-      corruption(FaultClass::kUnaligned, host,
+      corruption(FaultClass::kUnaligned, place,
                  fmt::format("ERROR offset={:x}: Data cluster is not properly aligned; L2 entry "
                              "corrupted.",
                              host));
     } else {
       repairable_tables_.insert(walk.table >> g_.cluster_bits);
-      wrong_entry(FaultClass::kUnaligned, host, 0,
+      wrong_entry(FaultClass::kUnaligned, place, 0,
                   fmt::format("offset={:x}: Preallocated cluster is not properly aligned; L2 entry "
                               "corrupted.",
                               host),

@@ -5,60 +5,53 @@
 
 namespace blockbed::qcow2 {
 
-void Checker::watch(const Referrer& by, uint64_t first, uint64_t last) {
+// What is not counted is named where it begins, which is where the fault is told.
+void Checker::watch(const Referrer& by, uint64_t offset, uint64_t bytes, bool is_counted) {
+  if (watched_ == nullptr) return;
+  const uint64_t first = offset >> g_.cluster_bits;
+  const uint64_t last = is_counted ? (offset + bytes - 1) >> g_.cluster_bits : first;
   for (auto at = watched_->lower_bound(first); at != watched_->end() && *at <= last; ++at) {
     const bool as_table = by.owner == Owner::kActiveL2 || by.owner == Owner::kSnapshotL2;
-    if (!as_table && !by.is_dropped) tables_of_others_.insert(*at);
+    if (is_counted && !as_table && !by.is_dropped) tables_of_others_.insert(*at);
     if (references_.size() >= kMaxReferences) continue;
-    std::string text;
-    switch (by.owner) {
-      case Owner::kHeader:
-        text = "the header's own cluster";
-        break;
-      case Owner::kActiveL1:
-        text = "header: active L1 table";
-        break;
-      case Owner::kActiveL2:
-        text = fmt::format("active L1 table, entry {}", by.index);
-        break;
-      case Owner::kActiveData:
-        text = fmt::format("active L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
-                           by.index, by.guest);
-        break;
-      case Owner::kSnapshotTable:
-        text = "header: snapshot table";
-        break;
-      case Owner::kSnapshotL1:
-        text = fmt::format("snapshot table, entry {}: L1 table", by.index);
-        break;
-      case Owner::kSnapshotL2:
-        text = fmt::format("snapshot's L1 table at {:#x}, entry {}", by.table, by.index);
-        break;
-      case Owner::kSnapshotData:
-        text = fmt::format("snapshot's L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
-                           by.index, by.guest);
-        break;
-      case Owner::kCrypto:
-        text = "header extension: encryption header";
-        break;
-      case Owner::kBitmapDirectory:
-        text = "header extension: bitmap directory";
-        break;
-      case Owner::kBitmapTable:
-        text = fmt::format("bitmap directory, entry {}: table", by.index);
-        break;
-      case Owner::kBitmapData:
-        text = fmt::format("bitmap table at {:#x}, entry {}", by.table, by.index);
-        break;
-      case Owner::kRefcountTable:
-        text = "header: refcount table";
-        break;
-      case Owner::kRefcountBlock:
-        text = fmt::format("refcount table, entry {}", by.index);
-        break;
-    }
-    references_.push_back(Reference{*at << g_.cluster_bits, std::move(text)});
+    references_.push_back(Reference{*at << g_.cluster_bits, describe(by), is_counted});
   }
+}
+
+std::string Checker::describe(const Referrer& by) {
+  switch (by.owner) {
+    case Owner::kHeader:
+      return "the header's own cluster";
+    case Owner::kActiveL1:
+      return "header: active L1 table";
+    case Owner::kActiveL2:
+      return fmt::format("active L1 table, entry {}", by.index);
+    case Owner::kActiveData:
+      return fmt::format("active L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
+                         by.index, by.guest);
+    case Owner::kSnapshotTable:
+      return "header: snapshot table";
+    case Owner::kSnapshotL1:
+      return fmt::format("snapshot table, entry {}: L1 table", by.index);
+    case Owner::kSnapshotL2:
+      return fmt::format("snapshot's L1 table at {:#x}, entry {}", by.table, by.index);
+    case Owner::kSnapshotData:
+      return fmt::format("snapshot's L2 table at {:#x}, entry {} (guest offset {:#x})", by.table,
+                         by.index, by.guest);
+    case Owner::kCrypto:
+      return "header extension: encryption header";
+    case Owner::kBitmapDirectory:
+      return "header extension: bitmap directory";
+    case Owner::kBitmapTable:
+      return fmt::format("bitmap directory, entry {}: table", by.index);
+    case Owner::kBitmapData:
+      return fmt::format("bitmap table at {:#x}, entry {}", by.table, by.index);
+    case Owner::kRefcountTable:
+      return "header: refcount table";
+    case Owner::kRefcountBlock:
+      return fmt::format("refcount table, entry {}", by.index);
+  }
+  return "nobody";
 }
 
 Task<Result<void>> Checker::find_tables_of_others() {

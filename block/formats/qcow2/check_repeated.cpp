@@ -27,11 +27,14 @@ bool Checker::can_look_again(uint64_t entries) {
   return looked_again_ <= kMaxLookedAgain;
 }
 
-bool Checker::is_looked_at_later(RepeatedStretches& tables, uint64_t offset, uint64_t entries) {
+bool Checker::is_looked_at_later(RepeatedStretches& tables, const Referrer& by, uint64_t offset,
+                                 uint64_t entries) {
   if (!is_again(offset) || can_look_again(entries)) return false;
   const uint64_t bytes = entries * 8;
   if (bytes == 0) return true;
-  if (is_inside(offset, bytes)) {
+  const bool inside = is_inside(offset, bytes);
+  watch(by, offset, bytes, inside);
+  if (inside) {
     ++tables.clusters[offset >> g_.cluster_bits];
     --tables.clusters[((offset + bytes - 1) >> g_.cluster_bits) + 1];
   }

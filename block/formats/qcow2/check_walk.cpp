@@ -141,10 +141,11 @@ bool Checker::is_inside(uint64_t offset, uint64_t bytes) {
 
 bool Checker::refer(const Referrer& by, uint64_t offset, uint64_t bytes) {
   if (bytes == 0) return true;
-  if (!is_inside(offset, bytes)) return false;
+  const bool inside = is_inside(offset, bytes);
+  watch(by, offset, bytes, inside);
+  if (!inside) return false;
   const uint64_t first = offset >> g_.cluster_bits;
   const uint64_t last = (offset + bytes - 1) >> g_.cluster_bits;
-  if (watched_ != nullptr) watch(by, first, last);
   return count(first, last + 1, times_);
 }
 
@@ -177,7 +178,7 @@ Task<Result<void>> Checker::walk_l1(uint64_t offset, uint64_t entries,
   by.owner = snapshot == nullptr ? Owner::kActiveL1 : Owner::kSnapshotL1;
   if (snapshot != nullptr) {
     by.index = static_cast<uint64_t>(snapshot - snapshots_.entries.data());
-    if (is_looked_at_later(snapshot_l1s_, offset, entries)) co_return Result<void>();
+    if (is_looked_at_later(snapshot_l1s_, by, offset, entries)) co_return Result<void>();
   }
   refer(by, offset, entries * 8);
   co_return co_await walk_l1_entries(offset, entries, snapshot == nullptr);
@@ -226,7 +227,8 @@ Task<Result<void>> Checker::walk_snapshots() {
     corruption(FaultClass::kExternalData, h_.snapshots_offset,
                fmt::format("ERROR {} snapshots in image with data file", h_.snapshot_count));
   }
-  for (const SnapshotEntry& snapshot : snapshots_.entries) {
+  for (std::size_t number = 0; number < snapshots_.entries.size(); ++number) {
+    const SnapshotEntry& snapshot = snapshots_.entries[number];
     // As C strings: what is shown ends at a zero byte.
     const std::string who =
         fmt::format("ERROR snapshot {} ({})", snapshot.id.c_str(), snapshot.name.c_str());
@@ -235,6 +237,7 @@ Task<Result<void>> Checker::walk_snapshots() {
                  fmt::format("{} l1_offset={:#x}: L1 table is not cluster aligned; snapshot table "
                              "entry corrupted",
                              who, snapshot.l1_offset));
+      watch(Referrer{Owner::kSnapshotL1, 0, number, 0}, snapshot.l1_offset, 1, false);
       continue;
     }
     if (snapshot.l1_size > kMaxL1Bytes / 8) {
@@ -268,9 +271,9 @@ Task<Result<void>> Checker::walk_bitmaps() {
         h_.bitmaps->directory_size);
   for (std::size_t number = 0; number < bitmaps->size(); ++number) {
     const StoredBitmap& bitmap = (*bitmaps)[number];
-    if (is_looked_at_later(bitmap_tables_, bitmap.table_offset, bitmap.table_entries)) continue;
-    refer(Referrer{Owner::kBitmapTable, 0, number, 0}, bitmap.table_offset,
-          uint64_t{bitmap.table_entries} * 8);
+    const Referrer by{Owner::kBitmapTable, 0, number, 0};
+    if (is_looked_at_later(bitmap_tables_, by, bitmap.table_offset, bitmap.table_entries)) continue;
+    refer(by, bitmap.table_offset, uint64_t{bitmap.table_entries} * 8);
     BB_CO_TRY(co_await walk_bitmap_table(bitmap.table_offset, bitmap.table_entries));
   }
   co_return Result<void>();
@@ -309,6 +312,7 @@ Task<Result<void>> Checker::walk_bitmap_table(uint64_t table, uint64_t entries) 
 Task<Result<void>> Checker::look_at_refcount_block(uint64_t index, uint64_t entry) {
   const uint64_t position = h_.refcount_table_offset + index * 8;
   const uint64_t block = entry & kRefcountTableOffsetMask;
+  const Referrer by{Owner::kRefcountBlock, h_.refcount_table_offset, index, 0};
   if ((entry & ~kRefcountTableOffsetMask) != 0) {
     corruption(FaultClass::kReservedBits, position,
                fmt::format("ERROR refcount table entry {} has reserved bits set", index));
@@ -320,11 +324,13 @@ Task<Result<void>> Checker::look_at_refcount_block(uint64_t index, uint64_t entr
                fmt::format("ERROR refcount block {} is not cluster aligned; refcount table entry "
                            "corrupted",
                            index));
+    watch(by, block, 1, false);
     broken_structures_ = true;
     co_return Result<void>();
   }
   if (block >> g_.cluster_bits >= used_clusters()) {
     if (!repairs_all()) {
+      watch(by, block, 1, false);
       corruption(FaultClass::kOutsideFile, block,
                  fmt::format("ERROR refcount block {} is outside image", index));
       co_return Result<void>();
@@ -354,8 +360,7 @@ Task<Result<void>> Checker::look_at_refcount_block(uint64_t index, uint64_t entr
   }
   // Counts of one bit do not tell one reference from more.
   const bool is_taken = counts_[block >> g_.cluster_bits] != 0;
-  const bool is_counted = refer(Referrer{Owner::kRefcountBlock, h_.refcount_table_offset, index, 0},
-                                block, g_.cluster_size);
+  const bool is_counted = refer(by, block, g_.cluster_size);
   if (watched_ != nullptr) co_return Result<void>();
   const uint64_t count = counts_[block >> g_.cluster_bits];
   if (count != 1) {

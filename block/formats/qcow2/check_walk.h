@@ -153,14 +153,16 @@ class Checker {
   bool is_again(uint64_t table) const;
   bool can_look_again(uint64_t entries);
   // True: it is looked at in walk_repeated().
-  bool is_looked_at_later(RepeatedStretches& tables, uint64_t offset, uint64_t entries);
+  bool is_looked_at_later(RepeatedStretches& tables, const Referrer& by, uint64_t offset,
+                          uint64_t entries);
   Task<Result<void>> look_at_l2_later(const Referrer& by, uint64_t table);
   Task<Result<void>> walk_repeated();
   Task<Result<void>> walk_repeated_l2s();
   static std::vector<Stretch> stretches(std::map<uint64_t, int64_t> changes);
 
   // --- who refers to what (check_references.cpp)
-  void watch(const Referrer& by, uint64_t first, uint64_t last);
+  void watch(const Referrer& by, uint64_t offset, uint64_t bytes, bool is_counted);
+  static std::string describe(const Referrer& by);
   // Which L2 tables lie in the place of something else: what is right there cannot be told, so
   // their entries are left alone.
   Task<Result<void>> find_tables_of_others();
