@@ -33,7 +33,7 @@ constexpr std::array<ToolOption, 10> kOptions = {{
 constexpr std::string_view kUsage =
     "Usage: {} amend [options] -o OPTIONS IMAGE\n"
     "Gives a qcow2 image other options: compat, lazy_refcounts, refcount_bits, size, data_file,\n"
-    "data_file_raw.\n"
+    "data_file_raw. backing_file and backing_fmt are taken when they say what the image has.\n"
     "\n"
     "  -o, --options OPTIONS  NAME=VALUE,...; help lists them\n"
     "  -f, --format FMT       the format of the image; looked for when not given\n"
