@@ -603,3 +603,71 @@ def test_served(rules, start, images):
         image.path.unlink()
     assert not wrong, "\n".join(wrong)
     assert peak_bytes(server) < SERVER_BYTES
+
+
+# Of the server too: nothing that a change asks for takes longer.
+SECONDS_TO_CHANGE = 15
+CHANGED = [rule for rule in hostile_qcow2.RULES if rule.geometry in (
+    hostile_qcow2.STANDARD, hostile_qcow2.EXTENDED, hostile_qcow2.SMALL, hostile_qcow2.BITMAP) and not rule.refused]  # fmt: skip
+CHANGED_GROUPS = [CHANGED[start : start + 40] for start in range(0, len(CHANGED), 40)]
+
+
+def change(server, image) -> None:
+    """What is not a guest's request, each of which may be refused. The disk is never shorter than it was."""
+    from test_qcow2_hostile import open_options
+
+    if isinstance(server.try_execute("blockdev-add", open_options(image)), QmpError):
+        return
+
+    def done(command: str, **arguments) -> bool:
+        result = server.try_execute(command, arguments)
+        assert not isinstance(result, QmpError) or result.desc
+        return not isinstance(result, QmpError)
+
+    def node() -> dict | None:
+        # QEMU tells of none when it has given up one, whose image turned out to be corrupt.
+        nodes = server.try_execute("query-named-block-nodes")
+        return None if isinstance(nodes, QmpError) else next(each for each in nodes if each["node-name"] == "n")
+
+    def length() -> int | None:
+        return found["image"]["virtual-size"] if (found := node()) else None
+
+    size = length()
+    for wanted in (size + (1 << 20), size, size + 512, size):
+        before = length()
+        resized = done("block_resize", **{"node-name": "n", "size": wanted})
+        assert length() in (wanted if resized else before, None)
+    if done("blockdev-snapshot-internal-sync", device="n", name="new"):
+        done("blockdev-snapshot-delete-internal-sync", device="n", name="new")
+    if done("block-dirty-bitmap-add", node="n", name="new", persistent=True):
+        assert "new" in {bitmap["name"] for bitmap in node()["dirty-bitmaps"]}
+    for read_only in (True, False):
+        done("blockdev-reopen", options=[open_options(image, **{"read-only": read_only})])
+    server.blockdev_del(node_name="n")
+
+
+@pytest.mark.limit(240)
+@pytest.mark.manners("daemon")
+@pytest.mark.differs("QEMU aborts", server="qemu", sometimes=True)
+@pytest.mark.parametrize("rules", CHANGED_GROUPS, ids=[f"{group[0].name}..." for group in CHANGED_GROUPS])
+def test_changed(rules, start, images):
+    """Resized, snapshots made and deleted, bitmaps stored, opened again: done or an error, in time, and by a server that
+    lives. An image without faults, leaks apart, stays one and its data is what it was."""
+    server = start()
+    server.qmp.timeout = SECONDS_TO_CHANGE
+    (images.dir / "data").write_bytes(b"d" * (8 << 20))
+    wrong = []
+    for rule in rules:
+        image = images.at("image.qcow2", "qcow2")
+        image.path.write_bytes(rule.make().bytes())
+        before = Totals(image.path)
+        is_whole = before.corruptions == 0 and before.counts["check-errors"] == 0
+        data = guest_data(image.path) if is_whole else None
+        change(server, image)
+        if is_whole and (after := Totals(image.path)).corruptions != 0:
+            wrong.append(f"{rule.name}: {after.said}")
+        if data is not None and ((after := guest_data(image.path)) is None or after[1:] != data[1:]):
+            wrong.append(f"{rule.name}: other data")
+        image.path.unlink()
+    assert not wrong, "\n".join(wrong)
+    assert peak_bytes(server) < SERVER_BYTES
