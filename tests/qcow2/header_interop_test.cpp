@@ -61,7 +61,6 @@ std::vector<Case> cases() {
       {"subclusters of 256 bytes", {u64(72, 16), u32(20, 13)}},
       {"refcount order", {u32(96, 7)}},
       {"encryption 3", {u32(32, 3)}},
-      {"luks without header", {u32(32, 2)}},
       {"no refcount table", {u32(56, 0)}},
       {"huge refcount table", {u32(56, 0x7fffffff)}},
       {"refcount table one too large", {u32(56, 129)}},
