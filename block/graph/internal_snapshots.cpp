@@ -32,21 +32,29 @@ InternalSnapshots* internal_snapshots_of(const Node& node) {
   return found == nullptr ? nullptr : found->driver().internal_snapshots();
 }
 
-Task<Result<void>> write_vm_state(Node& node, uint64_t position, IoVector buffers) {
+namespace {
+
+using VmStateRequest = Task<Result<void>> (InternalSnapshots::*)(uint64_t, IoVector);
+
+Task<Result<void>> send(Node& node, TrackedRequest::Kind kind, VmStateRequest what,
+                        uint64_t position, IoVector buffers) {
   Node* const keeper = node_with_internal_snapshots(node);
   if (keeper == nullptr) co_return io_error(ENOTSUP);
   // It lies beside the disk: no range of that is in its way.
-  RequestScope request(*keeper, TrackedRequest::Kind::kWrite, 0, 0);
-  co_return co_await keeper->driver().internal_snapshots()->write_vm_state(position,
-                                                                           std::move(buffers));
+  RequestScope request(*keeper, kind, 0, 0);
+  co_return co_await (keeper->driver().internal_snapshots()->*what)(position, std::move(buffers));
+}
+
+}  // namespace
+
+Task<Result<void>> write_vm_state(Node& node, uint64_t position, IoVector buffers) {
+  return send(node, TrackedRequest::Kind::kWrite, &InternalSnapshots::write_vm_state, position,
+              std::move(buffers));
 }
 
 Task<Result<void>> read_vm_state(Node& node, uint64_t position, IoVector buffers) {
-  Node* const keeper = node_with_internal_snapshots(node);
-  if (keeper == nullptr) co_return io_error(ENOTSUP);
-  RequestScope request(*keeper, TrackedRequest::Kind::kRead, 0, 0);
-  co_return co_await keeper->driver().internal_snapshots()->read_vm_state(position,
-                                                                          std::move(buffers));
+  return send(node, TrackedRequest::Kind::kRead, &InternalSnapshots::read_vm_state, position,
+              std::move(buffers));
 }
 
 Result<std::vector<InternalSnapshot>> list_internal_snapshots(const Node& node) {

@@ -74,16 +74,13 @@ Task<Result<uint64_t>> length_of(Backend& backend) {
   co_return co_await (*node)->refresh_length();
 }
 
-Task<Result<void>> read_state(Backend& backend, uint64_t position, IoVector into) {
+// `request` is read_vm_state or write_vm_state.
+using VmStateRequest = Task<Result<void>>(Node&, uint64_t, IoVector);
+Task<Result<void>> beside_the_disk(Backend& backend, VmStateRequest& request, uint64_t position,
+                                   IoVector buffers) {
   const auto node = medium_of(backend);
   if (!node) co_return io_error(node.error());
-  co_return co_await read_vm_state(**node, position, std::move(into));
-}
-
-Task<Result<void>> write_state(Backend& backend, uint64_t position, IoVector from) {
-  const auto node = medium_of(backend);
-  if (!node) co_return io_error(node.error());
-  co_return co_await write_vm_state(**node, position, std::move(from));
+  co_return co_await request(**node, position, std::move(buffers));
 }
 
 std::string usage(std::string_view name, std::string_view arguments, std::string_view help) {
@@ -342,7 +339,7 @@ Task<void> Runner::read(Call& call) {
   const int64_t begun = graph_.env().now();
   Result<void> done;
   if (a.has('b')) {
-    done = co_await read_state(call.backend, offset, buffer.io());
+    done = co_await beside_the_disk(call.backend, read_vm_state, offset, buffer.io());
   } else {
     done = co_await call.backend.read(offset, buffer.io());
   }
@@ -490,7 +487,7 @@ Task<void> Runner::write(Call& call) {
   const int64_t begun = graph_.env().now();
   Result<void> done;
   if (a.has('b')) {
-    done = co_await write_state(call.backend, offset, buffer.io());
+    done = co_await beside_the_disk(call.backend, write_vm_state, offset, buffer.io());
   } else if (a.has('z')) {
     done = co_await call.backend.zero(offset, count, flags);
   } else {
