@@ -2,6 +2,7 @@
 
 #include <variant>
 
+#include "block/formats/encryption.h"
 #include "block/graph/node.h"
 #include "schema/blockdev_create.h"
 
@@ -14,7 +15,7 @@ Task<Expected<void>> amend_qcow2(Node& node, const schema::BlockdevAmendOptions&
   const auto& own = std::get<schema::BlockdevAmendOptionsQcow2>(options.u);
   if (!own.encrypt) co_return Expected<void>();
   if (!node.driver().encrypted()) co_return fail("image is not encrypted, can't amend");
-  co_return fail("Encrypted qcow2 images are not supported yet");
+  co_return encryption_unsupported();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <variant>
 
+#include "block/formats/encryption.h"
 #include "block/formats/qcow2/create.h"
 #include "block/formats/qcow2/driver.h"
 #include "block/formats/qcow2/graph_storage.h"
@@ -85,7 +86,7 @@ Expected<qcow2::CreateOptions> options_of(const schema::BlockdevCreateOptionsQco
   result.preallocation = preallocation_of(o.preallocation);
   result.data_file = o.data_file.has_value();
   result.data_file_raw = o.data_file_raw.value_or(false);
-  if (o.encrypt) return fail("Encrypted qcow2 images are not supported yet");
+  if (o.encrypt) return encryption_unsupported();
   return result;
 }
 

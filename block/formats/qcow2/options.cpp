@@ -5,6 +5,7 @@
 #include <bit>
 #include <optional>
 
+#include "block/formats/encryption.h"
 #include "block/formats/qcow2/cache_cleaner.h"
 #include "block/graph/option_text.h"
 #include "qmp/schema/scalar_text.h"
@@ -194,7 +195,7 @@ Expected<void> check_encryption(const schema::BlockdevOptionsQcow2& options, con
   if (!options.encrypt || !std::visit(has_key, options.encrypt->u)) {
     return fail("Parameter 'encrypt.key-secret' is required for cipher");
   }
-  return fail("Encrypted qcow2 images are not supported yet");
+  return encryption_unsupported();
 }
 
 Expected<void> read_option_text(json::Object& options) {
