@@ -190,6 +190,33 @@ def test_unaligned_requests_are_widened(server, raw, io):
     assert raw.content() == bytes(expected)
 
 
+@pytest.mark.parametrize(
+    ("event", "once", "request_", "fails"),
+    [
+        *((f"pwritev_rmw_{step}", False, request, True) for step in ("head", "after_head", "tail", "after_tail")
+          for request in ("write 6000 5000", "write 6000 15000", "write 6000 100", "write -z 6000 15000", "write -z 6000 100")),
+        *((f"pwritev_rmw_{step}", True, "write 6000 5000", True) for step in ("after_head", "after_tail")),
+        ("pwritev_rmw_head", False, "write 4096 100", False),
+        ("pwritev_rmw_tail", False, "write 6000 2192", False),
+        ("read_aio", True, "write 6000 100", False),
+    ],
+)
+def test_events_of_unaligned_writes(server, raw, io, event, once, request_, fails):
+    add(server, raw, align=4096, inject_error=[{"event": event, "once": once}])
+    assert outcome(io(request_)) == ("Input/output error" if fails else "ok")
+
+
+@pytest.mark.differs("what its memory holds is written over the disk", server="qemu")
+@pytest.mark.parametrize("event", ["pwritev_rmw_head", "pwritev_rmw_tail"])
+@pytest.mark.parametrize("command", ["write -P 2 6000 15000", "write -P 2 6000 100"])
+def test_what_cannot_be_read_around_is_not_written(server, raw, io, event, command):
+    raw.fill_bytes(b"\1" * (1 << 20))
+    add(server, raw, align=4096, inject_error=[{"event": event, "once": True}])
+    assert outcome(io(command)) == "Input/output error"
+    server.stop()
+    assert raw.content() == b"\1" * (1 << 20)
+
+
 def test_small_zeroes_are_written(server, raw, io):
     add(server, raw, opt_write_zero=65536, inject_error=[{"event": "none", "iotype": "write"}])
     outcomes = [outcome(io(c)) == "ok" for c in ("write -z 0 4k", "write -z 0 64k", "write -z 4k 64k", "write -z 0 100k")]

@@ -202,9 +202,8 @@ void RawDriver::child_resized(Edge&) {
 
 void RawDriver::refresh_limits(BlockLimits& limits) const {
   limits = file_.node()->limits();
-  if (node().probed()) {
-    limits.request_alignment = std::max<uint32_t>(limits.request_alignment, kSector);
-  }
+  // The file widens what comes to it, at its own offsets.
+  limits.request_alignment = node().probed() ? uint32_t{kSector} : 1;
 }
 
 DriverInfo RawDriver::info() const { return file_.node()->driver().info(); }

@@ -39,6 +39,7 @@ class DrainedSection;
 class Env;
 class Graph;
 class GraphChange;
+struct Padding;
 
 enum class DetectZeroes { kOff, kOn, kUnmap };
 
@@ -228,6 +229,10 @@ class Node final : public EdgeParent {
   Task<Result<void>> read_aligned(uint64_t offset, IoVector buffers, RequestFlags flags);
   // Any offset and length: what lies around them is read too, and thrown away.
   Task<Result<void>> read_widened(uint64_t offset, IoVector buffers, RequestFlags flags);
+  // --- requests that are not aligned (padding.cpp). Reads the blocks that are touched in part.
+  Task<Result<void>> read_around(Padding& padding);
+  // Those blocks are written, what lies between them is zeroed.
+  Task<Result<void>> zero_widened(uint64_t offset, uint64_t length, RequestFlags flags);
   // --- copy on read (keep_reads.cpp)
   bool keeps_here() const { return writable() && !driver_->honours_copy_on_read(); }
   uint64_t keeping_unit() const;

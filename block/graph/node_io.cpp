@@ -6,6 +6,7 @@
 #include "block/graph/dirty_bitmap_list.h"
 #include "block/graph/graph.h"
 #include "block/graph/node.h"
+#include "block/graph/padding.h"
 #include "block/graph/request_scope.h"
 #include "block/runtime/env.h"
 #include "block/runtime/event_sink.h"
@@ -37,42 +38,6 @@ Result<void> check_request(uint64_t offset, uint64_t length) {
 uint64_t piece_of(uint64_t length, uint64_t maximum) {
   return maximum == 0 ? length : std::min(length, maximum);
 }
-
-}  // namespace
-
-namespace {
-
-// A request widened to the node's alignment: the caller's buffers with bounce memory before and
-// after.
-struct Padding {
-  uint64_t offset = 0;
-  uint64_t head = 0;
-  uint64_t tail = 0;
-  // Head block, then tail block; one block only when head and tail fall into the same one.
-  Buffer memory;
-  uint64_t unit = 1;
-  bool one_block = false;
-
-  Padding(uint64_t request_offset, uint64_t length, uint64_t alignment) : unit(alignment) {
-    head = request_offset % unit;
-    offset = request_offset - head;
-    const uint64_t end = request_offset + length;
-    tail = round_up(end, unit) - end;
-    const uint64_t total = head + length + tail;
-    one_block = total == unit;
-    memory = Buffer(head != 0 && tail != 0 && !one_block ? 2 * unit : unit);
-  }
-
-  std::byte* tail_block() { return head != 0 && !one_block ? memory.data() + unit : memory.data(); }
-
-  IoVector widen(const IoVector& buffers) {
-    IoVector result;
-    if (head != 0) result.append(memory.data(), head);
-    for (const iovec& range : buffers.ranges()) result.append(range.iov_base, range.iov_len);
-    if (tail != 0) result.append(tail_block() + (unit - tail), tail);
-    return result;
-  }
-};
 
 bool is_aligned(uint64_t offset, uint64_t length, uint64_t unit) {
   return (offset | length) % unit == 0;
@@ -149,20 +114,7 @@ Task<Result<void>> Node::write(uint64_t offset, IoVector buffers, RequestFlags f
   }
 
   Padding padding(offset, length, unit);
-  const auto point = [this](DebugEvent event) { return DebugPoint(debug_listener_, event); };
-  if (padding.head != 0 || padding.one_block) {
-    if (padding.head != 0) co_await point(DebugEvent::kPwritevRmwHead);
-    if (padding.one_block && padding.tail != 0) co_await point(DebugEvent::kPwritevRmwTail);
-    BB_CO_TRY(co_await read_aligned(padding.offset, IoVector(padding.memory.data(), unit), {}));
-    if (padding.head != 0) co_await point(DebugEvent::kPwritevRmwAfterHead);
-    if (padding.one_block && padding.tail != 0) co_await point(DebugEvent::kPwritevRmwAfterTail);
-  }
-  if (padding.tail != 0 && !padding.one_block) {
-    const uint64_t last = round_down(offset + length, unit);
-    co_await point(DebugEvent::kPwritevRmwTail);
-    BB_CO_TRY(co_await read_aligned(last, IoVector(padding.tail_block(), unit), {}));
-    co_await point(DebugEvent::kPwritevRmwAfterTail);
-  }
+  BB_CO_TRY(co_await read_around(padding));
   co_return co_await write_aligned(padding.offset, padding.widen(buffers), flags);
 }
 
@@ -247,33 +199,7 @@ Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags fla
   if (aligned) [[likely]] {
     co_return co_await zero_aligned(offset, length, flags);
   }
-
-  // Blocks touched in part are read, zeroed in part and written back.
-  uint64_t at = offset;
-  const uint64_t end = offset + length;
-  while (at < end) {
-    const uint64_t in_block = at % unit;
-    if (in_block == 0 && end - at >= unit) {
-      const uint64_t whole = round_down(end - at, unit);
-      BB_CO_TRY(co_await zero_aligned(at, whole, flags));
-      at += whole;
-      continue;
-    }
-    const uint64_t part = std::min(unit - in_block, end - at);
-    Buffer block(unit);
-    const bool head = in_block != 0;
-    co_await DebugPoint(debug_listener_,
-                        head ? DebugEvent::kPwritevRmwHead : DebugEvent::kPwritevRmwTail);
-    BB_CO_TRY(co_await read_aligned(at - in_block, block.io(), {}));
-    co_await DebugPoint(debug_listener_,
-                        head ? DebugEvent::kPwritevRmwAfterHead : DebugEvent::kPwritevRmwAfterTail);
-    std::fill_n(block.data() + in_block, part, std::byte{0});
-    RequestFlags write_flags;
-    write_flags.fua = flags.fua;
-    BB_CO_TRY(co_await write_aligned(at - in_block, block.io(), write_flags));
-    at += part;
-  }
-  co_return Result<void>();
+  co_return co_await zero_widened(offset, length, flags);
 }
 
 Task<Result<void>> Node::zero_aligned(uint64_t offset, uint64_t length, RequestFlags flags) {
