@@ -321,3 +321,39 @@ def test_a_disk_is_discarded_while_a_job_works_on_it(server, images, command, op
         server.job_cancel(id="job")
         server.finish_job("job")
         assert guest.pread(65536, 65536) == bytes(65536)
+
+
+@pytest.mark.parametrize("command, options", [
+    ("blockdev-backup", {"device": "top", "target": "dst", "sync": "full", "on-target-error": "stop"}),
+    ("blockdev-mirror", {"device": "top", "target": "dst", "sync": "full", "on-target-error": "stop"}),
+    ("blockdev-mirror", {"device": "top", "target": "dst", "sync": "full", "on-target-error": "stop",
+                         "copy-mode": "write-blocking"}),
+    ("block-commit", {"device": "top", "base-node": "base", "on-error": "stop"}),
+])
+def test_a_target_that_never_comes_back(server, images, command, options):
+    base = images.create("base.qcow2", size="4M").fill((0, "1M", 1))
+    top = images.create("top.qcow2", size=None, backing=base).fill((0, "3M", 2))
+    commits = command == "block-commit"
+    written = base if commits else images.create("dst.raw", format="raw", size="4M")
+    server.blockdev_add(driver="blkdebug", node_name="gone", image={"driver": "file", "filename": str(written.path)},
+                        set_state=[{"event": "pwritev", "new_state": 2}],
+                        inject_error=[{"event": "pwritev", "iotype": "write", "state": 2}])
+    if commits:
+        server.blockdev_add(driver="qcow2", node_name="base", read_only=True, file="gone")
+    else:
+        server.add_image("base", base, read_only=True)
+        server.blockdev_add(driver="raw", node_name="dst", file="gone")
+    server.add_image("top", top, backing="base")
+    server.execute(command, {"job-id": "job", **options})
+    for _ in range(3):
+        assert server.wait_event("BLOCK_JOB_ERROR", {"device": "job"})["data"]["action"] == "stop"
+        server.wait_job("job", "paused")
+        server.block_job_resume(device="job")
+    server.wait_event("BLOCK_JOB_ERROR", {"device": "job"})
+    server.wait_job("job", "paused")
+    assert verb(server, "block-job-cancel") == "GenericError: The block job for device 'job' is currently paused"
+    server.block_job_cancel(device="job", force=True)
+    assert server.finish_job("job")["event"] == "BLOCK_JOB_CANCELLED"
+    for node in ("top", "base", "gone") if commits else ("dst", "gone", "top", "base"):
+        server.blockdev_del(node_name=node)
+    assert not server.node_names()
