@@ -275,6 +275,22 @@ def test_many_pairs(first, second, blockbed, place):
     test_pairs(first, second, blockbed, place)
 
 
+# ---------------------------------------------------------------------- long snapshot tables
+
+
+def test_snapshots_at_the_end_of_a_long_table(blockbed, place):
+    """One is too much: it goes, and the others stay where they are."""
+    i = hostile_qcow2.Layout(hostile_qcow2.Geometry(cluster_bits=14))
+    table = 1025 * replace(i.snapshots[0], l1_size=0, name=bytes(65464)).encode()
+    at = i.offset(i.allocate(-(-len(table) // i.cluster_size)))
+    i.data[at : at + len(table)] = table
+    i.write_counts()
+    i.set_header("snapshots", 1025)
+    i.set_header("snapshots_offset", at)
+    write_with_holes(path := place / "broken", i.bytes())
+    compare_repairs(blockbed, path, "all")
+
+
 # ---------------------------------------------------------------------- tables in holes
 
 

@@ -62,7 +62,7 @@ Task<Result<CheckedSnapshots>> read_snapshot_table(Storage& file, const Header& 
     tell(sink, header, true, fmt::format("Discarding {} overhanging snapshots", overhanging));
     report.corruptions_fixed += overhanging;
     count = kMaxSnapshots;
-    table.changed = true;
+    table.shortened = true;
   }
 
   constexpr std::string_view kFailed = "ERROR failed to read the snapshot table: ";
@@ -117,7 +117,7 @@ Task<Result<CheckedSnapshots>> read_snapshot_table(Storage& file, const Header& 
            fmt::format("Discarding {} overhanging snapshots (snapshot table is too big)",
                        overhanging));
       report.corruptions_fixed += overhanging;
-      table.changed = true;
+      table.shortened = true;
       position -= kFixedBytes;
       break;
     }

@@ -3,10 +3,11 @@
 //
 // Contract: read_snapshot_table reads what the header names. Faults that make the table unusable
 // (too many entries, too much extra data, too large) are an errno and a text unless `repair`; then
-// what is too much is left out, and `changed` says that the table must be written again. encode()
-// gives the bytes of a table in order; nothing that an entry holds is lost but what was left out.
-// Bounds: kMaxSnapshots entries, kMaxSnapshotTableBytes in all. Units: bytes. Threading: engine
-// thread only. Source: qcow2 specification, section Snapshots; limits and repairs of QEMU.
+// what is too much is left out. `changed` says that the table must be written again, `shortened`
+// that only the header's count of its entries must. encode() gives the bytes of a table in order;
+// nothing that an entry holds is lost but what was left out. Bounds: kMaxSnapshots entries,
+// kMaxSnapshotTableBytes in all. Units: bytes. Threading: engine thread only. Source: qcow2
+// specification, section Snapshots; limits and repairs of QEMU.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,8 @@ struct CheckedSnapshots {
   std::vector<SnapshotEntry> entries;
   // What the table takes in the file now.
   uint64_t bytes = 0;
+  // Entries at its end are left out.
+  bool shortened = false;
   bool changed = false;
 };
 

@@ -235,7 +235,11 @@ class Checker {
   uint64_t next_free(uint64_t cluster) const;
   std::set<uint64_t> counted_blocks() const;
   Task<Result<void>> write_new_block(uint64_t index, uint64_t offset);
+  Task<Result<void>> repair_snapshot_table();
   Task<Result<void>> write_snapshot_table();
+  Task<Result<void>> write_snapshot_fields(uint64_t offset);
+  // What the new structures took the place of; nobody is told.
+  Task<Result<void>> give_back_old_structures();
   bool can_count(uint64_t first, uint64_t clusters) const;
   Task<Result<void>> store_counts(uint64_t first, uint64_t clusters);
 

@@ -206,10 +206,26 @@ Task<void> Checker::discard_freed() {
 
 // --- the snapshot table
 
+Task<Result<void>> Checker::repair_snapshot_table() {
+  if (snapshots_.changed) return write_snapshot_table();
+  return write_snapshot_fields(h_.snapshots_offset);
+}
+
+Task<Result<void>> Checker::write_snapshot_fields(uint64_t offset) {
+  std::byte field[12];
+  store_be<uint32_t>(field, static_cast<uint32_t>(snapshots_.entries.size()));
+  store_be64(field + 4, offset);
+  BB_CO_TRY(co_await write(field::kSnapshots, IoVector(field, sizeof(field))));
+  h_.snapshot_count = static_cast<uint32_t>(snapshots_.entries.size());
+  h_.snapshots_offset = offset;
+  co_return co_await file_.flush();
+}
+
 Task<Result<void>> Checker::write_snapshot_table() {
   const std::vector<std::byte> table = encode_snapshot_table(snapshots_.entries);
   const uint64_t clusters = g_.clusters(table.size());
   uint64_t offset = 0;
+  bool rebuilt = false;
   if (clusters > 0) {
     const auto room = take_free(clusters);
     if (!room) co_return io_error(EFBIG);
@@ -219,24 +235,31 @@ Task<Result<void>> Checker::write_snapshot_table() {
       BB_CO_TRY(co_await store_counts(first, clusters));
     } else {
       BB_CO_TRY(co_await rebuild());
+      rebuilt = true;
     }
     BB_CO_TRY(co_await write(offset, IoVector(std::span<const std::byte>(table))));
     BB_CO_TRY(co_await file_.flush());
   }
   const uint64_t old_first = h_.snapshots_offset >> g_.cluster_bits;
   const uint64_t old_clusters = snapshot_table_counted_ ? g_.clusters(snapshots_.bytes) : 0;
-  std::byte field[12];
-  store_be<uint32_t>(field, static_cast<uint32_t>(snapshots_.entries.size()));
-  store_be64(field + 4, offset);
-  BB_CO_TRY(co_await write(field::kSnapshots, IoVector(field, sizeof(field))));
-  BB_CO_TRY(co_await file_.flush());
-  h_.snapshot_count = static_cast<uint32_t>(snapshots_.entries.size());
-  h_.snapshots_offset = offset;
-  // Structures that were made on the way left the old ones behind; all leaks go in one pass.
+  BB_CO_TRY(co_await write_snapshot_fields(offset));
+  snapshots_.bytes = table.size();
+  if (rebuilt) co_return co_await give_back_old_structures();
   for (uint64_t i = 0; i < old_clusters; ++i) counts_.remove(old_first + i);
   if (old_clusters > 0 && can_count(old_first, old_clusters)) {
     BB_CO_TRY(co_await store_counts(old_first, old_clusters));
   }
+  co_return co_await file_.flush();
+}
+
+Task<Result<void>> Checker::give_back_old_structures() {
+  CheckReport before = report_;
+  sink_ = nullptr;
+  first_walk_ = false;
+  BB_CO_TRY(co_await walk());
+  BB_CO_TRY(co_await compare(Repair::kLeaks));
+  before.image_end_offset = report_.image_end_offset;
+  report_ = std::move(before);
   co_return co_await file_.flush();
 }
 
@@ -259,7 +282,7 @@ Task<Result<void>> Checker::run() {
   BB_CO_TRY(co_await check_copied_flags());
   if (!repairs()) co_return Result<void>();
   BB_CO_TRY(co_await file_.flush());
-  if (snapshots_.changed) BB_CO_TRY(co_await write_snapshot_table());
+  if (snapshots_.changed || snapshots_.shortened) BB_CO_TRY(co_await repair_snapshot_table());
   if (knows_all_references) co_await discard_freed();
   co_return Result<void>();
 }

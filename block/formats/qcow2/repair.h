@@ -29,7 +29,7 @@
 //      Flushed before
 //   4. COPIED flags, which are correct only with those counts.
 //   5. A new snapshot table: counted, written, flushed; the header; flushed; the old one given
-//   back.
+//   back. Where only entries at its end are left out the header says so, and nothing moves.
 //   6. Flushed; space is given back; the bits in the header.
 // Errors: errno. Threading: engine thread only.
 #pragma once
