@@ -31,7 +31,7 @@ BITMAPS_REFUSED = "an image whose bitmap table is wrong is checked, not refused"
 BITMAPS_REWRITTEN = "a repair leaves bitmaps where they are"
 SNAPSHOTS_LOST = "a repair does not lose snapshots (QEMU writes a header that says there are none)"
 SECOND_REPAIR = "one repair is enough where QEMU marks the image corrupt half way"
-NO_OVERLAP = "a table that lies in the place of another is not written to, the rest is repaired"
+NO_OVERLAP = "a table that lies in the place of another is not written to, but for flags where a snapshot has its L1 table; the rest is repaired"
 GROWS_FAR = "the file is not grown to a refcount block that is far behind its end"
 NO_MEMORY = "an L1 table at an offset that overflows is a fault, not a lack of memory"
 TABLE_OF_OTHERS = "entries are not repaired in a table that lies in the place of data"
@@ -204,12 +204,18 @@ def compare_repairs(blockbed: Tool, path: Path, mode: str) -> None:
         assert guest_data(ours) == data, "a repair changed what a guest reads"
 
 
+def ends_as_told(blockbed: Tool, path: Path, mode: str) -> int:
+    status, _, _ = blockbed.run("-f", "qcow2", "-r", mode, path.name, cwd=path.parent)
+    assert status != 0 or Totals(path).said[0] == 0
+    return status
+
+
 def repairs_well(blockbed: Tool, path: Path, mode: str) -> None:
     """Where QEMU is no measure: nothing gets worse, and a second repair finds nothing more to do."""
     before, data = Totals(path).corruptions, guest_data(path)
     copy = path.with_name("image")
     copy.write_bytes(path.read_bytes())
-    status, _, _ = blockbed.run("-f", "qcow2", "-r", mode, copy.name, cwd=path.parent)
+    status = ends_as_told(blockbed, copy, mode)
     after = Totals(copy).corruptions
     if before is not None and after is not None:
         assert after <= before
@@ -241,7 +247,7 @@ def test_rule(rule, blockbed, place):
         elif is_judged(rule.name):
             repairs_well(blockbed, path, mode)
         else:
-            blockbed.run("-f", "qcow2", "-r", mode, path.name, cwd=place)
+            ends_as_told(blockbed, path, mode)
 
 
 def repairs_of(rule: hostile_qcow2.Rule, found: Totals) -> list[str]:

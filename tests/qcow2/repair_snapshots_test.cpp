@@ -1,4 +1,5 @@
-// What a repair does with the snapshot table: one is enough, and leaves nothing of its own behind.
+// What a repair does with the snapshot table, and where an L1 table of a snapshot lies in the place
+// of something else: one repair is enough, and leaves nothing of its own behind.
 #include <gtest/gtest.h>
 
 #include "block/formats/qcow2/check.h"
@@ -103,6 +104,26 @@ TEST_F(RepairSnapshots, ANewTableMayNeedNewRefcountBlocks) {
   auto snapshots = env_.run(load_snapshots(file_, header_));
   ASSERT_TRUE(snapshots) << snapshots.error().description;
   EXPECT_EQ(snapshots->snapshots.size(), kEntries);
+}
+
+// It is not exact in an L1 table of a snapshot, and nobody asks for it.
+TEST_F(RepairSnapshots, TheCopiedFlagIsSetInATableThatIsAlsoASnapshotsL1) {
+  put(kL1, {kL2 * kCluster});
+  put(kL2, {0, 0, 0, kData * kCluster});
+  put_table({SnapshotL1{kL2 * kCluster, 1}});
+  put_counts({{kL2, 2}, {kData, 2}});
+  repair();
+  EXPECT_EQ(repaired_.leaks_fixed, 1u);
+  EXPECT_EQ(repaired_.corruptions_fixed, 1u);
+}
+
+// Two names of one table: what has a flag is referred to twice.
+TEST_F(RepairSnapshots, TheCopiedFlagIsClearedInAnL1TableThatIsAlsoASnapshots) {
+  put(kL1, {kL2 * kCluster | kEntryCopied});
+  put_table({SnapshotL1{kL1 * kCluster, 1}});
+  put_counts({{kL1, 2}, {kL2, 2}, {kData, 0}});
+  repair();
+  EXPECT_EQ(repaired_.corruptions_fixed, 1u);
 }
 
 }  // namespace

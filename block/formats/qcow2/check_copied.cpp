@@ -11,7 +11,7 @@ Task<Result<bool>> Checker::check_copied_in_table(uint64_t table, bool repair) {
   auto bytes = co_await read_table(table, g_.cluster_size);
   if (!bytes) co_return io_error(bytes.error());
   if (bytes->empty()) co_return false;
-  const EntryRepair fix = entry_repair(repair, !is_other_metadata(table, g_.cluster_size));
+  const EntryRepair fix = entry_repair(repair, !is_flag_of_others(table, g_.cluster_size));
   bool wrong_and_kept = false;
   std::set<uint64_t> sectors;
   // One look-up serves neighbours.

@@ -70,9 +70,9 @@ void Checker::note(std::string text) {
   tell(std::move(finding));
 }
 
-void Checker::protect(uint64_t offset, uint64_t bytes) {
+void Checker::protect(RegionSet& places, uint64_t offset, uint64_t bytes) const {
   if (bytes > 0) {
-    protected_.add(g_.cluster_start(offset), align_up(offset + bytes, g_.cluster_size));
+    places.add(g_.cluster_start(offset), align_up(offset + bytes, g_.cluster_size));
   }
 }
 
@@ -83,6 +83,11 @@ Checker::Region Checker::l1_region() const {
 }
 
 bool Checker::is_other_metadata(uint64_t offset, uint64_t bytes) const {
+  return is_flag_of_others(offset, bytes) ||
+         protected_snapshot_l1s_.overlaps(offset, offset + bytes);
+}
+
+bool Checker::is_flag_of_others(uint64_t offset, uint64_t bytes) const {
   const Region l1 = l1_region();
   return protected_.overlaps(offset, offset + bytes) ||
          (l1.begin < offset + bytes && offset < l1.end);
@@ -381,7 +386,7 @@ Task<Result<void>> Checker::read_refcount_table() {
   for (uint64_t i = 0; i < refcount_table_.size(); ++i) {
     refcount_table_[i] = load_be64(table->data() + i * 8);
     const uint64_t block = refcount_table_[i] & kRefcountTableOffsetMask;
-    if (block != 0 && block < length_) protect(block, g_.cluster_size);
+    if (block != 0 && block < length_) protect(protected_, block, g_.cluster_size);
   }
   co_return Result<void>();
 }
@@ -411,15 +416,17 @@ Task<Result<void>> Checker::walk() {
   dangling_.clear();
   looked_again_ = 0;
   protected_.clear();
-  protect(0, g_.cluster_size);
-  protect(h_.refcount_table_offset, uint64_t{h_.refcount_table_clusters} << g_.cluster_bits);
-  protect(h_.snapshots_offset, snapshots_.bytes);
+  protected_snapshot_l1s_.clear();
+  protect(protected_, 0, g_.cluster_size);
+  protect(protected_, h_.refcount_table_offset,
+          uint64_t{h_.refcount_table_clusters} << g_.cluster_bits);
+  protect(protected_, h_.snapshots_offset, snapshots_.bytes);
   for (const SnapshotEntry& snapshot : snapshots_.entries) {
     if (snapshot.l1_offset > kLastOffset || snapshot.l1_size > kMaxL1Bytes / 8) continue;
-    protect(snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
+    protect(protected_snapshot_l1s_, snapshot.l1_offset, uint64_t{snapshot.l1_size} * 8);
   }
   if (h_.bitmaps) {
-    protect(h_.bitmaps->directory_offset, h_.bitmaps->directory_size);
+    protect(protected_, h_.bitmaps->directory_offset, h_.bitmaps->directory_size);
   }
 
   BB_CO_TRY(co_await read_refcount_table());

@@ -7,8 +7,8 @@
 // Contract: run() is called once. With Repair::kNone nothing is written. What is repaired in place
 // is written in an order in which a crash leaves an image that is no worse than before; see
 // repair.h for the whole. Tables in which entries must be changed are not touched when they lie in
-// the place of other metadata. Units: bytes unless a name says otherwise. Threading: engine thread
-// only.
+// the place of other metadata, but for COPIED flags in the L1 tables of snapshots. Units: bytes
+// unless a name says otherwise. Threading: engine thread only.
 #pragma once
 
 #include <bit>
@@ -211,9 +211,11 @@ class Checker {
   }
 
   // --- what must not be written over (check_walk.cpp)
-  void protect(uint64_t offset, uint64_t bytes);
+  void protect(RegionSet& places, uint64_t offset, uint64_t bytes) const;
   // Metadata lies there, and not L2 tables.
   bool is_other_metadata(uint64_t offset, uint64_t bytes) const;
+  // The same for COPIED flags: in L1 tables of snapshots they say nothing.
+  bool is_flag_of_others(uint64_t offset, uint64_t bytes) const;
   Region l1_region() const;
 
   // --- larger repairs (repair.cpp)
@@ -282,8 +284,9 @@ class Checker {
   bool snapshot_table_counted_ = false;
   uint64_t free_hint_ = 0;
   bool told_unaligned_block_ = false;
-  // Whole clusters with metadata but L2 tables and the active L1 table.
+  // Whole clusters with metadata but L1 and L2 tables.
   RegionSet protected_;
+  RegionSet protected_snapshot_l1s_;
   // Whole clusters behind the end that entries point to: the file must not grow there.
   RegionSet dangling_;
   // Of refcount blocks, by where they lie; emptied when there are too many.

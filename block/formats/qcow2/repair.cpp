@@ -25,7 +25,8 @@ uint64_t Checker::next_free(uint64_t cluster) const {
   for (;;) {
     while (counts_[cluster] != 0) ++cluster;
     const uint64_t offset = cluster << g_.cluster_bits;
-    uint64_t behind = std::max(protected_.behind(offset), dangling_.behind(offset));
+    uint64_t behind = std::max({protected_.behind(offset), protected_snapshot_l1s_.behind(offset),
+                                dangling_.behind(offset)});
     if (l1.begin <= offset && offset < l1.end) behind = std::max(behind, l1.end);
     if (behind == offset) return cluster;
     cluster = behind >> g_.cluster_bits;
