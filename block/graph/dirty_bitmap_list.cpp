@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <ranges>
 
 #include "block/graph/node.h"
 #include "block/runtime/assert.h"
@@ -19,10 +20,8 @@ constexpr uint64_t kLargestDefault = uint64_t{64} << 10;
 }  // namespace
 
 DirtyBitmap* DirtyBitmapList::find(std::string_view name) const {
-  if (name.empty()) return nullptr;
-  const auto found =
-      std::ranges::find_if(bitmaps_, [name](const auto& b) { return b->name() == name; });
-  return found == bitmaps_.end() ? nullptr : found->get();
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : found->second;
 }
 
 Expected<DirtyBitmap*> DirtyBitmapList::create(std::string name, uint64_t granularity,
@@ -38,16 +37,22 @@ Expected<DirtyBitmap*> DirtyBitmapList::create(std::string name, uint64_t granul
         "Too much memory would be taken by the bitmap '{}'. Use larger granularity", name));
   }
   bitmaps_.push_back(std::make_unique<DirtyBitmap>(node_, std::move(name), length, granularity));
-  return bitmaps_.back().get();
+  DirtyBitmap* const bitmap = bitmaps_.back().get();
+  if (!bitmap->name().empty()) by_name_.emplace(bitmap->name(), bitmap);
+  return bitmap;
 }
 
 auto DirtyBitmapList::position_of(const DirtyBitmap& bitmap) const {
-  const auto at = std::ranges::find(bitmaps_, &bitmap, &std::unique_ptr<DirtyBitmap>::get);
-  BB_ASSERT(at != bitmaps_.end());
-  return at;
+  const auto newest_first = bitmaps_ | std::views::reverse;
+  const auto at = std::ranges::find(newest_first, &bitmap, &std::unique_ptr<DirtyBitmap>::get);
+  BB_ASSERT(at != newest_first.end());
+  return std::prev(at.base());
 }
 
-void DirtyBitmapList::remove(const DirtyBitmap& bitmap) { bitmaps_.erase(position_of(bitmap)); }
+void DirtyBitmapList::remove(const DirtyBitmap& bitmap) {
+  by_name_.erase(bitmap.name());
+  bitmaps_.erase(position_of(bitmap));
+}
 
 void DirtyBitmapList::freeze(DirtyBitmap& bitmap) {
   BB_ASSERT(!bitmap.frozen());

@@ -2,10 +2,13 @@
 //
 // Contract: names are unique on the node; bitmaps without a name belong to jobs. They are told of
 // every request that may have changed the node, and of its length. A bitmap that is in use is not
-// removed. Bitmaps of a node end with it. Errors: texts of QEMU. Threading: engine thread only.
+// removed. Bitmaps of a node end with it. An image may bring tens of thousands: finding and
+// creating one does not look at all others, nor does removing the newest. Errors: texts of QEMU.
+// Threading: engine thread only.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -51,6 +54,8 @@ class DirtyBitmapList {
 
   const Node& node_;
   std::vector<std::unique_ptr<DirtyBitmap>> bitmaps_;
+  // Those that have a name. A hash could be made to collide by who wrote the image.
+  std::map<std::string_view, DirtyBitmap*> by_name_;
 };
 
 // What a mark stands for when nobody says it: the clusters of the image, within bounds.
