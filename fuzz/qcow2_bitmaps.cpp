@@ -127,7 +127,8 @@ Task<bool> change(FuzzStorage& file, Image& image, const std::vector<StoredBitma
   }
   if ((what & 0x80) != 0 && bitmaps.size() > 1) {
     const std::string name = bitmaps[1].name;
-    if (!co_await change_bitmap_flags(metadata, name, bitmap_flag::kInUse, bitmap_flag::kAuto)) {
+    if (!co_await change_bitmap_flags(metadata,
+                                      {{name, bitmap_flag::kInUse, bitmap_flag::kAuto}})) {
       co_return false;
     }
   }

@@ -103,7 +103,8 @@ class BitmapRun {
         if (!moments_.back().bitmaps.contains(name)) break;
         Moment& next = begin();
         next.bitmaps[name].reset();
-        EXPECT_TRUE(co_await change_bitmap_flags(image.metadata(), name, bitmap_flag::kInUse, 0));
+        EXPECT_TRUE(
+            co_await change_bitmap_flags(image.metadata(), {{name, bitmap_flag::kInUse, 0}}));
         end(next);
         break;
       }

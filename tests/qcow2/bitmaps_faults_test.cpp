@@ -120,7 +120,10 @@ std::vector<Look> all_removed(uint64_t size) {
 }
 
 Task<bool> mark_in_use(Image& image) {
-  co_return (co_await change_bitmap_flags(image.metadata(), "second", bitmap_flag::kInUse, 0))
+  // Whoever is not there is a reason to change nobody.
+  EXPECT_FALSE(co_await change_bitmap_flags(
+      image.metadata(), {{"first", bitmap_flag::kInUse, 0}, {"third", bitmap_flag::kInUse, 0}}));
+  co_return (co_await change_bitmap_flags(image.metadata(), {{"second", bitmap_flag::kInUse, 0}}))
       .has_value();
 }
 std::vector<Look> marked_in_use(uint64_t size) {
@@ -134,7 +137,7 @@ Task<bool> write_and_mark_right(Image& image) {
   if (!co_await put(image, std::byte{2})) co_return false;
   // The next write says otherwise first, whatever becomes of this.
   image.end_writing();
-  co_return (co_await change_bitmap_flags(image.metadata(), "second", 0, bitmap_flag::kInUse))
+  co_return (co_await change_bitmap_flags(image.metadata(), {{"second", 0, bitmap_flag::kInUse}}))
       .has_value();
 }
 std::vector<Look> marked_right(uint64_t size) {
@@ -144,8 +147,22 @@ std::vector<Look> marked_right(uint64_t size) {
   return {prepared(size), after};
 }
 
+// All of them behind one barrier.
+Task<bool> write_and_mark_all_right(Image& image) {
+  if (!co_await put(image, std::byte{2})) co_return false;
+  image.end_writing();
+  co_return (co_await change_bitmap_flags(image.metadata(), {{"first", 0, bitmap_flag::kInUse},
+                                                             {"second", 0, bitmap_flag::kInUse}}))
+      .has_value();
+}
+std::vector<Look> all_marked_right(uint64_t size) {
+  Look after = prepared(size);
+  after.data = std::byte{2};
+  return {prepared(size), after};
+}
+
 Task<bool> stop_recording(Image& image) {
-  co_return (co_await change_bitmap_flags(image.metadata(), "second", 0, bitmap_flag::kAuto))
+  co_return (co_await change_bitmap_flags(image.metadata(), {{"second", 0, bitmap_flag::kAuto}}))
       .has_value();
 }
 std::vector<Look> as_prepared(uint64_t size) { return {prepared(size)}; }
@@ -157,6 +174,7 @@ constexpr Doing kDoings[] = {
     {"RemoveAll", remove_all, all_removed},
     {"MarkInUse", mark_in_use, marked_in_use},
     {"MarkRight", write_and_mark_right, marked_right},
+    {"MarkAllRight", write_and_mark_all_right, all_marked_right},
     {"StopRecording", stop_recording, as_prepared},
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "block/formats/qcow2/endian.h"
@@ -16,14 +17,17 @@ std::unexpected<Error> not_updated(Errno error) {
   return fail(fmt::format("Failed to update bitmap extension: {}", strerror_text(error)));
 }
 
-Expected<void> names_differ(const std::vector<StoredBitmap>& bitmaps) {
-  std::set<std::string_view> names;
-  for (const StoredBitmap& b : bitmaps) {
-    if (!names.insert(b.name).second) {
-      return fail(fmt::format("Bitmap already exists: {}", b.name));
+// Where in a directory who is.
+using Places = std::map<std::string, std::size_t, std::less<>>;
+
+Expected<Places> places_of(const std::vector<StoredBitmap>& bitmaps) {
+  Places places;
+  for (std::size_t i = 0; i < bitmaps.size(); ++i) {
+    if (!places.emplace(bitmaps[i].name, i).second) {
+      return fail(fmt::format("Bitmap already exists: {}", bitmaps[i].name));
     }
   }
-  return {};
+  return places;
 }
 
 uint64_t directory_bytes(const std::vector<StoredBitmap>& bitmaps) {
@@ -257,30 +261,30 @@ Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore
   }
   auto directory = co_await load_directory(metadata.file(), metadata.header());
   if (!directory) co_return fail(std::move(directory).error());
-  BB_CO_TRY(names_differ(*directory));
+  auto known = places_of(*directory);
+  if (!known) co_return fail(std::move(known).error());
 
   Change change(metadata);
   change.bitmaps = std::move(*directory);
   // All that can be refused is refused before anything is written.
   std::vector<std::size_t> places;
+  std::set<std::size_t> taken;
   for (const BitmapToStore& bitmap : bitmaps) {
-    auto at = std::ranges::find(change.bitmaps, bitmap.name, &StoredBitmap::name);
-    if (at == change.bitmaps.end()) {
+    const auto [at, is_new] = known->emplace(bitmap.name, change.bitmaps.size());
+    if (is_new) {
       if (bitmap.bits == nullptr) {
         co_return fail(fmt::format("Dirty bitmap '{}' not found", bitmap.name));
       }
-      StoredBitmap fresh;
-      fresh.name = bitmap.name;
-      change.bitmaps.push_back(std::move(fresh));
-      at = change.bitmaps.end() - 1;
+      change.bitmaps.emplace_back().name = bitmap.name;
     }
-    BB_CO_TRY(may_replace(*at));
-    if (bitmap.bits == nullptr && at->in_use() && !bitmap.in_use && !bitmap.stored_bits_hold) {
+    const std::size_t place = at->second;
+    const StoredBitmap& there = change.bitmaps[place];
+    BB_CO_TRY(may_replace(there));
+    if (bitmap.bits == nullptr && there.in_use() && !bitmap.in_use && !bitmap.stored_bits_hold) {
       // Bits that are not known to be right do not become right by this.
       co_return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", bitmap.name));
     }
-    const auto place = static_cast<std::size_t>(at - change.bitmaps.begin());
-    if (std::ranges::count(places, place) > 0) {
+    if (!taken.insert(place).second) {
       co_return fail(fmt::format("Bitmap already exists: {}", bitmap.name));
     }
     places.push_back(place);
@@ -337,9 +341,7 @@ Task<Expected<void>> remove_bitmap(Metadata& metadata, std::string name) {
   co_return Expected<void>();
 }
 
-Task<Expected<void>> change_bitmap_flags(Metadata& metadata, std::string name, uint32_t set,
-                                         uint32_t clear) {
-  BB_ASSERT(((set | clear) & ~(bitmap_flag::kInUse | bitmap_flag::kAuto)) == 0);
+Task<Expected<void>> change_bitmap_flags(Metadata& metadata, std::vector<FlagChange> changes) {
   MutexGuard lock = co_await metadata.lock();
   if (metadata.failed()) co_return not_updated(Errno(ENOMEDIUM));
   if (auto ready = co_await metadata.prepare_for_writing(); !ready) {
@@ -347,19 +349,29 @@ Task<Expected<void>> change_bitmap_flags(Metadata& metadata, std::string name, u
   }
   auto directory = co_await load_directory(metadata.file(), metadata.header());
   if (!directory) co_return fail(std::move(directory).error());
-  const auto at = std::ranges::find(*directory, name, &StoredBitmap::name);
-  if (at == directory->end()) co_return fail(fmt::format("Dirty bitmap '{}' not found", name));
-  StoredBitmap changed = *at;
-  changed.flags = (changed.flags | set) & ~clear;
-  // One that says it is right has to reach as far as the disk does: nobody could open the image.
-  if (!changed.in_use() &&
-      changed.table_entries != bitmap_table_entries(metadata.header(), changed.granularity_bits)) {
-    co_return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", name));
+  Places places;
+  for (std::size_t i = 0; i < directory->size(); ++i) places.emplace((*directory)[i].name, i);
+  std::vector<StoredBitmap> written;
+  bool becomes_right = false;
+  for (const auto& [name, set, clear] : changes) {
+    BB_ASSERT(((set | clear) & ~(bitmap_flag::kInUse | bitmap_flag::kAuto)) == 0);
+    const auto at = places.find(name);
+    if (at == places.end()) co_return fail(fmt::format("Dirty bitmap '{}' not found", name));
+    StoredBitmap& bitmap = (*directory)[at->second];
+    const bool was_in_use = bitmap.in_use();
+    bitmap.flags = (bitmap.flags | set) & ~clear;
+    // One that says it is right has to reach as far as the disk does: nobody could open the image.
+    if (!bitmap.in_use() &&
+        bitmap.table_entries != bitmap_table_entries(metadata.header(), bitmap.granularity_bits)) {
+      co_return fail(fmt::format("Bitmap '{}' is inconsistent and cannot be used", name));
+    }
+    becomes_right = becomes_right || (was_in_use && !bitmap.in_use());
+    written.push_back(bitmap);
   }
-  if (at->in_use() && !changed.in_use()) {
+  if (becomes_right) {
     if (auto done = co_await metadata.sync(); !done) co_return not_updated(done.error());
   }
-  if (auto done = co_await write_flags(metadata.file(), {changed}); !done) {
+  if (auto done = co_await write_flags(metadata.file(), written); !done) {
     co_return not_updated(done.error());
   }
   co_return Expected<void>();

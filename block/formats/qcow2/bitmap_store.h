@@ -44,9 +44,15 @@ Task<Expected<void>> can_store_bitmap(Storage& file, const Header& header,
 Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore> bitmaps);
 // One that is not stored is no error, as with QEMU.
 Task<Expected<void>> remove_bitmap(Metadata& metadata, std::string name);
-// In place; `clear` is durable only after all that was written before. Bits of bitmap_flag: in-use
-// and auto.
-Task<Expected<void>> change_bitmap_flags(Metadata& metadata, std::string name, uint32_t set,
-                                         uint32_t clear);
+// Bits of bitmap_flag: in-use and auto.
+struct FlagChange {
+  std::string name;
+  uint32_t set = 0;
+  uint32_t clear = 0;
+};
+// In place; `clear` is durable only after all that was written before. An image may have tens of
+// thousands of bitmaps: the directory is read once for all of `changes`, and what can be refused is
+// refused before the first is written.
+Task<Expected<void>> change_bitmap_flags(Metadata& metadata, std::vector<FlagChange> changes);
 
 }  // namespace blockbed::qcow2

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <ranges>
 
 #include "block/formats/qcow2/bitmap_store.h"
 #include "block/formats/qcow2/driver.h"
@@ -110,7 +111,7 @@ Task<Expected<void>> Qcow2Driver::load_bitmaps(const Header& header,
     if (!done) break;
   }
   if (!done) {
-    for (const DirtyBitmap* bitmap : made) list.remove(*bitmap);
+    for (const DirtyBitmap* bitmap : made | std::views::reverse) list.remove(*bitmap);
   }
   co_return done;
 }
@@ -142,13 +143,14 @@ Task<Expected<void>> Qcow2Driver::mark_bitmaps() {
 
 // What lies in the image is right, and only has to say so.
 Task<Expected<void>> Qcow2Driver::store_flags(const std::vector<DirtyBitmap*>& bitmaps) {
+  std::vector<FlagChange> changes;
   for (const DirtyBitmap* bitmap : bitmaps) {
     const uint32_t automatic = bitmap->enabled() ? bitmap_flag::kAuto : 0;
-    BB_CO_TRY(
-        co_await change_bitmap_flags(image_->metadata(), bitmap->name(), automatic,
-                                     bitmap_flag::kInUse | (bitmap_flag::kAuto & ~automatic)));
+    changes.push_back({.name = bitmap->name(),
+                       .set = automatic,
+                       .clear = bitmap_flag::kInUse | (bitmap_flag::kAuto & ~automatic)});
   }
-  co_return Expected<void>();
+  co_return co_await change_bitmap_flags(image_->metadata(), std::move(changes));
 }
 
 Task<Expected<void>> Qcow2Driver::store_bits(const std::vector<DirtyBitmap*>& bitmaps) {
@@ -179,12 +181,14 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
   const bool in_use =
       image_->writing() || flags_unsure_ || std::ranges::any_of(directory_, &StoredBitmap::in_use);
   // Whether they record may have changed while the image said that they are right.
-  const auto flag_changed = [this](const DirtyBitmap* bitmap) {
-    const auto stored = std::ranges::find(directory_, bitmap->name(), &StoredBitmap::name);
-    return stored != directory_.end() && stored->automatic() != bitmap->enabled();
+  const auto flag_changed = [this](const StoredBitmap& stored) {
+    const DirtyBitmap* bitmap = node().dirty_bitmaps().find(stored.name);
+    return bitmap != nullptr && is_to_be_stored(*bitmap) && !bitmap->read_only() &&
+           stored.automatic() != bitmap->enabled();
   };
-  if (!unsaved && !in_use && std::ranges::none_of(bitmaps, flag_changed))
+  if (!unsaved && !in_use && std::ranges::none_of(directory_, flag_changed)) {
     co_return Expected<void>();
+  }
   if (bitmaps.empty()) co_return Expected<void>();
   // The image may say that they are right from here on, also when this fails: the next write has to
   // say otherwise first.
