@@ -117,7 +117,7 @@ Expected<void> CopyBeforeWrite::make_bitmaps(const DirtyBitmap* wanted) {
     engine_.select_only(*wanted);
   }
   for (DirtyBitmap** bitmap : {&done_, &access_}) {
-    auto made = node().dirty_bitmaps().create("", engine_.cluster_size(), length);
+    auto made = node().dirty_bitmaps().create_without_name(engine_.cluster_size(), length);
     if (!made) return fail(std::move(made).error());
     *bitmap = *made;
     (*bitmap)->set_enabled(false);

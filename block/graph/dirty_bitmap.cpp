@@ -21,9 +21,11 @@ uint64_t whole_sectors(uint64_t length) {
 
 }  // namespace
 
-DirtyBitmap::DirtyBitmap(const Node& node, std::string name, uint64_t length, uint64_t granularity)
+DirtyBitmap::DirtyBitmap(const Node& node, std::optional<std::string> name, uint64_t length,
+                         uint64_t granularity)
     : node_(node),
-      name_(std::move(name)),
+      has_name_(name.has_value()),
+      name_(std::move(name).value_or("")),
       granularity_bits_(static_cast<uint8_t>(std::countr_zero(granularity))),
       length_(length),
       bits_(pieces(length)) {

@@ -21,6 +21,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,7 +38,9 @@ class DirtyBitmap {
   static constexpr uint64_t kMinGranularity = 512;
   static constexpr uint64_t kMaxGranularity = uint64_t{1} << 31;
 
-  DirtyBitmap(const Node& node, std::string name, uint64_t length, uint64_t granularity);
+  // Nothing for a name: made by a job for itself, and no client can name it.
+  DirtyBitmap(const Node& node, std::optional<std::string> name, uint64_t length,
+              uint64_t granularity);
   ~DirtyBitmap();
   DirtyBitmap(const DirtyBitmap&) = delete;
   DirtyBitmap& operator=(const DirtyBitmap&) = delete;
@@ -48,7 +51,8 @@ class DirtyBitmap {
   }
 
   // --- facts
-  // "": made by a job for itself, and no client can name it.
+  bool has_name() const { return has_name_; }
+  // Clients give none that is empty; an image may have one.
   const std::string& name() const { return name_; }
   uint64_t granularity() const { return uint64_t{1} << granularity_bits_; }
   uint8_t granularity_bits() const { return granularity_bits_; }
@@ -146,6 +150,7 @@ class DirtyBitmap {
   }
 
   const Node& node_;
+  const bool has_name_;
   const std::string name_;
   const uint8_t granularity_bits_;
   uint64_t length_;

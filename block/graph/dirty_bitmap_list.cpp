@@ -28,18 +28,28 @@ Expected<DirtyBitmap*> DirtyBitmapList::create(std::string name, uint64_t granul
                                                uint64_t length) {
   if (find(name) != nullptr) return fail(fmt::format("Bitmap already exists: {}", name));
   if (name.size() > kMaxNameBytes) return fail(fmt::format("Bitmap name too long: {}", name));
+  auto made = make(std::move(name), granularity, length);
+  if (made) by_name_.emplace((*made)->name(), *made);
+  return made;
+}
+
+Expected<DirtyBitmap*> DirtyBitmapList::create_without_name(uint64_t granularity, uint64_t length) {
+  return make(std::nullopt, granularity, length);
+}
+
+Expected<DirtyBitmap*> DirtyBitmapList::make(std::optional<std::string> name, uint64_t granularity,
+                                             uint64_t length) {
   if (!std::has_single_bit(granularity) || granularity < DirtyBitmap::kMinGranularity ||
       granularity > DirtyBitmap::kMaxGranularity) {
     return fail("Granularity must be power of 2 and at least 512");
   }
   if (!DirtyBitmap::fits(length, granularity)) {
-    return fail(fmt::format(
-        "Too much memory would be taken by the bitmap '{}'. Use larger granularity", name));
+    return fail(
+        fmt::format("Too much memory would be taken by the bitmap '{}'. Use larger granularity",
+                    name.value_or("")));
   }
   bitmaps_.push_back(std::make_unique<DirtyBitmap>(node_, std::move(name), length, granularity));
-  DirtyBitmap* const bitmap = bitmaps_.back().get();
-  if (!bitmap->name().empty()) by_name_.emplace(bitmap->name(), bitmap);
-  return bitmap;
+  return bitmaps_.back().get();
 }
 
 auto DirtyBitmapList::position_of(const DirtyBitmap& bitmap) const {
@@ -50,13 +60,14 @@ auto DirtyBitmapList::position_of(const DirtyBitmap& bitmap) const {
 }
 
 void DirtyBitmapList::remove(const DirtyBitmap& bitmap) {
-  by_name_.erase(bitmap.name());
+  if (bitmap.has_name()) by_name_.erase(bitmap.name());
   bitmaps_.erase(position_of(bitmap));
 }
 
 void DirtyBitmapList::freeze(DirtyBitmap& bitmap) {
   BB_ASSERT(!bitmap.frozen());
-  auto successor = std::make_unique<DirtyBitmap>(node_, "", bitmap.length(), bitmap.granularity());
+  auto successor =
+      std::make_unique<DirtyBitmap>(node_, std::nullopt, bitmap.length(), bitmap.granularity());
   successor->set_enabled(bitmap.enabled());
   bitmap.successor_ = successor.get();
   bitmaps_.push_back(std::move(successor));

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,8 @@ class DirtyBitmapList {
   // Of a disk of that length. Refused when the name is taken or too long, or the granularity is
   // none.
   Expected<DirtyBitmap*> create(std::string name, uint64_t granularity, uint64_t length);
+  // For a job or filter.
+  Expected<DirtyBitmap*> create_without_name(uint64_t granularity, uint64_t length);
   void remove(const DirtyBitmap& bitmap);
 
   // The marks stay as they are, whatever is written, until one of thaw_*(): a new bitmap without a
@@ -50,6 +53,8 @@ class DirtyBitmapList {
   }
 
  private:
+  Expected<DirtyBitmap*> make(std::optional<std::string> name, uint64_t granularity,
+                              uint64_t length);
   auto position_of(const DirtyBitmap& bitmap) const;
 
   const Node& node_;

@@ -171,7 +171,7 @@ namespace {
 
 schema::BlockDirtyInfo dirty_info(const DirtyBitmap& bitmap) {
   schema::BlockDirtyInfo info;
-  if (!bitmap.name().empty()) info.name = bitmap.name();
+  if (bitmap.has_name()) info.name = bitmap.name();
   info.count = static_cast<int64_t>(bitmap.count());
   info.granularity = static_cast<uint32_t>(bitmap.granularity());
   info.recording = bitmap.recording();

@@ -1,7 +1,9 @@
 // Dirty bitmaps of a node: what is marked, what is refused, what a job sees.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
+#include <vector>
 
 #include "block/graph/backend.h"
 #include "block/graph/dirty_bitmap_list.h"
@@ -228,12 +230,47 @@ TEST_F(DirtyBitmapTest, NamesAreUniqueAndBounded) {
   EXPECT_EQ(refusal(std::string(1024, 'x')), "Bitmap name too long: " + std::string(1024, 'x'));
   EXPECT_EQ(refusal("c", 256), "Granularity must be power of 2 and at least 512");
   EXPECT_EQ(refusal("c", 513), "Granularity must be power of 2 and at least 512");
-  EXPECT_EQ(refusal(""), "none");
-  EXPECT_EQ(refusal(""), "none") << "jobs name none of theirs";
+  EXPECT_EQ(refusal(""), "none") << "an image may have one";
+  EXPECT_EQ(refusal(""), "Bitmap already exists: ");
   auto huge = node->dirty_bitmaps().create("huge", 512, Bitmap::kMaxBits * 512);
   ASSERT_FALSE(huge);
   EXPECT_EQ(huge.error().description,
             "Too much memory would be taken by the bitmap 'huge'. Use larger granularity");
+}
+
+TEST_F(DirtyBitmapTest, ThoseWithoutNamesAreNotFound) {
+  DirtyBitmapList& list = node->dirty_bitmaps();
+  const auto one = list.create_without_name(kUnit, node->length());
+  const auto other = list.create_without_name(kUnit, node->length());
+  ASSERT_TRUE(one && other);
+  EXPECT_EQ(list.find(""), nullptr);
+  DirtyBitmap& named = create("");
+  EXPECT_EQ(list.find(""), &named);
+  list.remove(**one);
+  EXPECT_EQ(list.find(""), &named);
+  list.remove(named);
+  EXPECT_EQ(list.find(""), nullptr);
+  EXPECT_EQ(std::ranges::distance(list), 1);
+}
+
+TEST_F(DirtyBitmapTest, ManyAreFoundAndRemoved) {
+  DirtyBitmapList& list = node->dirty_bitmaps();
+  constexpr int kMany = 300;
+  std::vector<DirtyBitmap*> made;
+  for (int i = 0; i < kMany; ++i) made.push_back(&create(fmt::format("b{}", i).c_str()));
+  std::ranges::shuffle(made, std::mt19937(1));
+  for (int i = 0; i < kMany; ++i) {
+    for (int j = 0; j < kMany; j += 17) {
+      EXPECT_EQ(list.find(made[j]->name()), made[j]);
+    }
+    const std::string name = made.back()->name();
+    EXPECT_EQ(refusal(name), "Bitmap already exists: " + name);
+    list.remove(*made.back());
+    EXPECT_EQ(list.find(name), nullptr);
+    made.back() = &create(name.c_str());
+    std::ranges::rotate(made, made.end() - 1);
+  }
+  EXPECT_EQ(std::ranges::distance(list), kMany);
 }
 
 TEST_F(DirtyBitmapTest, ChecksTellTheReason) {

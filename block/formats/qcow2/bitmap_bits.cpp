@@ -55,6 +55,7 @@ Task<Result<std::vector<uint64_t>>> read_bitmap_table(Storage& file, const Heade
   if (!length) co_return io_error(length.error());
   // Also what bounds the memory, beside kMaxBitmapBytes: a table that is in the file.
   const uint64_t bytes = uint64_t{bitmap.table_entries} * 8;
+  if (bitmap.table_offset > kMaxLength - bytes) co_return io_error(EIO);
   if (bitmap.table_offset > *length || bytes > *length - bitmap.table_offset) {
     co_return io_error(EINVAL);
   }

@@ -54,7 +54,7 @@ struct BitmapTable {
 
 Task<Expected<void>> load_bits(Storage& file, const Header& header, const StoredBitmap& bitmap,
                                BitmapReceiver& receiver);
-// EINVAL: an entry that cannot be, or something outside of the file.
+// EINVAL: an entry that cannot be, or something outside of the file. EIO: where no file reaches.
 Task<Result<std::vector<uint64_t>>> read_bitmap_table(Storage& file, const Header& header,
                                                       const StoredBitmap& bitmap);
 

@@ -48,7 +48,6 @@ Expected<void> fits(const std::vector<StoredBitmap>& bitmaps) {
 
 Expected<void> may_store(const Header& header, const BitmapToStore& bitmap) {
   if (header.version < 3) return fail("Cannot store dirty bitmaps in qcow2 v2 files");
-  if (bitmap.name.empty()) return fail("Bitmap name cannot be empty");
   if (bitmap.name.size() > kMaxBitmapNameBytes) {
     return fail(fmt::format("Name length exceeds maximum ({} characters)", kMaxBitmapNameBytes));
   }

@@ -15,7 +15,8 @@ constexpr uint64_t kFlagsInEntry = 12;
 constexpr uint8_t kTypeDirtyTracking = 1;
 
 bool satisfies_constraints(const StoredBitmap& b, const Header& header) {
-  if (b.name.empty() || b.name.size() > kMaxBitmapNameBytes) return false;
+  // An empty name is none by the specification; QEMU takes it as any other.
+  if (b.name.size() > kMaxBitmapNameBytes) return false;
   if ((b.flags & ~bitmap_flag::kKnown) != 0 || b.type != kTypeDirtyTracking) return false;
   if (b.granularity_bits < kMinGranularityBits || b.granularity_bits > kMaxGranularityBits) {
     return false;
@@ -70,13 +71,13 @@ Task<Expected<std::vector<StoredBitmap>>> load_directory(Storage& file, const He
     const uint32_t name_bytes = load_be<uint16_t>(entry + 18);
     const uint32_t extra = load_be<uint32_t>(entry + 20);
     const uint64_t entry_bytes = align_up(kEntryHeaderBytes + uint64_t{extra} + name_bytes, 8);
+    if (bitmaps.size() == extension.count) {
+      co_return fail("More bitmaps found than specified in header extension");
+    }
     if (entry_bytes > directory.size() - at) co_return fail("Broken bitmap directory");
     bitmap.extra.assign(entry + kEntryHeaderBytes, entry + kEntryHeaderBytes + extra);
     bitmap.name.assign(reinterpret_cast<const char*>(entry) + kEntryHeaderBytes + extra,
                        name_bytes);
-    if (bitmaps.size() == extension.count) {
-      co_return fail("More bitmaps found than specified in header extension");
-    }
     if (!satisfies_constraints(bitmap, header)) {
       co_return fail(fmt::format("Bitmap '{}' doesn't satisfy the constraints", bitmap.name));
     }
