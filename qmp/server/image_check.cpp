@@ -324,11 +324,8 @@ Task<int> check_qcow2(ToolGraph& tool, const Request& request, StorageOfImage& i
     co_return kToolFailed;
   }
   if (header->bitmaps_inconsistent) {
-    report_warning("",
-                   "a program lacking bitmap support modified this file, so all bitmaps are "
-                   "now considered inconsistent");
-    write_stderr(
-        "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.\n");
+    report_warning("", qcow2::inconsistent_bitmaps_warning(*header));
+    write_stderr(fmt::format("{}\n", qcow2::kInconsistentBitmapsHint));
   }
   std::vector<Fault> faults;
   if (request.explain) {

@@ -37,6 +37,15 @@ uint64_t bitmap_table_entries(const Header& header, uint8_t granularity_bits) {
   return header.size / coverage + (header.size % coverage != 0 ? 1 : 0);
 }
 
+std::string_view inconsistent_bitmaps_warning(const Header& header) {
+  // The older version has no such bit.
+  return header.version < 3
+             ? "This qcow2 v2 image contains bitmaps, but they may have been modified by a program "
+               "without persistent bitmap support; so now they must all be considered inconsistent"
+             : "a program lacking bitmap support modified this file, so all bitmaps are now "
+               "considered inconsistent";
+}
+
 Task<Expected<std::vector<StoredBitmap>>> load_directory(Storage& file, const Header& header) {
   std::vector<StoredBitmap> bitmaps;
   if (!header.bitmaps) co_return bitmaps;

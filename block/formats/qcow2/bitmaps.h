@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "block/formats/qcow2/header.h"
@@ -60,6 +61,12 @@ struct StoredBitmap {
   bool unknown() const { return !extra.empty() && (flags & bitmap_flag::kExtraCompatible) == 0; }
   bool usable() const { return !in_use() && !unknown(); }
 };
+
+// What an operator is told of an image whose bitmaps do not count because their feature bit is
+// missing (Header::bitmaps_inconsistent), and of the clusters that they had.
+std::string_view inconsistent_bitmaps_warning(const Header& header);
+inline constexpr std::string_view kInconsistentBitmapsHint =
+    "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.";
 
 Task<Expected<std::vector<StoredBitmap>>> load_directory(Storage& file, const Header& header);
 // Every flags_position is set to where the flags lie in the result.

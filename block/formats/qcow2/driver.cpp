@@ -36,6 +36,7 @@ Task<Expected<void>> Qcow2Driver::start(OpenContext& context,
   const bool writable = node().writable();
   auto header = co_await read_header(*file_, writable);
   if (!header) co_return fail(std::move(header).error());
+  tell_of_inconsistent_bitmaps(*header);
   if (header->crypt_method == kCryptAes && context.graph().refuses_aes_cbc()) {
     co_return fail(
         "Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators");

@@ -124,6 +124,7 @@ class Qcow2Driver final : public Driver,
   Task<bool> has_holes();
 
   // --- persistent bitmaps (driver_bitmaps.cpp)
+  void tell_of_inconsistent_bitmaps(const Header& header) const;
   Task<Expected<void>> read_directory(const Header& header);
   // The bitmaps of the directory become dirty bitmaps of the node, all or none.
   Task<Expected<void>> load_bitmaps(const Header& header,

@@ -95,6 +95,13 @@ Task<Expected<void>> Qcow2Driver::read_directory(const Header& header) {
   co_return Expected<void>();
 }
 
+void Qcow2Driver::tell_of_inconsistent_bitmaps(const Header& header) const {
+  if (!header.bitmaps_inconsistent) return;
+  EventSink& events = node().graph().events();
+  events.tell_error(fmt::format("warning: {}", inconsistent_bitmaps_warning(header)));
+  events.tell(kInconsistentBitmapsHint);
+}
+
 Task<Expected<void>> Qcow2Driver::load_bitmaps(const Header& header,
                                                const std::vector<StoredBitmap>& directory) {
   DirtyBitmapList& list = node().dirty_bitmaps();

@@ -59,6 +59,7 @@ Task<Expected<Qcow2Driver::Loaded>> Qcow2Driver::load(const MetadataOptions& opt
                                                       const ReopenState& state) {
   auto header = co_await read_header(*file_, options.writable);
   if (!header) co_return fail(std::move(header).error());
+  if (state.others_wrote) tell_of_inconsistent_bitmaps(*header);
   if (options.writable && header->has(incompatible::kDirty)) {
     // Its counts are not to be trusted, and cannot be put right before the file is there to write.
     if (state.others_wrote) {
