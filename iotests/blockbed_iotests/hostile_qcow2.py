@@ -1169,6 +1169,11 @@ def bitmaps_without_their_bit(i: Layout) -> None:
     i.set_header("autoclear", 0)
 
 
+@rule("bitmaps in an image of the version that has none", OLD)
+def bitmaps_in_an_old_image(i: Layout) -> None:
+    i.data[72 : 72 + 32] = struct.pack(">II", EXTENSION_BITMAPS, 24) + bytes(24)
+
+
 # --- header bits
 
 
