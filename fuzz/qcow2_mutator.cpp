@@ -36,12 +36,15 @@ constexpr uint32_t kExtensions[] = {0,          0xE2792ACA, 0x6803f857, 0x0537be
 // So many places are enough to choose from.
 constexpr std::size_t kMostPlaces = 512;
 
+// One after another with the same lists: growing them anew cost an eighth of all the time.
 class Mutation {
  public:
-  Mutation(uint8_t* data, std::size_t size, std::size_t most, unsigned seed)
-      : data_(data), size_(size), most_(most), chance_(seed, 401) {}
-
-  std::size_t run() {
+  std::size_t run(uint8_t* data, std::size_t size, std::size_t most, unsigned seed) {
+    data_ = data;
+    size_ = size;
+    most_ = most;
+    chance_ = sim::SimRandom(seed, 401);
+    cluster_ = 512;
     if (size_ < kShortHeader) {
       const std::size_t wanted = std::min<std::size_t>(most_, 4096);
       if (wanted < kShortHeader) return LLVMFuzzerMutate(data_, size_, most_);
@@ -109,14 +112,19 @@ class Mutation {
     const uint64_t refcounts = field(48, 8);
     const uint64_t snapshots = field(64, 8);
     interesting_ = {0, cluster_, l1, refcounts, snapshots, size_, align_up(size_, cluster_)};
-    std::vector<uint64_t> tables;
-    survey_table(l1_, l1, field(kL1Size, 4), 8, &tables);
-    for (const uint64_t table : tables) {
+    for (auto* list : {&l1_, &l2_, &refcount_table_, &blocks_, &snapshots_, &bitmaps_,
+                       &extension_fields_}) {
+      list->clear();
+    }
+    extensions_.clear();
+    targets_.clear();
+    survey_table(l1_, l1, field(kL1Size, 4), 8, &targets_);
+    for (const uint64_t table : targets_) {
       survey_table(l2_, table, std::min<uint64_t>(cluster_ / entry, 64), entry, nullptr);
     }
-    std::vector<uint64_t> blocks;
-    survey_table(refcount_table_, refcounts, field(56, 4) * (cluster_ / 8), 8, &blocks);
-    for (const uint64_t block : blocks) {
+    targets_.clear();
+    survey_table(refcount_table_, refcounts, field(56, 4) * (cluster_ / 8), 8, &targets_);
+    for (const uint64_t block : targets_) {
       for (uint64_t i = 0; i < std::min<uint64_t>(cluster_, 64); ++i) add(blocks_, block + i, 1);
     }
     survey_snapshots(snapshots, field(60, 4));
@@ -326,20 +334,23 @@ class Mutation {
     }
   }
 
-  uint8_t* const data_;
-  std::size_t size_;
-  const std::size_t most_;
-  sim::SimRandom chance_;
+  uint8_t* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::size_t most_ = 0;
+  sim::SimRandom chance_{0};
   uint64_t cluster_ = 512;
   std::vector<uint64_t> interesting_;
   std::vector<Place> l1_, l2_, refcount_table_, blocks_, snapshots_, bitmaps_, extension_fields_;
   std::vector<uint64_t> extensions_;
+  // What the tables of one kind name.
+  std::vector<uint64_t> targets_;
 };
 
 }  // namespace
 
 std::size_t mutate_image(uint8_t* data, std::size_t size, std::size_t most, unsigned seed) {
-  return Mutation(data, size, most, seed).run();
+  static Mutation mutation;
+  return mutation.run(data, size, most, seed);
 }
 
 std::size_t mutate_image_and_requests(uint8_t* data, std::size_t size, std::size_t most,
