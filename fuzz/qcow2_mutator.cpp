@@ -112,8 +112,8 @@ class Mutation {
     const uint64_t refcounts = field(48, 8);
     const uint64_t snapshots = field(64, 8);
     interesting_ = {0, cluster_, l1, refcounts, snapshots, size_, align_up(size_, cluster_)};
-    for (auto* list : {&l1_, &l2_, &refcount_table_, &blocks_, &snapshots_, &bitmaps_,
-                       &extension_fields_}) {
+    for (auto* list :
+         {&l1_, &l2_, &refcount_table_, &blocks_, &snapshots_, &bitmaps_, &extension_fields_}) {
       list->clear();
     }
     extensions_.clear();
