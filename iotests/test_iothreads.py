@@ -301,6 +301,34 @@ def test_a_new_node_of_children_that_both_stay(image):
     assert image.x_debug_query_block_graph() == before
 
 
+@pytest.mark.parametrize("bound, options, error", [
+    ("m", {"driver": "copy-before-write", "file": "n", "target": "m"}, REFUSED),
+    ("n", {"driver": "copy-before-write", "file": "n", "target": "m"}, None),
+    ("m", {"driver": "blklogwrites", "file": "n", "log": "m"}, REFUSED),
+    ("m", {"driver": "quorum", "children": ["n", "m"], "vote-threshold": 1}, None),
+    ("m", {"driver": "blkverify", "raw": "n", "test": "m"}, None),
+    ("m", {"driver": "qcow2", "file": "data", "data-file": "m"}, REFUSED),
+    ("m", {"driver": "qcow2", "file": "plain", "backing": "m"}, None),
+])
+def test_the_file_of_a_new_node_stays_where_it_is(server, images, bound, options, error):
+    server.nbd_start()
+    add_null(server, "n", "m")
+    plain = images.create("plain.qcow2", size="1M")
+    data = images.create("data.qcow2", size="1M", data_file=str(images.dir / "data.raw"))
+    for name, image in (("plain", plain), ("data", data)):
+        server.blockdev_add(driver="file", node_name=name, filename=str(image.path))
+    bind(server, bound, "a")
+    result = server.try_execute("blockdev-add", {**options, "node-name": "top"})
+    if error is None:
+        assert result == {}
+        refused(server, "top", "b")
+    else:
+        assert result.desc == error
+        for node in ("n", "plain", "data"):
+            stays_in(server, node, None)
+    stays_in(server, bound, "a")
+
+
 @aborts
 def test_a_child_follows_a_new_node_to_the_main_loop(server):
     server.nbd_start()

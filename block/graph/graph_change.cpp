@@ -74,6 +74,12 @@ Expected<void> GraphChange::bring_together(Edge& edge) {
   if (!wanted || *wanted == node.context_) return {};
   const Expected<void> follows = move_to_context(node, *wanted);
   if (follows) return {};
+  // Until a node is open, what it has as "file" is held where it is, by who looked at the image.
+  const Node* parent = edge.parent().as_node();
+  if (parent != nullptr && !parent->is_open()) {
+    const Edge* file = parent->child("file");
+    if (file != nullptr && file != &edge) return follows;
+  }
   ContextMove up(node.context_);
   if (!edge.parent().join(up)) return follows;
   on_undo(up.carry_out());
