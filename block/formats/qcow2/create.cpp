@@ -100,34 +100,52 @@ Expected<void> check_create(const CreateOptions& o) {
   return {};
 }
 
+namespace {
+
+std::unexpected<Error> not_written(Errno error) {
+  return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(error)));
+}
+
+// Until the new tables are on the disk nothing there may pass for an image: neither the header that
+// is to come, nor one that the file may have.
+Task<Result<void>> clear_header(Storage& file, uint64_t cluster) {
+  std::byte magic[4];
+  BB_CO_TRY(co_await file.read(0, IoVector(magic, sizeof(magic))));
+  Buffer none = Buffer::zeroed(kFirstHeaderBytes);
+  BB_CO_TRY(co_await file.write(0, none.io()));
+  if (load_be<uint32_t>(magic) == kMagic) BB_CO_TRY(co_await file.flush());
+  // As far as QEMU's first header goes; the rest of the cluster is a hole.
+  auto length = co_await file.length();
+  if (!length) co_return io_error(length.error());
+  if (cluster <= kFirstHeaderBytes || *length <= kFirstHeaderBytes) co_return Result<void>();
+  co_return co_await file.zero(kFirstHeaderBytes, std::min(cluster, *length) - kFirstHeaderBytes,
+                               {});
+}
+
+}  // namespace
+
 Task<Expected<void>> write_empty(Storage& file, const CreateOptions& options) {
   const uint64_t cluster = options.cluster_size;
   Header header = new_header(options);
 
   auto bytes = serialise_header(header);
   if (!bytes) co_return fail("Could not write qcow2 header: No space left on device");
-  // As far as QEMU's first header goes; the rest of the cluster is a hole.
-  auto done =
-      co_await file.write(0, IoVector(std::span<const std::byte>(*bytes).first(kFirstHeaderBytes)));
-  auto length = co_await file.length();
-  if (done && !length) done = io_error(length.error());
-  if (done && cluster > kFirstHeaderBytes && *length > kFirstHeaderBytes) {
-    const uint64_t end = std::min(cluster, *length);
-    done = co_await file.zero(kFirstHeaderBytes, end - kFirstHeaderBytes, {});
-  }
-  if (!done) {
-    co_return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(done.error())));
-  }
+  if (auto done = co_await clear_header(file, cluster); !done) co_return not_written(done.error());
   // A refcount table of one cluster, and one block that counts the three.
   Buffer tables = Buffer::zeroed(2 * cluster);
   store_be64(tables.data(), 2 * cluster);
   for (uint64_t i = 0; i < 3; ++i) {
     set_refcount(tables.data() + cluster, i, header.refcount_order, 1);
   }
-  done = co_await file.write(cluster, tables.io());
-  if (!done) {
+  if (auto done = co_await file.write(cluster, tables.io()); !done) {
     co_return fail(fmt::format("Could not write refcount table: {}", strerror_text(done.error())));
   }
+  auto done = co_await file.flush();
+  if (done) {
+    done = co_await file.write(
+        0, IoVector(std::span<const std::byte>(*bytes).first(kFirstHeaderBytes)));
+  }
+  if (!done) co_return not_written(done.error());
   co_return Expected<void>();
 }
 
@@ -164,10 +182,6 @@ Task<Expected<void>> complete_header(Image& image, const CreateOptions& options)
   }
   co_return fail(fmt::format("Could not assign backing file '{}' with format '{}': {}",
                              backing_file, options.backing_format, strerror_text(done.error())));
-}
-
-std::unexpected<Error> not_written(Errno error) {
-  return fail(fmt::format("Could not write qcow2 header: {}", strerror_text(error)));
 }
 
 }  // namespace

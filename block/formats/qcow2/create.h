@@ -6,8 +6,9 @@
 // Contract
 //  - check_create() says in QEMU's words what is wrong with the options, before anything is
 //    touched.
-//  - write_empty() overwrites the start of `file`, and leaves an image with a disk of no size;
-//    finish(), on that image opened, makes of it the one that was wanted. So it is as an image that
+//  - write_empty() overwrites the start of `file`, and leaves an image with a disk of no size; a
+//    crash before its end leaves no image. finish(), on that image opened, makes of it the one that
+//    was wanted, in the order of order_of_writes.md. So it is as an image that
 //    the new one takes and refuses what it needs of its files, while it grows.
 //  - create() does both on files that nobody else uses.
 //  - The layout is QEMU's own (header, refcount table, one refcount block, L1 table), byte for byte
