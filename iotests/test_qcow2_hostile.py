@@ -323,6 +323,20 @@ def test_names_of_data_files(server, image, name):
     assert server.node_names() == set()
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_a_padded_name_of_a_data_file(server, image, used):
+    """It ends at its first NUL, and is shown also where there is no such file."""
+    name = image.path.parent / "data"
+    name.write_bytes(bytes(SIZE))
+    raw = str(name).encode() + b"\0\0\0"
+    patch(image, 72, (4 * used).to_bytes(8, "big"))
+    header_length = int.from_bytes(image.path.read_bytes()[100:104], "big")
+    patch(image, header_length, (0x44415441).to_bytes(4, "big") + len(raw).to_bytes(4, "big") + raw + bytes(-len(raw) % 8) + bytes(8))
+    server.blockdev_add(**open_options(image))
+    details = next(n["image"] for n in server.query_named_block_nodes() if n["drv"] == "qcow2")["format-specific"]["data"]
+    assert details["data-file"] == str(name)
+
+
 def test_extensions_beyond_the_header(server, image):
     """A header extension that claims to be longer than what there is."""
     header_length = int.from_bytes(image.path.read_bytes()[100:104], "big")

@@ -172,6 +172,12 @@ Task<Expected<NodeRef>> Graph::open(OpenRequest request) {
     storage = std::move(*probed);
   }
 
+  if (const json::Value* option = request.options.find("backing");
+      option != nullptr && option->is_string() && option->as_string().empty()) {
+    events_.tell("warning: Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
+    request.options.take("backing");
+    request.no_backing = true;
+  }
   std::optional<json::Value> backing;
   if (const json::Value* option = request.options.find("backing");
       request.keyval && option != nullptr && (completes_header(option) || option->is_null())) {
@@ -355,10 +361,6 @@ Task<Expected<void>> Graph::open_backing(OpenContext& context, const OpenRequest
   if (request.no_backing) co_return Expected<void>();
 
   const json::Value* option = context.child_option("backing");
-  if (option != nullptr && option->is_string() && option->as_string().empty()) {
-    events_.tell("warning: Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
-    co_return Expected<void>();
-  }
   if (completes_header(option) && !stored.empty()) {
     BB_CO_TRY(may_open_named_by_image(node, resolved));
     OpenRequest below;

@@ -27,18 +27,13 @@ FileAio aio_of(const schema::BlockdevOptionsFile& options) {
 constexpr const char* kNativeNeedsDirect =
     "aio=native was specified, but it requires cache.direct=on, which was not specified.";
 
-// "file:" in front of a path means the path.
-std::string without_prefix(const std::string& filename) {
-  return filename.starts_with("file:") ? filename.substr(5) : filename;
-}
-
 }  // namespace
 
 Task<Expected<std::unique_ptr<Driver>>> FileDriver::open(OpenContext& context,
                                                          const schema::BlockdevOptions& options,
                                                          bool device) {
   const auto& file_options = std::get<schema::BlockdevOptionsFile>(options.u);
-  const std::string filename = without_prefix(file_options.filename);
+  const std::string& filename = file_options.filename;
   if (filename.empty()) {
     co_return fail(
         fmt::format("The '{}' block driver requires a file name", device ? "host_device" : "file"));

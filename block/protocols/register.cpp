@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "block/graph/filename.h"
 #include "block/graph/graph.h"
 #include "block/graph/option_text.h"
 #include "block/protocols/file.h"
@@ -11,6 +12,8 @@ namespace blockbed {
 
 namespace {
 
+constexpr char kFilePrefix[] = "file:";
+constexpr char kDevicePrefix[] = "host_device:";
 constexpr char kCoName[] = "null-co://";
 constexpr char kAioName[] = "null-aio://";
 
@@ -21,6 +24,20 @@ Expected<json::Object> only_name(std::string_view filename) {
   return fail(fmt::format("The only allowed filename for this driver is '{}'", allowed));
 }
 
+// `prefix` in front of a path means the path, as an option has it. A colon there must not make the
+// name of another protocol of it, where it stands alone.
+template <const char* prefix>
+Expected<json::Object> path_behind(std::string_view filename) {
+  json::Object options;
+  std::string path(filename);
+  if (filename.starts_with(prefix)) {
+    path = filename.substr(std::string_view(prefix).size());
+    if (protocol_of(path)) path.insert(0, "./");
+  }
+  options.set("filename", std::move(path));
+  return options;
+}
+
 }  // namespace
 
 void register_protocols(DriverRegistry& registry) {
@@ -28,6 +45,7 @@ void register_protocols(DriverRegistry& registry) {
   file.name = "file";
   file.is_protocol = true;
   file.protocol_names = {"file"};
+  file.parse_filename = path_behind<kFilePrefix>;
   file.open = [](OpenContext& context, const schema::BlockdevOptions& options) {
     return FileDriver::open(context, options, /*device=*/false);
   };
@@ -37,13 +55,7 @@ void register_protocols(DriverRegistry& registry) {
   device.name = "host_device";
   device.is_protocol = true;
   device.protocol_names = {"host_device"};
-  device.parse_filename = [](std::string_view filename) -> Expected<json::Object> {
-    static constexpr std::string_view kPrefix = "host_device:";
-    if (filename.starts_with(kPrefix)) filename.remove_prefix(kPrefix.size());
-    json::Object options;
-    options.set("filename", filename);
-    return options;
-  };
+  device.parse_filename = path_behind<kDevicePrefix>;
   device.open = [](OpenContext& context, const schema::BlockdevOptions& options) {
     return FileDriver::open(context, options, /*device=*/true);
   };

@@ -202,8 +202,8 @@ std::optional<schema::ImageInfoSpecific> Qcow2Driver::specific_info() const {
     info.lazy_refcounts = (h.compatible_features & compatible::kLazyRefcounts) != 0;
     info.corrupt = h.has(incompatible::kCorrupt);
     info.extended_l2 = h.extended_l2();
+    if (h.data_file_name) info.data_file = *h.data_file_name;
     if (h.external_data()) {
-      if (h.data_file_name) info.data_file = *h.data_file_name;
       info.data_file_raw = h.raw_external_data();
     }
     if (!directory_.empty()) {

@@ -151,7 +151,8 @@ Expected<void> Extensions::one(uint32_t type, std::span<const std::byte> data) {
       }
       return {};
     case kExtensionDataFile:
-      h_.data_file_name = string_at(data);
+      // Some writers have padding in it.
+      h_.data_file_name = string_at(data).c_str();
       return {};
     default:
       h_.unknown_extensions.push_back(
