@@ -124,6 +124,23 @@ def test_what_is_refused(server, disks, images):
     assert run(server, "snapshot-save", "one", "a", vmstate="a") is None
 
 
+def test_lines_of_snapshots(server, images):
+    """Of a disk, and of all that are on every disk; names of any length."""
+    server.add_image("n", images.create("n.qcow2", size=SIZE))
+    names = ["short", "x" * 16, "y" * 17, "z" * 40]
+    for name in names:
+        server.blockdev_snapshot_internal_sync(device="n", name=name)
+
+    def without_times(command):
+        return re.sub(r"\d{4}(-\d\d){2} (\d\d:){2}\d\d (\d\d:){2}\d\d\.\d{3}", "TIME", server.hmp(command).replace("\r", ""))
+
+    def lines(ids):
+        return HEAD + "".join(f"{id:<9} {name:<16}      0 B TIME           \n" for id, name in zip(ids, names, strict=True))
+
+    assert without_times("info snapshots") == "List of snapshots present on all disks:\n" + lines(["--"] * 4)
+    assert "cluster_size: 65536\nSnapshot list:\n" + lines("1234") + "Format specific" in without_times("info block -v n")
+
+
 def test_no_disk_at_all(server):
     text = "no block device can store vmstate for snapshot"
     assert server.hmp("savevm").rstrip() == server.hmp("loadvm x").rstrip() == f"Error: {text}"

@@ -10,6 +10,7 @@
 #include "qmp/commands/block_report.h"
 #include "qmp/commands/human_commit.h"
 #include "qmp/commands/human_jobs.h"
+#include "qmp/commands/snapshot_text.h"
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/monitor.h"
 
@@ -38,6 +39,10 @@ std::string image_text(const schema::ImageInfo& image) {
     text += "\n";
     if (image.backing_filename_format)
       text += fmt::format("backing file format: {}\n", *image.backing_filename_format);
+  }
+  if (image.snapshots) {
+    text += "Snapshot list:\n" + snapshot_head();
+    for (const schema::SnapshotInfo& snapshot : *image.snapshots) text += snapshot_line(snapshot);
   }
   if (image.format_specific) {
     text += "Format specific information:\n" +

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
 
 #include "block/filters/snapshot_access.h"
 #include "block/graph/backend.h"
@@ -12,7 +11,8 @@
 #include "block/graph/internal_snapshots.h"
 #include "block/graph/shown_name.h"
 #include "block/runtime/env.h"
-#include "qmp/commands/human_block.h"
+#include "qmp/commands/block_report.h"
+#include "qmp/commands/snapshot_text.h"
 
 namespace blockbed {
 
@@ -49,29 +49,6 @@ std::optional<InternalSnapshot> find_on(const Node& node, const std::string& nam
   const std::vector<InternalSnapshot> all = snapshots_of(node);
   const InternalSnapshot* found = find_internal_snapshot(all, std::nullopt, name);
   return found == nullptr ? std::nullopt : std::optional(*found);
-}
-
-std::tm local_time(int64_t seconds) {
-  const std::time_t time = seconds;
-  std::tm parts{};
-  ::localtime_r(&time, &parts);
-  return parts;
-}
-
-// A line of `info snapshots`.
-std::string line(std::string_view id, const InternalSnapshot& snapshot) {
-  const uint64_t clock = snapshot.vm_clock_ns / 1'000'000;
-  return fmt::format("{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n", id, snapshot.name,
-                     human_size(snapshot.vm_state_size),
-                     fmt::format("{:%Y-%m-%d %H:%M:%S}", local_time(snapshot.seconds)),
-                     fmt::format("{:02}:{:02}:{:02}.{:03}", clock / 3'600'000, clock / 60'000 % 60,
-                                 clock / 1000 % 60, clock % 1000),
-                     snapshot.icount ? fmt::format("{}", *snapshot.icount) : "");
-}
-
-std::string head() {
-  return fmt::format("{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE",
-                     "VM CLOCK", "ICOUNT");
 }
 
 std::vector<NodeRef> all_disks(const Graph& graph) {
@@ -259,21 +236,24 @@ std::string MachineSnapshots::list() const {
   };
   std::string whole, partial;
   for (const InternalSnapshot& snapshot : snapshots_of(**keeper)) {
-    if (on_all(snapshot)) whole += line("--", snapshot);
+    if (!on_all(snapshot)) continue;
+    schema::SnapshotInfo info = snapshot_info(snapshot);
+    info.id = "--";
+    whole += snapshot_line(info);
   }
   for (const NodeRef& disk : disks) {
     std::string lines;
     for (const InternalSnapshot& snapshot : snapshots_of(*disk)) {
-      if (!on_all(snapshot)) lines += line(snapshot.id, snapshot);
+      if (!on_all(snapshot)) lines += snapshot_line(snapshot_info(snapshot));
     }
     if (lines.empty()) continue;
     partial +=
         fmt::format("\nList of partial (non-loadable) snapshots on '{}':\n", disk->device_name()) +
-        head() + lines;
+        snapshot_head() + lines;
   }
   if (whole.empty() && partial.empty()) return "There is no snapshot available.\n";
   return "List of snapshots present on all disks:\n" +
-         (whole.empty() ? std::string("None\n") : head() + whole) + partial;
+         (whole.empty() ? std::string("None\n") : snapshot_head() + whole) + partial;
 }
 
 }  // namespace blockbed
