@@ -106,6 +106,24 @@ QCOW2 = {
 }
 
 
+@pytest.mark.parametrize("longer", [False, True])
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("preallocation", ["off", "metadata", "falloc", "full"])
+def test_over_a_data_file_that_holds_something(server, images, file_node, preallocation, raw, longer):
+    """What it holds is the disk where it is allocated at once; where it is not, the disk is empty and the rest is cut off."""
+    held = b"\1" * (2 * SIZE if longer else SIZE // 2)
+    data = images.dir / "data"
+    data.write_bytes(held)
+    server.blockdev_add(driver="file", node_name="d", filename=str(data))
+    assert create(server, {"driver": "qcow2", "file": "f", "data-file": "d", "data-file-raw": raw, "size": SIZE,
+                           "preallocation": preallocation}) is None
+    takes_over = raw or preallocation != "off"
+    assert data.stat().st_size == (max(len(held), SIZE) if takes_over else SIZE)
+    server.blockdev_add(driver="qcow2", node_name="q", file="f", data_file="d")
+    with server.export("q") as nbd:
+        assert nbd.pread(SIZE, 0) == (held[:SIZE] if takes_over else b"").ljust(SIZE, b"\0")
+
+
 @pytest.mark.parametrize("name", QCOW2)
 def test_qcow2(server, images, file_node, name):
     """The image is what was asked for, is whole, and can be written. Its backing file is named, not opened."""

@@ -141,7 +141,10 @@ Task<Expected<void>> Image::grow(uint64_t length, TruncateOptions options) {
     }
     auto data_length = co_await metadata_.data().length();
     if (!data_length) co_return no_file_length(data_length.error());
-    if (*data_length < length) {
+    // What it holds behind a disk that allocates nothing yet goes; where its bytes become the disk
+    // it may be longer.
+    const bool cuts = options.preallocation == Preallocation::kOff;
+    if (*data_length < length || (cuts && *data_length > length)) {
       BB_CO_TRY(co_await metadata_.data().truncate(length, data_options));
     }
   }
