@@ -158,8 +158,7 @@ namespace {
 
 // Only files are made here: the path behind `filename`.
 Expected<std::string> path_to_create(const DriverRegistry& drivers, std::string_view filename) {
-  const std::optional<std::string_view> protocol = protocol_of(filename);
-  if (protocol == "json") return fail("Unknown protocol 'json'");
+  if (protocol_of(filename) == "json") return fail("Unknown protocol 'json'");
   auto named = options_of_filename(drivers, filename);
   if (!named) return fail(std::move(named).error());
   const json::Value* driver = named->options.find("driver");
@@ -167,8 +166,7 @@ Expected<std::string> path_to_create(const DriverRegistry& drivers, std::string_
     return fail(
         fmt::format("Protocol driver '{}' does not support image creation", driver->as_string()));
   }
-  if (protocol == "file") filename.remove_prefix(protocol->size() + 1);
-  return std::string(filename);
+  return named->options.find("filename")->as_string();
 }
 
 // As an option of a command line would have to be written.
