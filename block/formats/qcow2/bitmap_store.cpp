@@ -20,14 +20,20 @@ std::unexpected<Error> not_updated(Errno error) {
 // Where in a directory who is.
 using Places = std::map<std::string, std::size_t, std::less<>>;
 
-Expected<Places> places_of(const std::vector<StoredBitmap>& bitmaps) {
+// The first of each name.
+Places places_of(const std::vector<StoredBitmap>& bitmaps) {
   Places places;
+  for (std::size_t i = 0; i < bitmaps.size(); ++i) places.emplace(bitmaps[i].name, i);
+  return places;
+}
+
+Expected<void> names_differ(const std::vector<StoredBitmap>& bitmaps, const Places& places) {
   for (std::size_t i = 0; i < bitmaps.size(); ++i) {
-    if (!places.emplace(bitmaps[i].name, i).second) {
+    if (places.find(bitmaps[i].name)->second != i) {
       return fail(fmt::format("Bitmap already exists: {}", bitmaps[i].name));
     }
   }
-  return places;
+  return {};
 }
 
 uint64_t directory_bytes(const std::vector<StoredBitmap>& bitmaps) {
@@ -260,8 +266,8 @@ Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore
   }
   auto directory = co_await load_directory(metadata.file(), metadata.header());
   if (!directory) co_return fail(std::move(directory).error());
-  auto known = places_of(*directory);
-  if (!known) co_return fail(std::move(known).error());
+  Places known = places_of(*directory);
+  BB_CO_TRY(names_differ(*directory, known));
 
   Change change(metadata);
   change.bitmaps = std::move(*directory);
@@ -269,7 +275,7 @@ Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore
   std::vector<std::size_t> places;
   std::set<std::size_t> taken;
   for (const BitmapToStore& bitmap : bitmaps) {
-    const auto [at, is_new] = known->emplace(bitmap.name, change.bitmaps.size());
+    const auto [at, is_new] = known.emplace(bitmap.name, change.bitmaps.size());
     if (is_new) {
       if (bitmap.bits == nullptr) {
         co_return fail(fmt::format("Dirty bitmap '{}' not found", bitmap.name));
@@ -348,8 +354,7 @@ Task<Expected<void>> change_bitmap_flags(Metadata& metadata, std::vector<FlagCha
   }
   auto directory = co_await load_directory(metadata.file(), metadata.header());
   if (!directory) co_return fail(std::move(directory).error());
-  Places places;
-  for (std::size_t i = 0; i < directory->size(); ++i) places.emplace((*directory)[i].name, i);
+  const Places places = places_of(*directory);
   std::vector<StoredBitmap> written;
   bool becomes_right = false;
   for (const auto& [name, set, clear] : changes) {
