@@ -323,7 +323,9 @@ bool Node::takes_flush(const Edge& child) const {
 
 Task<Result<void>> Node::flush() {
   if (!is_open()) co_return io_error(ENOMEDIUM);
-  if (!writable()) co_return Result<void>();
+  // What was written while flushes were ignored is still to be flushed when the node has since
+  // become one for reading.
+  if (!writable() && flushed_generation_ == write_generation_) co_return Result<void>();
   RequestScope request(*this, TrackedRequest::Kind::kFlush, 0, 0);
 
   // One flush at a time; those that queue behind it find their writes flushed by the next one.

@@ -191,7 +191,6 @@ Task<Result<void>> ProductionFile::write_away(uint64_t offset, IoVector buffers,
 }
 
 Task<Result<void>> ProductionFile::flush() {
-  if (!options_.write) co_return {};
   const Away away(*this);
   int error;
   if (Ring* const ring = this->ring(); ring != nullptr) {

@@ -84,7 +84,6 @@ Task<Result<void>> SimFile::write(uint64_t offset, IoVector buffers) {
 
 Task<Result<void>> SimFile::flush() {
   BB_ASSERT(open_);
-  if (!options_.write) co_return {};
   const Busy busy(*this);
   co_return outcome(co_await storage_.flush(inode_));
 }

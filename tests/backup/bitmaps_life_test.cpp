@@ -205,7 +205,7 @@ TEST(BitmapsLife, IsCompleteOrInUseOrAbsentAtEveryCrash) {
   // Other steps do nothing to the storage.
   for (const char* step :
        {"backup ends", "close", "commit", "commit cancelled", "flush", "commit refused",
-        "left for reading", "merge", "open", "refused for reading", "remove", "resize", "snapshot",
+        "left for reading", "open", "refused for reading", "remove", "resize", "snapshot",
         "snapshot refused", "transaction", "writable again", "write"}) {
     EXPECT_TRUE(counts.contains(step)) << step << " was never cut off";
   }
