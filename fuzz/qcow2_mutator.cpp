@@ -9,7 +9,7 @@
 #include "block/formats/qcow2/geometry.h"
 #include "block/formats/qcow2/header.h"
 #include "block/sim/sim_random.h"
-#include "fuzz/qcow2_requests.h"
+#include "fuzz/image_and_requests.h"
 
 extern "C" std::size_t LLVMFuzzerMutate(uint8_t* data, std::size_t size, std::size_t most);
 

@@ -11,7 +11,7 @@
 //    mutation in some is a plain one of the library's.
 //  - Afterwards the magic, the version and, mostly, the sizes in the header are plausible, so that
 //    the input gets past opening.
-//  - mutate_image_and_requests() does the same to an input of qcow2_requests.h, or changes its
+//  - mutate_image_and_requests() does the same to an input of image_and_requests.h, or changes its
 //    requests.
 // Units: bytes. Threading: plain functions of their arguments.
 #pragma once

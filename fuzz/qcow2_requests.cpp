@@ -249,15 +249,6 @@ Task<bool> clean_before(FuzzStorage& file) {
   co_return grown && grown->clean();
 }
 
-ImageAndRequests split_input(std::span<const uint8_t> input) {
-  if (input.empty()) return {};
-  const std::size_t count = input.back() % kMostRequests;
-  const std::size_t bytes = count * kRequestBytes;
-  if (input.size() <= bytes) return {input, {}};
-  const std::size_t image = input.size() - 1 - bytes;
-  return {input.first(image), input.subspan(image, bytes)};
-}
-
 void write_to_image(std::span<const uint8_t> input, RequestMix mix) {
   static FuzzEnv env;
   static std::vector<std::byte> buffer(kMostBytes);

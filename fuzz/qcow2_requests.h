@@ -1,7 +1,5 @@
-// Requests to an image that the end of a fuzz input describes.
+// Requests to an image that the end of a fuzz input describes (image_and_requests.h).
 //
-// Input: an image, then kRequestBytes for each request, then one byte: how many requests there are
-// (modulo kMostRequests). An input that is too short for that has none.
 // Contract: send_requests() sends them one after the other, closes and opens the image where they
 // say so, and closes it at the end. `failed` says that one failed in a way that may leak clusters.
 // Threading: one thread.
@@ -12,18 +10,10 @@
 #include <span>
 
 #include "block/formats/qcow2/check.h"
+#include "fuzz/image_and_requests.h"
 #include "fuzz/memory_image.h"
 
 namespace blockbed::fuzz {
-
-inline constexpr std::size_t kRequestBytes = 4;
-inline constexpr std::size_t kMostRequests = 24;
-
-struct ImageAndRequests {
-  std::span<const uint8_t> image;
-  std::span<const uint8_t> requests;
-};
-ImageAndRequests split_input(std::span<const uint8_t> input);
 
 // What a check says of the file. Nothing: it was not closed, or cannot be checked.
 Task<std::optional<qcow2::CheckReport>> judge(FuzzStorage& file);

@@ -10,15 +10,6 @@
 
 namespace blockbed::qcow2 {
 
-Image::Image(Env& env, Storage& file, Storage* data, Backing& backing, Header header,
-             MetadataOptions options)
-    : env_(env),
-      data_(data),
-      backing_(backing),
-      metadata_(env.executor(), file, data, std::move(header), options),
-      in_flight_ended_(env.executor()),
-      codecs_(env.executor(), kMaxCodecs) {}
-
 ReadRun Image::without_table(uint64_t guest, uint64_t length) const {
   ReadRun run;
   const uint64_t table_end = align_down(guest, geometry().l2_coverage()) + geometry().l2_coverage();

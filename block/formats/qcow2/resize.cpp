@@ -1,7 +1,6 @@
-// Image: changing the size of the disk, preallocating, and the first write.
+// Image: changing the size of the disk, and preallocating.
 #include <fmt/format.h>
 
-#include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/image.h"
 
 namespace blockbed::qcow2 {
@@ -15,20 +14,6 @@ std::unexpected<Error> no_file_length(Errno error) {
 }
 
 }  // namespace
-
-Task<Result<void>> Image::begin_writing() {
-  MutexGuard guard = co_await metadata_.lock();
-  if (writing_) co_return Result<void>();
-  BB_CO_TRY(co_await metadata_.prepare_for_writing());
-  if (header().bitmaps) {
-    auto bitmaps = co_await load_directory(metadata_.file(), header());
-    if (!bitmaps) co_return io_error(EIO);
-    BB_CO_TRY(co_await mark_in_use(metadata_.file(), *bitmaps));
-  }
-  BB_CO_TRY(co_await protect_snapshots());
-  writing_ = true;
-  co_return Result<void>();
-}
 
 Task<Expected<void>> Image::truncate(uint64_t length, TruncateOptions options) {
   if (metadata_.failed()) co_return fail("No medium inserted");

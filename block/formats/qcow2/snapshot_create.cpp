@@ -3,22 +3,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "block/formats/encryption.h"
 #include "block/formats/qcow2/image.h"
 #include "block/formats/qcow2/snapshot_references.h"
 
 namespace blockbed::qcow2 {
-
-Task<Expected<void>> Image::open() {
-  // Whoever opens it has told better.
-  if (header().crypt_method != 0) co_return encryption_unsupported();
-  BB_CO_TRY(co_await metadata_.open());
-  if (header().snapshot_count == 0) co_return Expected<void>();
-  auto table = co_await load_snapshots(metadata_.file(), header());
-  if (!table) co_return fail(std::move(table).error());
-  snapshots_ = std::move(*table);
-  co_return Expected<void>();
-}
 
 Task<Result<void>> Image::protect_snapshots() {
   OverlapMap& map = metadata_.overlap_map();

@@ -1,6 +1,7 @@
 // Image: writing.
 #include <utility>
 
+#include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/image.h"
 
 namespace blockbed::qcow2 {
@@ -31,6 +32,20 @@ Task<MutexGuard> Image::lock_range(uint64_t begin, uint64_t end) {
     MutexGuard guard = co_await metadata_.lock();
     if (next_in_flight(begin) >= end) co_return guard;
   }
+}
+
+Task<Result<void>> Image::begin_writing() {
+  MutexGuard guard = co_await metadata_.lock();
+  if (writing_) co_return Result<void>();
+  BB_CO_TRY(co_await metadata_.prepare_for_writing());
+  if (header().bitmaps) {
+    auto bitmaps = co_await load_directory(metadata_.file(), header());
+    if (!bitmaps) co_return io_error(EIO);
+    BB_CO_TRY(co_await mark_in_use(metadata_.file(), *bitmaps));
+  }
+  BB_CO_TRY(co_await protect_snapshots());
+  writing_ = true;
+  co_return Result<void>();
 }
 
 Task<Result<void>> Image::write(uint64_t offset, IoVector buffers) {
