@@ -1,5 +1,5 @@
 // Writes small images with every feature of the format, for the qcow2 targets to begin with:
-// DIR/images/, and DIR/requests/ with some requests behind each (qcow2_requests.h).
+// DIR/images/, and DIR/requests/ with some requests behind each (image_and_requests.h).
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -153,6 +153,23 @@ std::vector<Seed> all_seeds() {
   return seeds;
 }
 
+// A cluster and a bit, where an image with subclusters has at least seven clusters, for targets
+// with short inputs: its tables are moved to the second cluster, onto each other and its data. The
+// first entry of the L2 table is then the one of the L1 table.
+std::vector<std::byte> packed(std::span<const std::byte> image) {
+  constexpr std::size_t kCluster = 16 << 10;
+  constexpr std::size_t kL1Field = 40;
+  constexpr std::size_t kEntries = 8 * 16;
+  constexpr uint64_t kOffsetBits = 0x00fffffffffffe00;
+  const uint64_t l1_entry = load_be64(image.data() + load_be64(image.data() + kL1Field));
+  const std::byte* const l2 = image.data() + (l1_entry & kOffsetBits);
+  std::vector<std::byte> result(image.begin(), image.begin() + kCluster);
+  store_be64(result.data() + kL1Field, kCluster);
+  result.insert(result.end(), l2, l2 + kEntries);
+  store_be64(result.data() + kCluster, (l1_entry & ~kOffsetBits) | kCluster);
+  return result;
+}
+
 // Without the zeroes at its end: short inputs are fast, and behind the end there are zeroes too.
 std::span<const std::byte> shortened(std::span<const std::byte> bytes) {
   while (!bytes.empty() && bytes.back() == std::byte{0}) bytes = bytes.first(bytes.size() - 1);
@@ -192,6 +209,9 @@ int main(int count, char** arguments) {
     env.run(fill(env, file, data, seed));
     save(directory / "images" / seed.name, shortened(file.bytes()), {});
     save(directory / "requests" / seed.name, shortened(file.bytes()), tail);
+    if (seed.create.extended_l2) {
+      save(directory / "images" / (seed.name + "_packed"), packed(file.bytes()), {});
+    }
   }
   return 0;
 }

@@ -20,8 +20,9 @@ constexpr uint64_t kBackingBytes = 40 << 10;
 constexpr int kMostRuns = 16;
 
 // Where pieces of a disk begin that are read: all of them, or the first four and eight of the rest.
-std::vector<uint64_t> places(uint64_t length) {
-  std::vector<uint64_t> found;
+const std::vector<uint64_t>& places(uint64_t length) {
+  static std::vector<uint64_t> found;
+  found.clear();
   for (uint64_t offset = 0; offset < std::min(length, kMostRead); offset += kPiece) {
     found.push_back(offset);
   }
