@@ -58,6 +58,19 @@ def test_a_job_names_a_path_with_a_colon(server, images, command, options):
     holds_the_data(images, "top.qcow2")
 
 
+@pytest.mark.parametrize("name, path", [("a:b", "a:b"), ("nbd:x:1", "nbd:x:1"), ("file:zz", "zz")])
+def test_a_backing_file_whose_format_is_a_protocol(server, images, name, path):
+    """`file` reads the name as one of its own, whatever it begins with."""
+    top = images.create("top.qcow2", size="1M")
+    qemu_img("rebase", "-u", "-f", "qcow2", "-F", "file", "-b", name, str(top.path))
+    definition = {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": "top.qcow2"}}
+    told = server.error("blockdev-add", definition)
+    assert told == f"Could not open backing file: Could not open '{path}': No such file or directory"
+    (images.dir / path).write_bytes(bytes(1024))
+    server.execute("blockdev-add", definition)
+    assert server.query_node("n")["image"]["backing-image"]["virtual-size"] == 1024
+
+
 @pytest.mark.parametrize("prefix", ["file:", "host_device:"])
 def test_an_option_is_taken_as_it_is(server, images, prefix):
     (images.dir / "zz").write_bytes(bytes(512))

@@ -86,8 +86,14 @@ Expected<FilenameOptions> options_at_depth(const DriverRegistry& drivers, std::s
 }  // namespace
 
 Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
-                                              std::string_view filename) {
-  return options_at_depth(drivers, filename, 0);
+                                              std::string_view filename,
+                                              const DriverEntry* asked_for) {
+  const bool reads_itself = asked_for != nullptr && asked_for->parse_filename != nullptr &&
+                            asked_for->named_child.empty() && protocol_of(filename) != "json";
+  if (!reads_itself) return options_at_depth(drivers, filename, 0);
+  auto options = asked_for->parse_filename(filename);
+  if (!options) return fail(std::move(options).error());
+  return FilenameOptions{.options = std::move(*options), .is_complete = false};
 }
 
 Expected<std::string> resolve_backing_name(const Node& node, std::string_view stored) {

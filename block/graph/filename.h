@@ -16,6 +16,7 @@
 
 namespace blockbed {
 
+struct DriverEntry;
 class DriverRegistry;
 
 // "nbd" of "nbd:localhost:10809", "" of ":x"; none for paths. A colon after a slash belongs to the
@@ -31,9 +32,12 @@ struct FilenameOptions {
   bool is_complete = false;
 };
 // Options of the protocol node that the name means: {"filename": ...} for a path, without driver
-// unless the protocol prefix says one. Unknown protocol: "Unknown protocol 'x'".
+// unless the protocol prefix says one. Unknown protocol: "Unknown protocol 'x'". A protocol that
+// was asked for by name reads what it is given, whosever name that may be: json:{...} alone is not
+// its.
 Expected<FilenameOptions> options_of_filename(const DriverRegistry& drivers,
-                                              std::string_view filename);
+                                              std::string_view filename,
+                                              const DriverEntry* asked_for = nullptr);
 
 // The full name of the backing file that the image of `node` names.
 Expected<std::string> resolve_backing_name(const Node& node, std::string_view stored);

@@ -413,7 +413,8 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
   if (driver != nullptr && entry == nullptr) {
     co_return fail(fmt::format("Unknown driver '{}'", driver->as_string()));
   }
-  auto storage_options = options_of_filename(drivers_, filename);
+  const bool is_storage = request.protocol_only || (entry != nullptr && entry->is_protocol);
+  auto storage_options = options_of_filename(drivers_, filename, is_storage ? entry : nullptr);
   if (!storage_options) co_return fail(std::move(storage_options).error());
 
   if (storage_options->is_complete) {
@@ -447,13 +448,7 @@ Task<Expected<NodeRef>> Graph::resolve_filename(OpenRequest& request) {
     co_return NodeRef();
   }
 
-  if (request.protocol_only || (entry != nullptr && entry->is_protocol)) {
-    // A protocol that is asked for by name reads what it is given, as whose name that may be.
-    if (entry != nullptr && entry->parse_filename != nullptr && entry->named_child.empty()) {
-      auto own = entry->parse_filename(filename);
-      if (!own) co_return fail(std::move(own).error());
-      storage_options->options = std::move(*own);
-    }
+  if (is_storage) {
     for (const auto& [key, value] : storage_options->options) {
       if (!options.contains(key)) options.set(key, value);
     }
