@@ -557,26 +557,35 @@ struct Runner::Pending {
   Buffer buffer;
 };
 
-Task<void> Runner::aio_read(Call& call) {
+// What both kinds make of their arguments first; nothing when that ends the command.
+std::unique_ptr<Runner::Pending> Runner::begin(Call& call, AccountedKind kind,
+                                               std::string_view word) {
   const Arguments& a = call.arguments;
   auto pending = std::make_unique<Pending>(Pending{call.backend, a, 0, 0, {}, {}});
   if (a.has('P')) {
     const Number parsed = parse_pattern(a.value('P'));
     if (!parsed.value) {
       print_(parsed.complaint);
-      co_return;
+      return nullptr;
     }
     pending->pattern = parsed.value;
   }
   if (a.has('i')) {
-    call.backend.accounting().invalid(AccountedKind::kRead);
-    print_("injecting invalid read request\n");
-    co_return;
+    call.backend.accounting().invalid(kind);
+    print_(fmt::format("injecting invalid {} request\n", word));
+    return nullptr;
   }
   if (a.positional.size() < 2) {
     print_(usage(call.entry.name, call.entry.arguments, call.entry.help));
-    co_return;
+    return nullptr;
   }
+  return pending;
+}
+
+Task<void> Runner::aio_read(Call& call) {
+  const Arguments& a = call.arguments;
+  auto pending = begin(call, AccountedKind::kRead, "read");
+  if (!pending) co_return;
   if (!number(a.positional[0], pending->offset) || !vector_length(call, 1, pending->count))
     co_return;
   pending->buffer = Buffer(pending->count);
@@ -612,24 +621,8 @@ Task<void> Runner::complete_read(std::unique_ptr<Pending> pending) {
 
 Task<void> Runner::aio_write(Call& call) {
   const Arguments& a = call.arguments;
-  auto pending = std::make_unique<Pending>(Pending{call.backend, a, 0, 0, kWrittenByte, {}});
-  if (a.has('P')) {
-    const Number parsed = parse_pattern(a.value('P'));
-    if (!parsed.value) {
-      print_(parsed.complaint);
-      co_return;
-    }
-    pending->pattern = parsed.value;
-  }
-  if (a.has('i')) {
-    call.backend.accounting().invalid(AccountedKind::kWrite);
-    print_("injecting invalid write request\n");
-    co_return;
-  }
-  if (a.positional.size() < 2) {
-    print_(usage(call.entry.name, call.entry.arguments, call.entry.help));
-    co_return;
-  }
+  auto pending = begin(call, AccountedKind::kWrite, "write");
+  if (!pending) co_return;
   if (a.has('z') && a.positional.size() != 2) {
     print_("-z supports only a single length parameter\n");
     co_return;
@@ -642,7 +635,7 @@ Task<void> Runner::aio_write(Call& call) {
     co_return;
   if (!a.has('z')) {
     pending->buffer = Buffer(pending->count);
-    pending->buffer.io().fill(static_cast<unsigned char>(*pending->pattern));
+    pending->buffer.io().fill(static_cast<unsigned char>(pending->pattern.value_or(kWrittenByte)));
   }
   gate_.spawn(complete_write(std::move(pending)));
 }

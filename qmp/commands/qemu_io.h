@@ -51,6 +51,7 @@ class Runner {
  private:
   struct Call;
   struct Entry;
+  struct Pending;
   static const Entry* find(std::string_view name);
 
   Task<void> read(Call& call);
@@ -58,6 +59,7 @@ class Runner {
   Task<void> write(Call& call);
   Task<void> write_vector(Call& call);
   Task<void> discard(Call& call);
+  std::unique_ptr<Pending> begin(Call& call, AccountedKind kind, std::string_view word);
   Task<void> aio_read(Call& call);
   Task<void> aio_write(Call& call);
   Task<void> aio_flush(Call& call);
@@ -75,7 +77,6 @@ class Runner {
   Task<void> wait_break(Call& call);
   Task<void> help(Call& call);
 
-  struct Pending;
   Task<void> complete_read(std::unique_ptr<Pending> pending);
   Task<void> complete_write(std::unique_ptr<Pending> pending);
   Task<bool> fill_from_file(Buffer& buffer, const std::string& path);
