@@ -76,8 +76,8 @@ class OpenContext {
   Node& node() const { return node_; }
   // The node's flags as asked for.
   const NodeFlags& flags() const { return node_.flags(); }
-  // True when the image was named by another image, not by the user (wall against hostile images:
-  // DESIGN.md "Bounds").
+  // True when the image was named by another image, not by the user: whoever wrote that one may be
+  // hostile.
   bool implicit() const { return implicit_; }
 
   // Opens or finds what the option `name` says (an inline definition or the name of a node) and

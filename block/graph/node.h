@@ -15,7 +15,7 @@
 //  - Nodes are made by Graph::open and die in Graph::close_unreferenced, when neither an edge nor a
 //  NodeRef holds them.
 // Units: bytes; times in ns. Threading: engine thread only.
-// Source of the rules: QEMU 7.2's visible behaviour (qemu-facts.md, docs/conformance.md).
+// Source of the rules: QEMU 7.2's visible behaviour (docs/conformance.md).
 #pragma once
 
 #include <cstdint>

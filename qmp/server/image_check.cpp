@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <set>
+#include <utility>
 
 #include "block/formats/qcow2/bitmaps.h"
 #include "block/formats/qcow2/graph_storage.h"
@@ -240,10 +243,14 @@ Task<Result<std::vector<Fault>>> explain(qcow2::Storage& file, const qcow2::Head
   });
   auto references = co_await qcow2::find_references(file, header, places);
   if (!references) co_return io_error(references.error());
+  std::ranges::stable_sort(*references, {}, &qcow2::Reference::cluster_offset);
+  // Thousands of faults can be of one place, which thousands refer to: they are told once.
+  std::set<std::pair<uint64_t, qcow2::FaultClass>> told;
   for (Fault& fault : faults) {
     const uint64_t cluster = fault.finding.offset >> header.cluster_bits << header.cluster_bits;
-    for (const qcow2::Reference& reference : *references) {
-      if (reference.cluster_offset != cluster) continue;
+    if (!told.emplace(cluster, fault.finding.fault).second) continue;
+    for (const qcow2::Reference& reference :
+         std::ranges::equal_range(*references, cluster, {}, &qcow2::Reference::cluster_offset)) {
       if (told_by(fault.finding.fault, reference)) fault.referrers.push_back(reference.by);
     }
   }
