@@ -43,6 +43,8 @@ struct ProductionEnv::Machinery {
 ProductionEnv::ProductionEnv(ProductionOptions options)
     : machinery_(std::make_unique<Machinery>(options)) {
   std::signal(SIGPIPE, SIG_IGN);
+  // A write behind the limit of file sizes fails with EFBIG, as any other.
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 ProductionEnv::~ProductionEnv() = default;
