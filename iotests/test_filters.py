@@ -133,6 +133,29 @@ def test_quorum_outvotes_a_minority(server, copies):
 
 
 @system_only
+@pytest.mark.parametrize("rewrites", [False, True])
+def test_quorum_of_equal_halves(server, images, rewrites):
+    """The version that was met last counts."""
+    copies = [images.create(f"copy{i}.raw", "raw", "1M").fill((0, "64k", value)) for i, value in enumerate([1, 2, 2, 1])]
+    add_copies(server, copies)
+    add_quorum(server, 4, rewrite_corrupted=rewrites)
+    assert "failed" not in server.qemu_io("q", "read -P 2 0 64k")
+    assert server.wait_event("QUORUM_REPORT_BAD")["data"]["node-name"] in ("c0", "c3")
+    server.stop()
+    assert [copy.content()[0] for copy in copies] == ([2] * 4 if rewrites else [1, 2, 2, 1])
+
+
+@system_only
+@pytest.mark.parametrize("first, last, words", [(5, 28, "No space left on device"), (28, 5, "Input/output error")])
+def test_quorum_of_equal_errors(server, copies, first, last, words):
+    for i, number in enumerate([first, last]):
+        rule = {"event": "none", "errno": number, "iotype": "write"}
+        server.blockdev_add(driver="blkdebug", node_name=f"c{i}", image=file(copies[i]), inject_error=[rule])
+    add_quorum(server, 2, 1)
+    assert f"write failed: {words}" in server.qemu_io("q", "write 0 4k")
+
+
+@system_only
 def test_quorum_rewrites(server, copies):
     copies[2].fill(("64k", "64k", 6))
     add_copies(server, copies)
@@ -356,6 +379,16 @@ def test_blklogwrites(server, copies, images):
     found = entries(log)
     assert found[:3] == [(8, 2, 0, b"\7" * 1024), (16, 1, 0, bytes(512)), (32, 8, 4, b"")]
     assert found[3:] and all(entry == (0, 0, 1, b"") for entry in found[3:])
+
+
+def test_blklogwrites_shares_its_log_as_its_parents_share_it(server, copies, images):
+    log = images.create("log.raw", "raw", 0)
+    server.blockdev_add(node_name="d", **file(copies[0]))
+    server.blockdev_add(node_name="l", **file(log))
+    server.blockdev_add(driver="blklogwrites", node_name="b", file="d", log="l")
+    server.blockdev_add(driver="null-co", node_name="source", size=MiB)
+    server.execute("blockdev-mirror", {"job-id": "j", "device": "source", "target": "b", "sync": "none"})
+    assert edges(server)["b", "log", "l"] == ({"consistent-read", "write", "resize"}, {"write-unchanged"})
 
 
 @system_only

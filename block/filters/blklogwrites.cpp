@@ -216,8 +216,8 @@ Task<Result<void>> Blklogwrites::write_superblock() {
 
 PermissionPair Blklogwrites::child_permissions(const Edge*, ChildRoles roles, PermissionPair parent,
                                                bool writable) const {
-  // The log is this node's alone, whatever its parents want of the disk.
-  if (roles.has(ChildRole::kMetadata)) parent = PermissionPair();
+  // What parents want of the disk they do not want of the log.
+  if (roles.has(ChildRole::kMetadata)) parent.needs = Permissions::none();
   return default_child_permissions(node(), roles, parent, writable);
 }
 

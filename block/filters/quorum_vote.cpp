@@ -1,6 +1,8 @@
 #include "block/filters/quorum_vote.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "block/filters/compare_buffers.h"
 #include "block/runtime/assert.h"
@@ -8,7 +10,11 @@
 namespace blockbed {
 
 std::size_t QuorumVersions::winner() const {
-  return static_cast<std::size_t>(std::ranges::max_element(votes) - votes.begin());
+  std::size_t best = 0;
+  for (std::size_t version = 1; version < votes.size(); ++version) {
+    if (votes[version] >= votes[best]) best = version;
+  }
+  return best;
 }
 
 QuorumVersions count_versions(std::span<const IoVector> copies) {
@@ -32,19 +38,24 @@ QuorumVersions count_versions(std::span<const IoVector> copies) {
 }
 
 Errno vote_on_errors(std::span<const Result<void>> results) {
-  int winner = 0;
-  std::ptrdiff_t most = 0;
+  // In the order in which they were met.
+  std::vector<std::pair<Errno, std::size_t>> votes;
   for (const Result<void>& result : results) {
     if (result) continue;
-    const auto votes = std::ranges::count_if(results, [&](const Result<void>& other) {
-      return !other && other.error() == result.error();
-    });
-    if (votes <= most) continue;
-    most = votes;
-    winner = result.error().number();
+    const auto known =
+        std::ranges::find(votes, result.error(), [](const auto& v) { return v.first; });
+    if (known == votes.end()) {
+      votes.emplace_back(result.error(), 1);
+    } else {
+      ++known->second;
+    }
   }
-  BB_ASSERT(winner != 0);
-  return Errno(winner);
+  BB_ASSERT(!votes.empty());
+  auto winner = votes.begin();
+  for (auto each = votes.begin(); each != votes.end(); ++each) {
+    if (each->second >= winner->second) winner = each;
+  }
+  return winner->first;
 }
 
 }  // namespace blockbed

@@ -19,10 +19,10 @@ class Copies {
   std::vector<std::string> texts_;
 };
 
-TEST(QuorumVote, TheMostVotesWinAndTheFirstOfEqualOnes) {
+TEST(QuorumVote, TheMostVotesWinAndTheLastOfEqualOnes) {
   EXPECT_EQ(count_versions(Copies({"b", "a", "a"}).lists).winner(), 1u);
   const QuorumVersions tie = count_versions(Copies({"a", "b", "b", "a"}).lists);
-  EXPECT_EQ(tie.winner(), 0u);
+  EXPECT_EQ(tie.winner(), 1u);
   EXPECT_EQ(tie.of, (std::vector<std::size_t>{0, 1, 1, 0}));
   EXPECT_EQ(tie.votes, (std::vector<std::size_t>{2, 2}));
   EXPECT_FALSE(tie.unanimous());
@@ -30,12 +30,16 @@ TEST(QuorumVote, TheMostVotesWinAndTheFirstOfEqualOnes) {
   EXPECT_TRUE(count_versions(Copies({"a"}).lists).unanimous());
 }
 
-TEST(QuorumVote, TheCommonestErrorWins) {
+TEST(QuorumVote, TheCommonestErrorWinsAndTheLastOfEqualOnes) {
   using Results = std::vector<Result<void>>;
   EXPECT_EQ(vote_on_errors(Results{{}, io_error(EIO)}).number(), EIO);
   EXPECT_EQ(vote_on_errors(Results{io_error(EIO), io_error(ENOSPC), io_error(ENOSPC)}).number(),
             ENOSPC);
-  EXPECT_EQ(vote_on_errors(Results{io_error(ENOSPC), {}, io_error(EIO)}).number(), ENOSPC);
+  EXPECT_EQ(vote_on_errors(Results{io_error(ENOSPC), {}, io_error(EIO)}).number(), EIO);
+  EXPECT_EQ(
+      vote_on_errors(Results{io_error(EIO), io_error(ENOSPC), io_error(ENOSPC), io_error(EIO)})
+          .number(),
+      ENOSPC);
 }
 
 TEST(CompareBuffers, RangesNeedNotBeTheSame) {
