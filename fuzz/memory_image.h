@@ -195,6 +195,9 @@ class FuzzBacking final : public qcow2::Backing {
     co_return Result<void>();
   }
   uint64_t length() const override { return length_; }
+  Task<bool> reads_zero(uint64_t offset, uint64_t length) override {
+    co_return length == 0 || offset >= length_;
+  }
 
  private:
   const uint64_t length_;

@@ -88,6 +88,22 @@ def test_version_2_over_a_backing_file(server, images, length):
     image.read(0, 2 * CLUSTER, 0)
 
 
+@pytest.mark.parametrize("no_hole", [True, False])
+@pytest.mark.parametrize("options", [{"compat": "1.1"}, {"extended_l2": "on"}], ids=["plain", "subclusters"])
+def test_a_part_of_a_cluster_that_reads_as_zeroes_already(server, images, options, no_hole):
+    """It takes no space: what the backing file shows beside it are zeroes too, by its tables or its holes or its end."""
+    base = images.create("base.qcow2", size=3 * CLUSTER + 8 * K).fill((CLUSTER, 4 * K, 0x22), (2 * CLUSTER, 4 * K, 0x33))
+    image = images.create("a.qcow2", size=SIZE, backing=base, **options)
+    server.add_image("n", image)
+    zero(server, "n", (8 * K, 4 * K), (CLUSTER + 8 * K, 512), (2 * CLUSTER, 4 * K), (3 * CLUSTER, 4 * K), (5 * CLUSTER - 512, K), no_hole=no_hole)
+    server.stop()
+    image.check()
+    assert set(places(image)) <= {1, 2}
+    image.read(CLUSTER, 4 * K, 0x22)
+    for offset, length in (0, CLUSTER), (CLUSTER + 4 * K, CLUSTER - 4 * K), (2 * CLUSTER, SIZE - 2 * CLUSTER):
+        image.read(offset, length, 0)
+
+
 # ---------------------------------------------------------------------- may the space be given back?
 
 NODE = {"driver": "qcow2", "node-name": "q"}

@@ -91,6 +91,10 @@ class MemoryBacking final : public Backing {
     co_return Result<void>();
   }
   uint64_t length() const override { return bytes.size(); }
+  Task<bool> reads_zero(uint64_t offset, uint64_t length) override {
+    const uint64_t end = std::min<uint64_t>(offset + length, bytes.size());
+    co_return offset >= end || all_zero(bytes.data() + offset, end - offset);
+  }
 };
 
 // One that is a file of the Env.
@@ -101,6 +105,9 @@ class FileBacking final : public Backing {
     return file_.read(offset, std::move(buffers));
   }
   uint64_t length() const override { return length_; }
+  Task<bool> reads_zero(uint64_t offset, uint64_t length) override {
+    co_return length == 0 || offset >= length_;
+  }
 
  private:
   File& file_;

@@ -7,6 +7,7 @@
 
 #include "block/formats/qcow2/storage.h"
 #include "block/graph/backend.h"
+#include "block/graph/chain.h"
 #include "block/graph/edge.h"
 #include "block/graph/node.h"
 
@@ -74,6 +75,16 @@ class NodeBacking final : public Backing {
   uint64_t length() const override {
     const Edge* edge = node_.cow_edge();
     return edge == nullptr ? 0 : edge->node()->length();
+  }
+  Task<bool> reads_zero(uint64_t offset, uint64_t bytes) override {
+    const uint64_t end = std::min(offset + bytes, length());
+    while (offset < end) {
+      auto found =
+          co_await chain_status(*node_.cow_edge()->node(), nullptr, false, offset, end - offset);
+      if (!found || !found->status.zero) co_return false;
+      offset += found->status.length;
+    }
+    co_return true;
   }
   bool attached() const override { return node_.cow_edge() != nullptr; }
 

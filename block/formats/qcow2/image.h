@@ -226,6 +226,8 @@ class Image {
   Task<Result<bool>> flag_unallocated(uint64_t begin);
   // An end of a zero request that covers only a part of a (sub)cluster.
   Task<Result<void>> zero_part(uint64_t begin, uint64_t end, RequestFlags flags);
+  // What such an end leaves of its (sub)cluster, where nothing is allocated.
+  Task<bool> rest_reads_zero(uint64_t begin, uint64_t end);
   Task<Result<void>> write_zero_bytes(uint64_t begin, uint64_t end);
 
   // --- snapshots

@@ -61,6 +61,8 @@ class Backing {
   virtual ~Backing() = default;
   virtual Task<Result<void>> read(uint64_t offset, IoVector buffers) = 0;
   virtual uint64_t length() const = 0;
+  // As far as its tables and holes tell: nothing is read. Behind its end it does.
+  virtual Task<bool> reads_zero(uint64_t offset, uint64_t length) = 0;
   // There is one, however short: a discarded cluster must not let it show.
   virtual bool attached() const { return length() > 0; }
 };
@@ -72,6 +74,7 @@ class NoBacking final : public Backing {
     co_return Result<void>();
   }
   uint64_t length() const override { return 0; }
+  Task<bool> reads_zero(uint64_t, uint64_t) override { co_return true; }
 };
 
 }  // namespace blockbed::qcow2

@@ -64,9 +64,9 @@ Task<Result<void>> Image::zero_part(uint64_t begin, uint64_t end, RequestFlags f
   auto mapped = co_await map_read(begin, end - begin);
   if (!mapped) co_return io_error(mapped.error());
   if (mapped->kind == Kind::kZero) co_return Result<void>();
-  // Where nothing is allocated it reads as zeroes without a backing file, or behind that one's end;
-  // with another one it would not.
-  if (mapped->kind == Kind::kUnallocated && reads_zero(mapped->kind, unit)) {
+  // Where nothing is allocated it may read as zeroes already: then all of it becomes zeroes that do
+  // not depend on the backing file.
+  if (mapped->kind == Kind::kUnallocated && co_await rest_reads_zero(begin, end)) {
     if (geometry().version < 3) co_return Result<void>();
     auto flagged = co_await flag_unallocated(unit);
     if (!flagged) co_return io_error(flagged.error());
@@ -74,6 +74,14 @@ Task<Result<void>> Image::zero_part(uint64_t begin, uint64_t end, RequestFlags f
   }
   if (flags.no_fallback) co_return io_error(ENOTSUP);
   co_return co_await write_zero_bytes(begin, end);
+}
+
+Task<bool> Image::rest_reads_zero(uint64_t begin, uint64_t end) {
+  const uint64_t size = geometry().subcluster_size();
+  const uint64_t unit = align_down(begin, size);
+  const uint64_t unit_end = std::min(unit + size, length());
+  co_return co_await backing_.reads_zero(unit, begin - unit) &&
+      (end >= unit_end || co_await backing_.reads_zero(end, unit_end - end));
 }
 
 Task<Result<Image::EntryToFlag>> Image::entry_to_flag(uint64_t cluster) {
