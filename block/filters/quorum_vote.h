@@ -25,7 +25,8 @@ struct QuorumVersions {
 // There is at least one copy; all have one size.
 QuorumVersions count_versions(std::span<const IoVector> copies);
 
-// The error that most copies had, of equal ones the last that was met; there is at least one failure.
+// The error that most copies had, of equal ones the last that was met; there is at least one
+// failure.
 Errno vote_on_errors(std::span<const Result<void>> results);
 
 }  // namespace blockbed
