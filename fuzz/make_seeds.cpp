@@ -8,6 +8,7 @@
 
 #include "block/formats/qcow2/create.h"
 #include "block/formats/qcow2/endian.h"
+#include "block/formats/qcow2/geometry.h"
 #include "block/formats/qcow2/image.h"
 #include "block/formats/qcow2/open.h"
 #include "fuzz/memory_image.h"
@@ -160,13 +161,12 @@ std::vector<std::byte> packed(std::span<const std::byte> image) {
   constexpr std::size_t kCluster = 16 << 10;
   constexpr std::size_t kL1Field = 40;
   constexpr std::size_t kEntries = 8 * 16;
-  constexpr uint64_t kOffsetBits = 0x00fffffffffffe00;
   const uint64_t l1_entry = load_be64(image.data() + load_be64(image.data() + kL1Field));
-  const std::byte* const l2 = image.data() + (l1_entry & kOffsetBits);
+  const std::byte* const l2 = image.data() + (l1_entry & kOffsetMask);
   std::vector<std::byte> result(image.begin(), image.begin() + kCluster);
   store_be64(result.data() + kL1Field, kCluster);
   result.insert(result.end(), l2, l2 + kEntries);
-  store_be64(result.data() + kCluster, (l1_entry & ~kOffsetBits) | kCluster);
+  store_be64(result.data() + kCluster, (l1_entry & ~kOffsetMask) | kCluster);
   return result;
 }
 

@@ -1,6 +1,7 @@
 #include "block/filters/quorum_vote.h"
 
 #include <algorithm>
+#include <ranges>
 #include <utility>
 #include <vector>
 
@@ -10,11 +11,8 @@
 namespace blockbed {
 
 std::size_t QuorumVersions::winner() const {
-  std::size_t best = 0;
-  for (std::size_t version = 1; version < votes.size(); ++version) {
-    if (votes[version] >= votes[best]) best = version;
-  }
-  return best;
+  const auto last_of_most = std::ranges::max_element(votes | std::views::reverse);
+  return static_cast<std::size_t>(last_of_most.base() - votes.begin()) - 1;
 }
 
 QuorumVersions count_versions(std::span<const IoVector> copies) {
@@ -51,11 +49,8 @@ Errno vote_on_errors(std::span<const Result<void>> results) {
     }
   }
   BB_ASSERT(!votes.empty());
-  auto winner = votes.begin();
-  for (auto each = votes.begin(); each != votes.end(); ++each) {
-    if (each->second >= winner->second) winner = each;
-  }
-  return winner->first;
+  const auto count = [](const auto& vote) { return vote.second; };
+  return std::ranges::max_element(votes | std::views::reverse, {}, count)->first;
 }
 
 }  // namespace blockbed

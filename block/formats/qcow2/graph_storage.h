@@ -81,7 +81,7 @@ class NodeBacking final : public Backing {
     while (offset < end) {
       auto found =
           co_await chain_status(*node_.cow_edge()->node(), nullptr, false, offset, end - offset);
-      if (!found || !found->status.zero) co_return false;
+      if (!found || !found->status.zero || found->status.length == 0) co_return false;
       offset += found->status.length;
     }
     co_return true;
