@@ -296,6 +296,22 @@ def test_in_another_image(server, images):
     outer.check()
 
 
+@pytest.mark.differs("the outer disk is longer until it is closed; then its end is lost", server="qemu")
+def test_in_another_image_that_is_too_small(server, images):
+    """A disk whose size is in a header does not become longer by what is written behind its end."""
+    outer = images.create("outer.qcow2", size="512k")
+    server.add_image("outer", outer)
+    assert create(server, {"driver": "qcow2", "file": "outer", "size": SIZE}) is None
+    server.blockdev_add(driver="qcow2", node_name="inner", file="outer")
+    with server.export("inner", writable=True) as nbd:
+        nbd.pwrite(b"\1" * 65536, 0)
+        assert nbd.pread(65536, 0) == b"\1" * 65536
+        with pytest.raises(OSError, match="No space left on device"):
+            nbd.pwrite(b"\2" * 65536 * 8, 65536)
+    server.stop()
+    outer.check()
+
+
 def test_on_what_keeps_nothing(server):
     server.blockdev_add(driver="null-co", node_name="n", size=64 << 20, read_zeroes=True)
     assert create(server, {"driver": "qcow2", "file": "n", "size": SIZE}) == "Image is not in qcow2 format"

@@ -264,6 +264,39 @@ def test_quorum_children_come_and_go(server, copies, images):
 
 
 @system_only
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+@pytest.mark.parametrize("size", ["512k", "2M"])
+def test_quorum_takes_a_child_of_another_size(server, copies, images, format, size):
+    """The disk stays as long as it was, for those who look and for those who are put over it."""
+    add_copies(server, copies)
+    other = images.create("other", format, size).fill((0, "512k", 5))
+    server.blockdev_add(driver=format, node_name="c3", file={"driver": "file", "filename": str(other.path)})
+    add_quorum(server)
+    server.x_blockdev_change(parent="q", node="c3")
+    assert node(server, "q")["image"]["virtual-size"] == MiB
+    server.blockdev_add(driver="raw", node_name="above", file="q")
+    assert node(server, "above")["image"]["virtual-size"] == MiB
+    assert "failed" not in server.qemu_io("above", "read -P 5 0 512k")
+    assert "failed" not in server.qemu_io("above", "write -P 6 0 64k")
+    assert "failed" not in server.qemu_io("above", "read -P 6 0 64k")
+
+
+@system_only
+@pytest.mark.differs("writes behind the end of a copy: an assertion", server="qemu")
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_quorum_writes_behind_the_end_of_a_shorter_child(server, copies, images, format):
+    add_copies(server, copies)
+    other = images.create("other", format, "512k")
+    server.blockdev_add(driver=format, node_name="c3", file={"driver": "file", "filename": str(other.path)})
+    add_quorum(server)
+    server.x_blockdev_change(parent="q", node="c3")
+    assert "failed" not in server.qemu_io("q", "write -P 7 768k 64k")
+    assert server.wait_event("QUORUM_REPORT_BAD")["data"]["node-name"] == "c3"
+    assert node(server, "c3")["image"]["virtual-size"] == MiB // 2
+    assert "failed" not in server.qemu_io("q", "read -P 7 768k 64k")
+
+
+@system_only
 def test_which_node_takes_no_children(start):
     """The name is the drive's where the node is one's root; what is said of the child takes the name that was given."""
     drive = ("-drive", "if=none,id=drive,node-name=root,driver=raw,file.driver=null-co", "-drive", "if=none,id=bare,driver=raw,file.driver=null-co")

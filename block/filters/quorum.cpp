@@ -264,10 +264,15 @@ Task<Result<uint64_t>> Quorum::length() {
   for (std::size_t i = 0; i < copies().size(); ++i) {
     auto length = co_await copies()[i]->node()->refresh_length();
     if (!length) co_return io_error(length.error());
-    if (common && *common != *length) co_return io_error(EIO);
+    if (common && *common != *length) {
+      // A copy that came later may be of any size: the disk stays as long as it was.
+      if (agreed_length_) co_return *agreed_length_;
+      co_return io_error(EIO);
+    }
     common = *length;
   }
-  co_return common.value_or(0);
+  agreed_length_ = common.value_or(0);
+  co_return *agreed_length_;
 }
 
 bool Quorum::length_varies() const {

@@ -13,7 +13,8 @@
 //  in its range wait for each other. blkverify (two copies, threshold 2): copies that differ end
 //  the program (compare_buffers.h). Both with pattern `quorum` only.
 //  - Discards are not passed on: copies may understand them differently, and then differ.
-//  - All copies have one length, and nobody else writes to them.
+//  - The copies that it is opened with have one length; later ones may be shorter or longer, and
+//  the disk stays as long as it was. Nobody else writes to them.
 //  - The copies are the node's children, in their order. Children may come and go inside a drained
 //  section, as long as `vote-threshold` of them stay.
 // Units: events count sectors of 512 bytes, as QEMU's. Errors: texts of QEMU 7.2.
@@ -23,6 +24,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -96,6 +98,8 @@ class Quorum final : public Driver {
   void report_failure(uint64_t offset, uint64_t length);
 
   const Options options_;
+  // How long the copies were when last all were equally long.
+  std::optional<uint64_t> agreed_length_;
   // The number in the next one's name: "children.3".
   std::size_t next_child_;
 };

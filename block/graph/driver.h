@@ -133,6 +133,9 @@ class Driver {
   // The length may change behind our back (a block device, a growing file): ask again before each
   // use.
   virtual bool length_varies() const { return false; }
+  // Whether a write behind the end makes the node longer. A format whose disk has its size in its
+  // header would lose it.
+  virtual bool writes_extend() const { return true; }
   virtual Task<Expected<void>> truncate(uint64_t length, TruncateOptions options);
   // The child's length changed. A driver whose own length follows from it says so with
   // node().set_length(); by default that is a filter, whose length is that of its filtered child.

@@ -1,8 +1,16 @@
 #include "block/graph/edge.h"
 
+#include <cerrno>
+
 #include "block/graph/node.h"
 
 namespace blockbed {
+
+namespace {
+
+Task<Result<void>> refused(int error) { co_return io_error(error); }
+
+}  // namespace
 
 Edge::~Edge() { BB_ASSERT(node_ == nullptr); }
 
@@ -10,13 +18,22 @@ Task<Result<void>> Edge::read(uint64_t offset, IoVector buffers, RequestFlags fl
   return node_->read(offset, std::move(buffers), flags);
 }
 
+bool Edge::ends_in_time(uint64_t offset, uint64_t length) const {
+  // A root looks itself (Backend::check).
+  if (parent_.as_node() == nullptr || permissions_.needs.has(Permission::kResize)) return true;
+  const uint64_t end = node_->rounded_length();
+  return offset <= end && length <= end - offset;
+}
+
 Task<Result<void>> Edge::write(uint64_t offset, IoVector buffers, RequestFlags flags) {
+  if (!ends_in_time(offset, buffers.size())) return refused(EIO);
   BB_ASSERT(permissions_.needs.has(Permission::kWrite) ||
             (flags.write_unchanged && permissions_.needs.has(Permission::kWriteUnchanged)));
   return node_->write(offset, std::move(buffers), flags);
 }
 
 Task<Result<void>> Edge::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
+  if (!ends_in_time(offset, length)) return refused(EIO);
   BB_ASSERT(permissions_.needs.has(Permission::kWrite) ||
             (flags.write_unchanged && permissions_.needs.has(Permission::kWriteUnchanged)));
   // Who stands on top says itself whether space is given back; below that each node does.
@@ -38,6 +55,7 @@ Task<Result<void>> Edge::copy_range_to(uint64_t offset, uint64_t length, Edge& t
 
 Task<Result<void>> Edge::copy_range_from(File& source, uint64_t source_offset, uint64_t offset,
                                          uint64_t length, RequestFlags flags) {
+  if (!ends_in_time(offset, length)) return refused(EIO);
   BB_ASSERT(permissions_.needs.has(Permission::kWrite));
   return node_->copy_range_from(source, source_offset, offset, length, flags);
 }

@@ -82,9 +82,8 @@ class Edge {
   // See FrozenChain.
   bool frozen() const { return holders_ != 0; }
 
-  // --- data path of the parent. Bounds: offset + length <= node's length rounded up to its
-  // alignment for reads through format drivers; beyond the end reads give zeroes and writes of a
-  // growable node extend it.
+  // --- data path of the parent. Beyond the end reads give zeroes; a write extends a growable node
+  // when the parent needs Permission::kResize, and is EIO when it does not.
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags = {});
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags = {});
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags = {});
@@ -109,6 +108,9 @@ class Edge {
   friend class GraphChange;
   friend class Graph;
   friend class Node;
+
+  // False for a change behind the end by a parent node that may not make this one longer.
+  bool ends_in_time(uint64_t offset, uint64_t length) const;
 
   EdgeParent& parent_;
   std::string name_;

@@ -153,6 +153,12 @@ class Node final : public EdgeParent {
 
   // Current length in bytes; cached unless the driver says that it varies.
   uint64_t length() const { return length_; }
+  // Where requests end at the latest that do not go beyond the end: disks are counted in sectors,
+  // and requests are widened.
+  uint64_t rounded_length() const {
+    const uint64_t unit = std::max<uint64_t>(512, limits_.request_alignment);
+    return (length_ + unit - 1) / unit * unit;
+  }
   Task<Result<uint64_t>> refresh_length();
   // For drivers that know their length without I/O (filters, raw).
   void set_length(uint64_t length);
@@ -248,6 +254,8 @@ class Node final : public EdgeParent {
       cross_write_threshold(end);
   }
   void cross_write_threshold(uint64_t end);
+  // ENOSPC for a write behind the end of what does not become longer by it.
+  Result<void> check_end(uint64_t end) const;
   // After a write, zero or discard: generation, high-water mark, length, dirty bitmaps.
   void written(uint64_t offset, uint64_t length, bool succeeded, RequestFlags flags);
   void tell_changed(uint64_t offset, uint64_t length);

@@ -100,6 +100,7 @@ Task<Result<void>> Node::write(uint64_t offset, IoVector buffers, RequestFlags f
   if (!is_open()) co_return io_error(ENOMEDIUM);
   const uint64_t length = buffers.size();
   BB_CO_TRY(check_request(offset, length));
+  BB_CO_TRY(check_end(offset + length));
   if (!writable()) co_return io_error(EPERM);
   if (flags.compressed) co_return co_await write_compressed(offset, std::move(buffers), flags);
   if (length == 0) co_return Result<void>();
@@ -170,6 +171,12 @@ void Node::cross_write_threshold(uint64_t end) {
   graph_.events().emit(event);
 }
 
+Result<void> Node::check_end(uint64_t end) const {
+  if (end <= length_ || driver_->writes_extend() || end <= rounded_length()) [[likely]]
+    return {};
+  return io_error(ENOSPC);
+}
+
 void Node::written(uint64_t offset, uint64_t length, bool succeeded, RequestFlags flags) {
   ++write_generation_;
   if (length == 0) return;
@@ -188,6 +195,7 @@ void Node::tell_changed(uint64_t offset, uint64_t length) {
 Task<Result<void>> Node::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   if (!is_open()) co_return io_error(ENOMEDIUM);
   BB_CO_TRY(check_range(offset, length));
+  BB_CO_TRY(check_end(offset + length));
   if (!writable()) co_return io_error(EPERM);
   if (length == 0) co_return Result<void>();
 
@@ -292,6 +300,7 @@ Task<Result<void>> Node::copy_range_from(File& source, uint64_t source_offset, u
                                          uint64_t length, RequestFlags flags) {
   if (!is_open()) co_return io_error(ENOMEDIUM);
   BB_CO_TRY(check_request(offset, length));
+  BB_CO_TRY(check_end(offset + length));
   if (!writable()) co_return io_error(EPERM);
   const uint64_t unit = limits_.request_alignment;
   if (!is_aligned(offset, length, unit) || flags.fua) co_return io_error(ENOTSUP);

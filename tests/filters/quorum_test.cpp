@@ -224,6 +224,19 @@ TEST_F(QuorumTest, ChildrenComeAndGo) {
   EXPECT_NE(node.child("children.3"), nullptr);
 }
 
+TEST_F(QuorumTest, AShorterCopyIsNotMadeLonger) {
+  Node& node = world.open(options(2));
+  Backend& guest = world.guest(node);
+  Node& added = world.file("short", test::FilterWorld::filled(kSize / 2, 5));
+  ASSERT_TRUE(world.env.run(node.driver().add_child(added)));
+  EXPECT_EQ(world.env.run(node.refresh_length()).value(), kSize);
+  ASSERT_TRUE(world.write(guest, kSize - 4096, 4096, 9));
+  EXPECT_EQ(events(), Lines{"short write 120+8: Input/output error"});
+  ASSERT_TRUE(world.env.run(guest.zero(kSize - 4096, 4096)));
+  EXPECT_EQ(world.content("short").size(), kSize / 2);
+  EXPECT_EQ(added.length(), kSize / 2);
+}
+
 TEST_F(QuorumTest, ItGoesByItsOptions) {
   Node& node = world.open(options(2, 2));
   EXPECT_EQ(node.filename(),

@@ -42,6 +42,7 @@ class Qcow2Driver final : public Driver,
 
   std::string_view name() const override { return kName; }
   bool supports_backing() const override { return true; }
+  bool writes_extend() const override { return false; }
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
