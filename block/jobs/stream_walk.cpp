@@ -124,8 +124,6 @@ Task<void> StreamWalk::step(RateLimit& rate_limit) {
     if (!paid) rate_limit.account(again->end - again->begin, env_.now());
     again->paid = true;
     copies_.spawn(copy(*again));
-    // Reading what the host holds takes a guest's time: one part of it at a time.
-    co_await env_.executor().yield();
     co_return;
   }
   if (next_ >= known_end_) {
