@@ -134,6 +134,30 @@ TEST_F(Qcow2DriverTest, WritesWhatTheToolsRead) {
       "-P 2 5000000 777' -c 'read -P 0 4999500 500' -c 'read -P 7 3M 1M' t.qcow2");
 }
 
+TEST_F(Qcow2DriverTest, TheDiskEndsWhereTheHeaderSays) {
+  tool("qemu-img create -q -f qcow2 t.qcow2 1M");
+  constexpr PermissionPair kMayResize{kReadWrite.needs | Permission::kResize, Permissions::all()};
+  const std::string qcow2 =
+      R"({"driver": "qcow2", "node-name": "disk", "file": {"driver": "file", "filename": "DIR/t.qcow2"}})";
+  for (const std::string& what :
+       {qcow2, R"({"driver": "raw", "node-name": "raw", "file": )" + qcow2 + "}"}) {
+    const auto top = open(what, kMayResize);
+    ASSERT_TRUE(top) << top.error().description;
+    backend->set_allow_write_beyond_end(true);
+    EXPECT_EQ(write((1 << 20) - 4096, 4096, 1), 0);
+    EXPECT_EQ(write((1 << 20) - 4096, 8192, 2), ENOSPC);
+    EXPECT_EQ(write(1 << 20, 65536, 2), ENOSPC);
+    EXPECT_EQ(zero(1 << 20, 65536, false), ENOSPC);
+    EXPECT_EQ(write(1 << 20, 65536, 2, RequestFlags().with_compressed()),
+              what == qcow2 ? ENOSPC : ENOTSUP);
+    EXPECT_EQ((*top)->length(), uint64_t{1} << 20);
+    EXPECT_EQ(read((1 << 20) - 4096, 4096), 1);
+    EXPECT_EQ(flush(), 0);
+    close_all();
+    tool("qemu-img check t.qcow2");
+  }
+}
+
 TEST_F(Qcow2DriverTest, ChainsByNameInTheImage) {
   tool("qemu-img create -q -f qcow2 base.qcow2 4M && qemu-io -c 'write -P 5 0 4M' base.qcow2");
   tool("qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 t.qcow2 6M");
