@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import os
 import subprocess
 
 import pytest
@@ -494,3 +495,25 @@ def test_an_instant_of_the_file_below_an_image(server, images):
     server.blockdev_add(driver="copy-before-write", node_name="cbw", file="file", target="scratch")
     server.blockdev_add(driver="qcow2", node_name="image", file="cbw")
     server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw")
+
+
+@pytest.mark.parametrize("policy", ["break-guest-write", "break-snapshot"])
+def test_scratch_space_that_was_given_up_is_used_again(server, images, policy):
+    """The scratch space is full, and cannot grow: what the reader is done with makes room, without anybody's flush."""
+    cluster = 65536
+    disk = images.create("disk.raw", "raw", "2M").fill((0, "2M", 1))
+    scratch = images.create("scratch.qcow2", size="2M")
+    os.truncate(scratch.path, 12 * cluster)
+    server.add_image("disk", disk)
+    server.blockdev_add(driver="qcow2", node_name="scratch", discard="unmap", file={
+        "driver": "raw", "size": 12 * cluster, "file": {"driver": "file", "filename": str(scratch.path)}})
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="disk", target="scratch", on_cbw_error=policy)
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw", discard="unmap")
+    with server.export("cbw", writable=True) as guest, server.export("access", writable=True) as reader:
+        for number in range(6):
+            guest.pwrite(b"\2" * cluster, number * cluster)
+        reader.trim(4 * cluster, 0)
+        for number in range(20, 24):
+            guest.pwrite(b"\2" * cluster, number * cluster)
+        for number in (4, 5, 20, 23, 25):
+            assert reader.pread(cluster, number * cluster) == b"\1" * cluster

@@ -580,3 +580,20 @@ def test_what_is_written_below_the_filter(server, images, how, late):
     copy = target if how == "mirror" else base
     copy.check()
     assert copy.content() == expected
+
+
+@pytest.mark.differs("what lies below a raw node over an image with a backing file is not copied", server="qemu")
+@pytest.mark.parametrize("target_format", ["raw", "qcow2"])
+def test_a_raw_node_in_the_chain(server, images, chain, flat, target_format):
+    server.add_image("image", chain)
+    server.blockdev_add(driver="raw", node_name="raw", file="image")
+    overlay = images.create("overlay.qcow2", size=SIZE)
+    server.add_image("src", overlay, backing="raw")
+    target = images.create("target", target_format, SIZE)
+    server.add_image("target", target)
+    server.blockdev_mirror(job_id="job", device="src", target="target", sync="full")
+    ready(server)
+    server.block_job_complete(device="job")
+    ended_well(server)
+    server.stop()
+    assert not target.differs_from(flat)

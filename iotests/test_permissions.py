@@ -68,6 +68,19 @@ def test_exports_share_writing(server, raw):
         assert b.pread(512, 0) == b"1" * 512
 
 
+def test_windows_of_one_disk_are_written_side_by_side(server, disk):
+    server.add_image("n", disk)
+    server.nbd_start()
+    for number, name in enumerate(("a", "b")):
+        server.blockdev_add(driver="raw", node_name=name, file="n", offset=number << 19, size=1 << 19)
+        server.block_export_add(type="nbd", id=name, node_name=name, name=name, writable=True)
+    with server.nbd("a") as a, server.nbd("b") as b:
+        a.pwrite(b"1" * 512, (1 << 19) - 512)
+        b.pwrite(b"2" * 512, 0)
+    with server.export("n") as nbd:
+        assert nbd.pread(1024, (1 << 19) - 512) == b"1" * 512 + b"2" * 512
+
+
 @pytest.mark.parametrize("writable, error", [
     (True, "permissions 'write' are both required by an unnamed block device (uses node 'f' as 'root' child) and unshared by "
            "node 'q' (uses node 'f' as 'file' child)."),

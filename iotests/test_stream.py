@@ -679,3 +679,26 @@ def test_down_to_a_quorum(server, images):
     server.stop()
     overlay.check()
     assert overlay.content() == b"\7" * (512 << 10) + b"\x08" * (64 << 10) + b"\7" * (448 << 10)
+
+
+@pytest.mark.differs("what lies below a raw node over an image with a backing file is lost", server="qemu")
+@pytest.mark.parametrize("between", ["raw", "filter below raw", "two raw", "stream below raw"])
+def test_a_raw_node_in_the_chain(server, images, chain, nodes, between):
+    """It is the end of its chain, and yet shows what the image in it has from its backing files."""
+    below = "top"
+    if between == "filter below raw":
+        server.blockdev_add(driver="copy-on-read", node_name="filter", file="top")
+        below = "filter"
+    if between == "two raw":
+        server.blockdev_add(driver="raw", node_name="inner", file="top", size=SIZE)
+        below = "inner"
+    server.blockdev_add(driver="raw", node_name="raw", file=below)
+    if between == "stream below raw":
+        server.block_stream(job_id="slow", device="top", speed=1)
+    overlay = images.create("overlay.qcow2", size=SIZE)
+    add(server, "overlay", overlay, "raw")
+    server.block_stream(job_id="job", device="overlay")
+    ended = server.wait_event("BLOCK_JOB_COMPLETED", {"device": "job"})["data"]
+    assert "error" not in ended
+    with server.export("overlay") as nbd:
+        assert nbd.read_all() == content_of(chain)

@@ -46,8 +46,7 @@ Task<Result<void>> CopyOnRead::read(uint64_t offset, IoVector buffers, RequestFl
 
   const uint64_t length = buffers.size();
   for (uint64_t done = 0; done < length;) {
-    auto above = co_await chain_allocated(*file_.node(), bottom_.get(), /*include_base=*/true,
-                                          offset + done, length - done);
+    auto above = co_await chain_content(*file_.node(), bottom_.get(), offset + done, length - done);
     if (!above) co_return io_error(above.error());
     // Nothing is said of what lies beyond the end.
     const uint64_t run = above->length > 0 ? above->length : length - done;

@@ -216,6 +216,16 @@ Task<MirrorCopy::Extent> MirrorCopy::look_up(uint64_t offset, Pass& pass) {
   answer_is_stale_ = false;
   auto answer = co_await chain_status(*source_.node(), nullptr, /*include_base=*/false, offset,
                                       length_ - offset);
+  if (answer && answer->status.length > 0 && !answer->status.data && !answer->status.zero) {
+    // Nothing, or what a raw node at the end of the chain has from further below.
+    auto content = co_await chain_content(*source_.node(), nullptr, offset, answer->status.length);
+    if (!content) {
+      answer = io_error(content.error());
+    } else if (content->length > 0) {
+      answer->status.length = content->length;
+      answer->status.data = content->allocated;
+    }
+  }
   asked_ = Extent();
   Extent extent{offset, std::min(offset + granularity, length_), Kind::kData};
   // What cannot be told, or has changed, and a granule that is not all of one kind, is data.

@@ -200,6 +200,16 @@ void RawDriver::child_resized(Edge&) {
 
 // --- facts
 
+// A window has no tables and does not grow: it needs no more than its parents do. Two of one file
+// can be written at the same time.
+PermissionPair RawDriver::child_permissions(const Edge* edge, ChildRoles roles,
+                                            PermissionPair parent, bool writable) const {
+  constexpr Permissions kChanges = Permissions(Permission::kWrite) | Permission::kResize;
+  PermissionPair result = Driver::child_permissions(edge, roles, parent, writable);
+  result.needs = (result.needs - kChanges) | (parent.needs & kChanges);
+  return result;
+}
+
 void RawDriver::refresh_limits(BlockLimits& limits) const {
   limits = file_.node()->limits();
   // The file widens what comes to it, at its own offsets.

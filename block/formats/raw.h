@@ -59,6 +59,8 @@ class RawDriver final : public Driver {
   Task<Expected<void>> truncate(uint64_t length, TruncateOptions options) override;
   void child_resized(Edge& edge) override;
 
+  PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,
+                                   bool writable) const override;
   void refresh_limits(BlockLimits& limits) const override;
   DriverInfo info() const override;
   bool has_zero_init() const override;

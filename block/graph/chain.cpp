@@ -150,4 +150,17 @@ Task<Result<ChainAllocation>> chain_allocated(Node& top, Node* base, bool includ
   co_return ChainAllocation{answer->status.length, answer->status.allocated};
 }
 
+Task<Result<ChainAllocation>> chain_content(Node& top, Node* bottom, uint64_t offset,
+                                            uint64_t length) {
+  auto answer = co_await chain_allocated(top, bottom, /*include_base=*/true, offset, length);
+  if (!answer || answer->allocated || answer->length == 0) co_return answer;
+  Node* last = &top;
+  while (last != bottom && last->filter_or_cow_node() != nullptr) last = last->filter_or_cow_node();
+  if (last->filter_or_cow_node() != nullptr) co_return answer;
+  const auto shown = co_await last->driver().block_status(offset, answer->length, false);
+  if (!shown) co_return io_error(shown.error());
+  if (!shown->passes_through) co_return answer;
+  co_return co_await chain_content(*shown->file, nullptr, *shown->offset, shown->length);
+}
+
 }  // namespace blockbed

@@ -50,5 +50,10 @@ struct ChainAllocation {
 // Whether a layer above `base` has its own bytes there, and for how far that answer holds.
 Task<Result<ChainAllocation>> chain_allocated(Node& top, Node* base, bool include_base,
                                               uint64_t offset, uint64_t length);
+// chain_allocated() for who is to hold what the chain from `top` down to `bottom` shows (included;
+// null: down to its end). A raw node is the end of a chain, and yet shows an image that may have
+// backing files: what they have is brought by nobody else.
+Task<Result<ChainAllocation>> chain_content(Node& top, Node* bottom, uint64_t offset,
+                                            uint64_t length);
 
 }  // namespace blockbed

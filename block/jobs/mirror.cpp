@@ -159,8 +159,10 @@ Task<JobResult> MirrorJob::mark_differences() {
   for (uint64_t at = 0; at < copy_->length();) {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
-    auto answer =
-        co_await chain_allocated(source(), lowest, /*include_base=*/true, at, copy_->length() - at);
+    auto answer = lowest == nullptr
+                      ? co_await chain_content(source(), nullptr, at, copy_->length() - at)
+                      : co_await chain_allocated(source(), lowest, /*include_base=*/true, at,
+                                                 copy_->length() - at);
     if (!answer) co_return job_failure(answer.error());
     if (answer->length == 0) break;
     if (answer->allocated) copy_->changed(at, answer->length);

@@ -65,8 +65,7 @@ Task<Result<void>> StreamWalk::look_up() {
   Node* below = top_.backing_node();
   if (own->allocated || below == nullptr) co_return Result<void>();
 
-  auto answer =
-      co_await chain_allocated(*below, &bottom_, /*include_base=*/true, next_, own->length);
+  auto answer = co_await chain_content(*below, &bottom_, next_, own->length);
   if (!answer) co_return io_error(answer.error());
   if (answer->length > 0) {
     known_end_ = std::min(next_ + answer->length, length_);

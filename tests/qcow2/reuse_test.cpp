@@ -70,6 +70,34 @@ TEST_F(Qcow2Reuse, TrimmedAndWrittenAgain) {
   EXPECT_LT(length_, 5 * kMiB);
 }
 
+Task<bool> fits(Image& image, uint64_t cluster) {
+  std::vector<std::byte> data(kCluster, std::byte{8});
+  const auto done = co_await image.write(cluster * kCluster, IoVector(data.data(), kCluster));
+  if (!done) EXPECT_EQ(done.error().number(), ENOSPC);
+  co_return done.has_value();
+}
+
+// However little waits: where there is no other place, it is used.
+TEST_F(Qcow2Reuse, WhenTheFileCannotGrow) {
+  run([](sim::SimEnv& env, Image& image) -> Task<void> {
+    env.storage().set_capacity("disk", 16 * kCluster);
+    uint64_t filled = 0;
+    while (filled < 32 && co_await fits(image, filled)) ++filled;
+    EXPECT_GT(filled, 4u);
+    EXPECT_LT(filled, 16u);
+    EXPECT_TRUE(co_await image.discard(0, 3 * kCluster));
+    for (uint64_t more = 100; more < 103; ++more) EXPECT_TRUE(co_await fits(image, more)) << more;
+    EXPECT_FALSE(co_await fits(image, 103));
+    std::vector<std::byte> noise = half_noise(env, kCluster);
+    EXPECT_TRUE(co_await image.discard(3 * kCluster, kCluster));
+    EXPECT_TRUE(co_await image.write_compressed(200 * kCluster, IoVector(noise.data(), kCluster)));
+    EXPECT_TRUE(co_await image.write_compressed(201 * kCluster, IoVector(noise.data(), kCluster)));
+    EXPECT_FALSE(co_await fits(image, 103));
+    EXPECT_TRUE(co_await image.discard(200 * kCluster, 2 * kCluster));
+    EXPECT_TRUE(co_await fits(image, 103));
+  });
+}
+
 // Nobody flushes, and nothing new is written that could use the space.
 TEST_F(Qcow2Reuse, SpaceIsGivenBackWhenEnoughWaits) {
   CreateOptions create;

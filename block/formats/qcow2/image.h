@@ -171,6 +171,9 @@ class Image {
       size = length;
     }
   };
+  // After a write that failed: whether it is worth another try, since the storage was full and
+  // clusters that waited for a flush are free now.
+  Task<bool> make_room(Errno failure);
   // Writes a run at the start of `payload`; its length.
   Task<Result<uint64_t>> write_some(uint64_t guest, Payload payload);
   // [locked] What the first run of the range needs; allocates.
@@ -194,6 +197,7 @@ class Image {
   // The lock, at a moment when no change in flight meets the range.
   Task<MutexGuard> lock_range(uint64_t begin, uint64_t end);
   Task<Result<void>> write_compressed_cluster(uint64_t guest, IoVector buffers);
+  Task<Result<void>> store_compressed(uint64_t guest, IoVector packed);
   // Codecs at work on workers, twice what QEMU has; the other workers are for who waits for a file.
   static constexpr std::size_t kMaxCodecs = 8;
 

@@ -13,7 +13,8 @@
 //  - free_later() takes a reference away only after the change that dropped it is on the disk and
 //  every
 //    request that started before has ended (RequestGuard); until then the cluster is not reused.
-//    allocate() sees to that when enough is waiting and the file would grow.
+//    allocate() sees to that when enough is waiting and the file would grow, use_what_waits() when
+//    it cannot.
 //  - A function that fails leaves the tables usable: at worst clusters leak.
 // Units: bytes; `host` is an offset in the file, `guest` one in the disk. Errors: errno; EIO after
 // a corruption was seen. Threading: engine thread only.
@@ -201,6 +202,8 @@ class Metadata {
 
   // --- [locked] to the file
   Task<Result<void>> write_back();
+  // For who has met the end of the storage: whether a write_back has freed anything.
+  Task<bool> use_what_waits();
   // Without the lock, before a write_back() that has much to make durable first: requests go on
   // meanwhile, and what is left to do under the lock is short.
   Task<Result<void>> sync_ahead();

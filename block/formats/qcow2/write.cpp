@@ -70,10 +70,19 @@ Task<Result<void>> Image::write(uint64_t offset, IoVector buffers) {
       }
     }
     auto some = co_await write_some(offset + done, Payload(buffers.slice(done, size - done)));
-    if (!some) co_return io_error(some.error());
-    done += *some;
+    if (some) {
+      done += *some;
+    } else if (!co_await make_room(some.error())) {
+      co_return io_error(some.error());
+    }
   }
   co_return Result<void>();
+}
+
+Task<bool> Image::make_room(Errno failure) {
+  if (failure.number() != ENOSPC || geometry().external_data) co_return false;
+  MutexGuard guard = co_await metadata_.lock();
+  co_return co_await metadata_.use_what_waits();
 }
 
 uint32_t Image::metadata_at(uint64_t host, uint64_t size) const {

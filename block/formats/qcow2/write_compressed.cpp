@@ -57,12 +57,23 @@ Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buff
     const uint64_t size = buffers.size();
     for (uint64_t done = 0; done < size;) {
       auto some = co_await write_some(guest + done, Payload(buffers.slice(done, size - done)));
-      if (!some) co_return io_error(some.error());
-      done += *some;
+      if (some) {
+        done += *some;
+      } else if (!co_await make_room(some.error())) {
+        co_return io_error(some.error());
+      }
     }
     co_return Result<void>();
   }
+  for (;;) {
+    auto done = co_await store_compressed(guest, packed.io(0, bytes));
+    if (done || !co_await make_room(done.error())) co_return done;
+  }
+}
 
+Task<Result<void>> Image::store_compressed(uint64_t guest, IoVector packed) {
+  const Geometry& g = geometry();
+  const uint64_t bytes = packed.size();
   uint64_t host = 0;
   InFlight change;
   {
@@ -79,7 +90,7 @@ Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buff
   // The entry is changed when the data is there. QEMU does it before.
   co_await metadata_.file().debug_event(DebugEvent::kL2UpdateCompressed);
   co_await metadata_.file().debug_event(DebugEvent::kWriteCompressed);
-  auto done = co_await write_data(host, packed.io(0, bytes));
+  auto done = co_await write_data(host, std::move(packed));
   MutexGuard guard = co_await metadata_.lock();
   if (done) {
     auto piece = co_await metadata_.writable_piece(guest);
