@@ -328,6 +328,8 @@ def test_quorum_reports(server, copies):
     add_copies(server, copies)
     add_quorum(server, read_pattern="fifo")
     quorum = node(server, "q")
+    stats = {entry["node-name"]: entry for entry in server.query_blockstats(query_nodes=True) if "node-name" in entry}
+    assert "parent" not in stats["q"]
     assert quorum["drv"] == "quorum" and quorum["image"]["virtual-size"] == MiB
     assert quorum["image"]["actual-size"] == sum(node(server, f"c{i}")["image"]["actual-size"] for i in range(3))
     assert "dirty-flag" not in quorum["image"] and "cluster-size" not in quorum["image"]

@@ -597,3 +597,17 @@ def test_a_raw_node_in_the_chain(server, images, chain, flat, target_format):
     ended_well(server)
     server.stop()
     assert not target.differs_from(flat)
+
+
+def test_what_was_to_be_replaced_is_gone(server, images):
+    for name in ("c0", "c1", "target"):
+        server.add_image(name, images.create(name, size=SIZE))
+    server.execute("blockdev-add", {"driver": "quorum", "node-name": "q", "vote-threshold": 1, "children": ["c0", "c1"]})
+    server.blockdev_mirror(job_id="job", device="q", target="target", sync="full", replaces="c0")
+    ready(server)
+    server.x_blockdev_change(parent="q", child="children.0")
+    server.blockdev_del(node_name="c0")
+    assert server.error("job-complete", id="job") == "Node name 'c0' not found"
+    assert server.job("job")["status"] == "ready"
+    server.job_cancel(id="job")
+    server.wait_null("job")

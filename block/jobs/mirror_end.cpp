@@ -42,7 +42,7 @@ Expected<Node*> MirrorJob::node_to_replace() const {
   if (!options_.replaces) return &source();
   Node* node = registry().graph().find_node(*options_.replaces);
   if (node == nullptr) {
-    return fail(fmt::format("Failed to find node with node-name='{}'", *options_.replaces));
+    return fail(fmt::format("Node name '{}' not found", *options_.replaces));
   }
   return node;
 }

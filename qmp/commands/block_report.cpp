@@ -269,6 +269,20 @@ Task<schema::BlockInfo> block_info(const Backend& backend, const DeviceDirectory
   co_return info;
 }
 
+// Where the node's data is: in its primary child, or in the only one that has data. Of several
+// equal ones, as a quorum's, in none.
+const Edge* data_child(const Node& node) {
+  const Edge* found = nullptr;
+  std::size_t count = 0;
+  for (const auto& edge : node.children()) {
+    if (!edge->roles().has(ChildRole::kData) && !edge->roles().has(ChildRole::kFiltered)) continue;
+    if (edge->roles().has(ChildRole::kPrimary)) return edge.get();
+    found = edge.get();
+    ++count;
+  }
+  return count == 1 ? found : nullptr;
+}
+
 schema::BlockStats node_stats(Node& shown, bool from_root) {
   Node& node = from_root ? *shown.skip_hidden() : shown;
   schema::BlockStats stats;
@@ -285,17 +299,9 @@ schema::BlockStats node_stats(Node& shown, bool from_root) {
     specific.u = file;
     stats.driver_specific = std::move(specific);
   }
-  const Edge* parent = nullptr;
-  for (const auto& edge : node.children()) {
-    const bool carries =
-        edge->roles().has(ChildRole::kData) || edge->roles().has(ChildRole::kFiltered);
-    if (!carries) continue;
-    if (parent == nullptr ||
-        (edge->roles().has(ChildRole::kPrimary) && !parent->roles().has(ChildRole::kPrimary))) {
-      parent = edge.get();
-    }
+  if (const Edge* parent = data_child(node); parent != nullptr) {
+    stats.parent = node_stats(*parent->node(), from_root);
   }
-  if (parent != nullptr) stats.parent = node_stats(*parent->node(), from_root);
   if (Node* below = node.filter_or_cow_node(); from_root && below != nullptr) {
     stats.backing = node_stats(*below, from_root);
   }
