@@ -175,3 +175,19 @@ def test_read_only_drive(start, chain):
     server.stop()
     assert "warning: disabling copy-on-read on read-only drive" in server.stderr
     assert kept(chain[2]) == []
+
+
+def test_nothing_comes_into_a_frozen_chain(server, images):
+    """Whoever takes the place of a node below a copy-on-read filter with `bottom` is refused in the same words."""
+    base = images.create("base.qcow2", size="1M")
+    top = images.create("top.qcow2", size=None, backing=base)
+    server.add_image("base", base)
+    server.add_image("top", top, backing="base")
+    server.blockdev_add(driver="copy-on-read", node_name="cor", file="top", bottom="top")
+    server.blockdev_add(driver="null-co", node_name="copy", size=1 << 20)
+    server.add_image("overlay", images.create("overlay.qcow2", size="1M"), backing=None)
+    before = server.execute("x-debug-query-block-graph")
+    assert server.error("blockdev-backup", job_id="j", device="top", target="copy", sync="full") == (
+        "Could not replace node: Cannot change 'file' link to 'top'")
+    assert server.error("blockdev-snapshot", node="top", overlay="overlay") == "Cannot change 'file' link to 'top'"
+    assert server.execute("x-debug-query-block-graph") == before

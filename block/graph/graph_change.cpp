@@ -179,6 +179,9 @@ Expected<void> GraphChange::replace_in_parents(Node& from, Node& to) {
     Node* parent = edge->parent().as_node();
     // The edges on the way from `to` to `from` stay: `to` was put in between.
     if (parent != nullptr && (parent == &to || reaches(to, *parent))) continue;
+    if (edge->frozen()) {
+      return fail(fmt::format("Cannot change '{}' link to '{}'", edge->name(), from.name()));
+    }
     BB_TRY(replace_node(*edge, to));
   }
   return {};

@@ -269,6 +269,8 @@ Task<schema::BlockInfo> block_info(const Backend& backend, const DeviceDirectory
   co_return info;
 }
 
+namespace {
+
 // Where the node's data is: in its primary child, or in the only one that has data. Of several
 // equal ones, as a quorum's, in none.
 const Edge* data_child(const Node& node) {
@@ -282,6 +284,8 @@ const Edge* data_child(const Node& node) {
   }
   return count == 1 ? found : nullptr;
 }
+
+}  // namespace
 
 schema::BlockStats node_stats(Node& shown, bool from_root) {
   Node& node = from_root ? *shown.skip_hidden() : shown;

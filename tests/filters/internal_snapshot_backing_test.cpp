@@ -133,7 +133,7 @@ TEST_F(InternalSnapshotBacking, NoLinkBelowTheImageChanges) {
 
   for (Node* below : {mid_, base_}) {
     EXPECT_TRUE(insert_filter_over(*below).starts_with(
-        "Could not replace node: Cannot change frozen 'backing' link from '"));
+        "Could not replace node: Cannot change 'backing' link to '"));
   }
   expect_bytes(access, 1);
 
