@@ -190,7 +190,7 @@ Task<bool> Metadata::use_what_waits() {
   if (pending_bytes_ == 0) co_return false;
   const uint64_t before = freed_bytes_;
   const Result<void> written = co_await write_back();
-  co_return written&& freed_bytes_ != before;
+  co_return written.has_value() && freed_bytes_ != before;
 }
 
 Task<Result<Metadata::Allocation>> Metadata::allocate(uint64_t clusters, const char* what,

@@ -12,11 +12,8 @@ Task<Result<void>> Image::copy_from(File& source, uint64_t source_offset, uint64
   for (uint64_t done = 0; done < length;) {
     auto some =
         co_await write_some(offset + done, Payload(source, source_offset + done, length - done));
-    if (some) {
-      done += *some;
-    } else if (!co_await make_room(some.error())) {
-      co_return io_error(some.error());
-    }
+    if (!some) co_return io_error(some.error());
+    done += *some;
   }
   co_return Result<void>();
 }

@@ -174,8 +174,10 @@ class Image {
   // After a write that failed: whether it is worth another try, since the storage was full and
   // clusters that waited for a flush are free now.
   Task<bool> make_room(Errno failure);
-  // Writes a run at the start of `payload`; its length.
+  // Writes a run at the start of `payload`; its length, or 0 when there was no room and there is
+  // now: the caller goes on in both cases.
   Task<Result<uint64_t>> write_some(uint64_t guest, Payload payload);
+  Task<Result<uint64_t>> write_run(uint64_t guest, Payload payload);
   // [locked] What the first run of the range needs; allocates.
   Task<Result<void>> plan_write(uint64_t guest, uint64_t length, WritePlan& plan);
   Task<Result<void>> write_with_cow(const WritePlan& plan, Payload payload);

@@ -70,11 +70,8 @@ Task<Result<void>> Image::write(uint64_t offset, IoVector buffers) {
       }
     }
     auto some = co_await write_some(offset + done, Payload(buffers.slice(done, size - done)));
-    if (some) {
-      done += *some;
-    } else if (!co_await make_room(some.error())) {
-      co_return io_error(some.error());
-    }
+    if (!some) co_return io_error(some.error());
+    done += *some;
   }
   co_return Result<void>();
 }
@@ -104,6 +101,12 @@ Task<Result<void>> Image::write_data(uint64_t host, IoVector buffers) {
 }
 
 Task<Result<uint64_t>> Image::write_some(uint64_t guest, Payload payload) {
+  auto done = co_await write_run(guest, std::move(payload));
+  if (!done && co_await make_room(done.error())) co_return 0;
+  co_return done;
+}
+
+Task<Result<uint64_t>> Image::write_run(uint64_t guest, Payload payload) {
   const Geometry& g = geometry();
   WritePlan plan;
   InFlight change;

@@ -57,11 +57,8 @@ Task<Result<void>> Image::write_compressed_cluster(uint64_t guest, IoVector buff
     const uint64_t size = buffers.size();
     for (uint64_t done = 0; done < size;) {
       auto some = co_await write_some(guest + done, Payload(buffers.slice(done, size - done)));
-      if (some) {
-        done += *some;
-      } else if (!co_await make_room(some.error())) {
-        co_return io_error(some.error());
-      }
+      if (!some) co_return io_error(some.error());
+      done += *some;
     }
     co_return Result<void>();
   }

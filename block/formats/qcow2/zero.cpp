@@ -126,11 +126,8 @@ Task<Result<void>> Image::write_zero_bytes(uint64_t begin, uint64_t end) {
   while (begin < end) {
     auto some = co_await write_some(
         begin, Payload(zeroes.io(0, std::min<uint64_t>(zeroes.size(), end - begin))));
-    if (some) {
-      begin += *some;
-    } else if (!co_await make_room(some.error())) {
-      co_return io_error(some.error());
-    }
+    if (!some) co_return io_error(some.error());
+    begin += *some;
   }
   co_return Result<void>();
 }
