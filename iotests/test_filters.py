@@ -60,6 +60,41 @@ def test_compress_needs_a_format(server, images):
     assert server.error("blockdev-add", add) == "Compression is not supported for underlying format: raw"
 
 
+@system_only
+@pytest.mark.parametrize("passes, filter", [
+    (True, {"driver": "throttle", "throttle-group": "g"}), (True, {"driver": "copy-on-read"}),
+    *((False, {"driver": name}) for name in ("compress", "preallocate", "raw")),
+    (False, {"driver": "blklogwrites", "log": {"driver": "null-co", "size": MiB}}),
+    (False, {"driver": "copy-before-write", "target": {"driver": "null-co", "size": MiB}}),
+], ids=lambda value: value["driver"] if isinstance(value, dict) else "")  # fmt: skip
+def test_compressed_writes_through_a_filter(server, images, passes, filter):
+    """From a filter over it, from a job, and by themselves: each to an image of its own."""
+    server.execute("object-add", {"qom-type": "throttle-group", "id": "g"})
+    server.blockdev_add(driver="raw", node_name="s", file=file(images.create("source.raw", "raw", "1M").fill((0, "1M", 1))))
+    disks = [images.create(f"disk{i}.qcow2", "qcow2", "1M") for i in range(3)]
+    for i, disk in enumerate(disks):
+        server.blockdev_add(node_name=f"f{i}", file={"driver": "qcow2", "file": file(disk)}, **filter)
+    over = {"driver": "compress", "node-name": "c", "file": "f0"}
+    backup = {"job-id": "job", "device": "s", "target": "f1", "sync": "full", "compress": True}
+    if passes:
+        server.execute("blockdev-add", over)
+        server.qemu_io("c", "write -P 1 0 1M")
+        server.execute("blockdev-backup", backup)
+        assert "error" not in server.finish_job("job")["data"]
+    else:
+        assert server.error("blockdev-add", over) == f"Compression is not supported for underlying format: {filter['driver']}"
+        assert server.error("blockdev-backup", backup) == "Compression is not supported for this drive "
+    said = server.qemu_io("f2", "write -c -P 1 0 1M")
+    assert ("Operation not supported" in said) is not passes
+    server.stop()
+    for disk in disks:
+        assert disk.check().get("compressed-clusters", 0) == (16 if passes else 0)
+        if passes:
+            disk.read(0, "1M", 1)
+        else:
+            assert disk.own() == []
+
+
 # ---------------------------------------------------------------------- preallocate
 
 

@@ -154,13 +154,6 @@ Task<Result<void>> Blklogwrites::write(uint64_t offset, IoVector buffers, Reques
   co_return co_await append(Entry(offset, length, flags.fua ? kFuaFlag : 0, std::move(buffers)));
 }
 
-Task<Result<void>> Blklogwrites::write_compressed(uint64_t offset, IoVector buffers) {
-  BB_CO_TRY(co_await file_.write(offset, buffers, RequestFlags().with_compressed()));
-  const uint64_t length = buffers.size();
-  if (length == 0) co_return Result<void>();
-  co_return co_await append(Entry(offset, length, 0, std::move(buffers)));
-}
-
 Task<Result<void>> Blklogwrites::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   BB_CO_TRY(co_await file_.zero(offset, length, flags));
   co_return co_await append(Entry(offset, length, flags.fua ? kFuaFlag : 0, {}, length));

@@ -49,8 +49,6 @@ class Blklogwrites final : public PassThroughFilter {
   std::string_view name() const override { return kName; }
 
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
-  // To the log, what is compressed below is a write like others.
-  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<void>> flush_to_disk() override;

@@ -142,13 +142,6 @@ Task<Result<void>> CopyBeforeWrite::write(uint64_t offset, IoVector buffers, Req
   co_return co_await source_.write(offset, std::move(buffers), flags);
 }
 
-Task<Result<void>> CopyBeforeWrite::write_compressed(uint64_t offset, IoVector buffers) {
-  BB_CO_TRY(co_await before(offset, buffers.size(), false));
-  RequestFlags flags;
-  flags.compressed = true;
-  co_return co_await source_.write(offset, std::move(buffers), flags);
-}
-
 Task<Result<void>> CopyBeforeWrite::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   BB_CO_TRY(co_await before(offset, length, flags.write_unchanged));
   co_return co_await source_.zero(offset, length, flags);
@@ -323,9 +316,6 @@ PermissionPair CopyBeforeWrite::child_permissions(const Edge* edge, ChildRoles r
 std::string CopyBeforeWrite::exact_filename() const { return source_.node()->filename(); }
 DriverInfo CopyBeforeWrite::info() const { return source_.node()->driver().info(); }
 bool CopyBeforeWrite::has_zero_init() const { return source_.node()->driver().has_zero_init(); }
-bool CopyBeforeWrite::can_write_compressed() const {
-  return source_.node()->driver().can_write_compressed();
-}
 
 Task<void> CopyBeforeWrite::close() { co_await timed_copies_.close(); }
 

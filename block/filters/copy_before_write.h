@@ -61,7 +61,6 @@ class CopyBeforeWrite final : public Driver, public PointInTime {
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
-  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
@@ -70,7 +69,6 @@ class CopyBeforeWrite final : public Driver, public PointInTime {
   bool honours_fua_zero() const override { return true; }
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
-  bool can_write_compressed() const override;
   bool follows_changes() const override { return true; }
   // A guest that flushes means its disk, not the place where its past is kept.
   bool flush_reaches(const Edge& edge) const override { return &edge == &source_; }

@@ -59,6 +59,14 @@ Task<Result<void>> CopyOnRead::read(uint64_t offset, IoVector buffers, RequestFl
   co_return Result<void>();
 }
 
+Task<Result<void>> CopyOnRead::write_compressed(uint64_t offset, IoVector buffers) {
+  return file_.write(offset, std::move(buffers), RequestFlags().with_compressed());
+}
+
+bool CopyOnRead::can_write_compressed() const {
+  return file_.node()->driver().can_write_compressed();
+}
+
 PermissionPair CopyOnRead::child_permissions(const Edge*, ChildRoles roles, PermissionPair parent,
                                              bool writable) const {
   PermissionPair result = default_child_permissions(node(), roles, parent, writable);

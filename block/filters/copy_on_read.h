@@ -33,6 +33,8 @@ class CopyOnRead final : public PassThroughFilter {
   std::string_view name() const override { return kName; }
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
+  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
+  bool can_write_compressed() const override;
   bool honours_copy_on_read() const override { return true; }
 
   PermissionPair child_permissions(const Edge* edge, ChildRoles roles, PermissionPair parent,

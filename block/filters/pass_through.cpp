@@ -12,10 +12,6 @@ Task<Result<void>> PassThroughFilter::write(uint64_t offset, IoVector buffers, R
   return file_.write(offset, std::move(buffers), flags);
 }
 
-Task<Result<void>> PassThroughFilter::write_compressed(uint64_t offset, IoVector buffers) {
-  return file_.write(offset, std::move(buffers), RequestFlags().with_compressed());
-}
-
 Task<Result<void>> PassThroughFilter::zero(uint64_t offset, uint64_t length, RequestFlags flags) {
   return file_.zero(offset, length, flags);
 }
@@ -31,10 +27,6 @@ Task<Result<BlockStatus>> PassThroughFilter::block_status(uint64_t offset, uint6
   status.file = file_.node();
   status.passes_through = true;
   co_return status;
-}
-
-bool PassThroughFilter::can_write_compressed() const {
-  return file_.node()->driver().can_write_compressed();
 }
 
 Task<Result<uint64_t>> PassThroughFilter::length() { return file_.node()->refresh_length(); }

@@ -19,7 +19,6 @@ class PassThroughFilter : public Driver {
 
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
-  Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
   Task<Result<BlockStatus>> block_status(uint64_t offset, uint64_t length, bool want_zero) override;
@@ -28,7 +27,6 @@ class PassThroughFilter : public Driver {
   bool honours_fua_zero() const override { return true; }
   bool honours_unmap() const override { return true; }
   bool honours_no_fallback() const override { return true; }
-  bool can_write_compressed() const override;
 
   Task<Result<uint64_t>> length() override;
   bool length_varies() const override;

@@ -49,7 +49,11 @@ Task<Result<void>> Throttle::write(uint64_t offset, IoVector buffers, RequestFla
 
 Task<Result<void>> Throttle::write_compressed(uint64_t offset, IoVector buffers) {
   co_await member_->admit(ThrottleDirection::kWrite, buffers.size());
-  co_return co_await PassThroughFilter::write_compressed(offset, std::move(buffers));
+  co_return co_await file_.write(offset, std::move(buffers), RequestFlags().with_compressed());
+}
+
+bool Throttle::can_write_compressed() const {
+  return file_.node()->driver().can_write_compressed();
 }
 
 Task<Result<void>> Throttle::zero(uint64_t offset, uint64_t length, RequestFlags flags) {

@@ -35,6 +35,7 @@ class Throttle final : public PassThroughFilter {
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write(uint64_t offset, IoVector buffers, RequestFlags flags) override;
   Task<Result<void>> write_compressed(uint64_t offset, IoVector buffers) override;
+  bool can_write_compressed() const override;
   Task<Result<void>> zero(uint64_t offset, uint64_t length, RequestFlags flags) override;
   Task<Result<void>> discard(uint64_t offset, uint64_t length) override;
 
