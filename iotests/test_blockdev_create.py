@@ -219,6 +219,13 @@ def test_a_backing_file_without_a_name(server, file_node):
     assert struct.pack(">II", 0xE2792ACA, 3) + b"raw" in file_node.read_bytes()[:512]
 
 
+def test_a_backing_format_longer_than_readers_take(server, file_node):
+    options = {"driver": "qcow2", "file": "f", "size": SIZE, "backing-file": "base", "backing-fmt": "copy-before-write"}
+    assert create(server, options) is None
+    server.blockdev_del(node_name="f")
+    assert Image(file_node, "qcow2").info()["backing-filename-format"] == "copy-before-wri"
+
+
 # ---------------------------------------------------------------------- qcow2 on what is no empty file
 
 FULL = "No space left on device"

@@ -43,6 +43,46 @@ def test_an_overlay_names_a_path_with_a_colon(start, images, name):
     holds_the_data(images, "top.qcow2")
 
 
+FILTERS = {
+    "throttle": ({"throttle-group": "g"}, 'json:{"throttle-group": "g", "driver": "throttle", "file": %s}'),
+    "compress": ({}, 'json:{"driver": "compress", "file": %s}'),
+    "blkdebug": ({}, "blkdebug::DISK"),
+    # Readers of qcow2 take 15 bytes.
+    "copy-before-write": ({"target": {"driver": "null-co", "size": 1 << 20}}, "DISK"),
+}
+
+
+@pytest.mark.parametrize("command", ["blockdev-snapshot-sync", "drive-mirror", "block-commit"])
+@pytest.mark.parametrize("driver", FILTERS)
+def test_an_image_names_the_filter_that_it_stands_on(server, images, driver, command):
+    options, name = FILTERS[driver]
+    disk, top = images.create("disk.qcow2", "qcow2", "1M"), images.at("top.qcow2", "qcow2")
+    name = (name % '{"driver": "qcow2", "file": {"driver": "file", "filename": "DISK"}}' if "%" in name else name).replace("DISK", str(disk))
+    server.execute("object-add", {"qom-type": "throttle-group", "id": "g"})
+    below = {"driver": "qcow2", "file": {"driver": "file", "filename": str(disk)}}
+    server.execute("blockdev-add", {"driver": driver, "node-name": "m", "image" if driver == "blkdebug" else "file": below, **options})
+
+    def add_over(image, backing, node):
+        server.execute("blockdev-add", {"driver": "qcow2", "node-name": node, "file": {"driver": "file", "filename": str(image)}, "backing": backing})
+
+    if command == "blockdev-snapshot-sync":
+        server.execute(command, {"node-name": "m", "snapshot-node-name": "top", "snapshot-file": str(top)})
+    elif command == "drive-mirror":
+        add_over(images.create("source.qcow2", "qcow2", "1M"), "m", "source")
+        server.execute(command, {"job-id": "job", "device": "source", "target": str(top), "sync": "top", "format": "qcow2"})
+        server.wait_job("job", "ready")
+        server.execute("job-cancel", {"id": "job"})
+        server.finish_job("job")
+    else:
+        add_over(images.create("middle.qcow2", "qcow2", "1M"), "m", "middle")
+        add_over(images.create("top.qcow2", "qcow2", "1M", backing=disk), "middle", "top")
+        server.execute(command, {"job-id": "job", "device": "top", "top-node": "middle", "base-node": "m"})
+        server.finish_job("job")
+    server.stop()
+    info = top.info()
+    assert (info["backing-filename"], info["backing-filename-format"]) == (name, driver[:15])
+
+
 @pytest.mark.parametrize("command, options", [
     ("block-commit", {"top": "middle.qcow2"}),
     ("block-stream", {"base": "file:a:b"}),

@@ -260,7 +260,7 @@ Task<JobResult> CommitJob::prepare() {
   if (auto flushed = co_await base_->flush(); !flushed) co_return job_failure(flushed.error());
 
   const std::string name = options_.backing_file.value_or(options_.base->filename());
-  const std::string format(options_.base->skip_filters()->driver().name());
+  const std::string format(options_.base->driver().name());
   std::vector<std::pair<std::string, std::string>> before;
   Expected<void> renamed;
   for (std::size_t i = 0; i < images.size() && renamed; ++i) {

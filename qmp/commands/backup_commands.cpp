@@ -217,7 +217,7 @@ class DriveBackupAction final : public BackupAction {
     request.format = std::move(format);
     request.size = source_->length();
     if (backing != nullptr) {
-      Node& shown = *backing->skip_filters();
+      Node& shown = *backing->skip_hidden();
       request.backing_file = shown.filename();
       request.backing_format = shown.driver().name();
     }

@@ -177,7 +177,7 @@ class DriveMirror {
     request.format = *arguments_.format;
     request.size = source_->length();
     if (backing != nullptr) {
-      Node& shown = *backing->skip_filters();
+      Node& shown = *backing->skip_hidden();
       request.backing_file = shown.filename();
       request.backing_format = shown.driver().name();
     }

@@ -173,9 +173,8 @@ class SnapshotSyncAction final : public OverlayAction {
     request.filename = arguments_.snapshot_file;
     request.format = format;
     request.size = old_->length();
-    Node& shown = *old_->skip_filters();
-    request.backing_file = shown.filename();
-    request.backing_format = shown.driver().name();
+    request.backing_file = old_->filename();
+    request.backing_format = old_->driver().name();
     return create_image_file(
         context.graph, create_file, std::move(request),
         [&context](std::string_view line) { context.print(std::string(line) + "\n"); });

@@ -167,7 +167,7 @@ Task<Expected<void>> complete_header(Image& image, const CreateOptions& options)
   Header header = image.header();
   const std::string backing_file = options.backing_file.value_or("");
   header.backing_name = backing_file;
-  if (!options.backing_format.empty()) header.backing_format = options.backing_format;
+  header.set_backing_format(options.backing_format);
   if (options.data_file && !options.data_file_name.empty()) {
     header.data_file_name = options.data_file_name;
   }

@@ -249,8 +249,7 @@ Task<Expected<void>> Qcow2Driver::change_backing_file(std::string name, std::str
   MutexGuard lock = co_await metadata.lock();
   Header header = metadata.header();
   header.backing_name = std::move(name);
-  header.backing_format.reset();
-  if (!format.empty()) header.backing_format = std::move(format);
+  header.set_backing_format(format);
   if (auto done = co_await metadata.rewrite_header(std::move(header)); !done) {
     co_return fail(strerror_text(done.error()));
   }

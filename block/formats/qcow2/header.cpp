@@ -262,6 +262,11 @@ Expected<void> check_tables(const Header& h, HeaderUse use) {
 
 }  // namespace
 
+void Header::set_backing_format(std::string_view format) {
+  backing_format.reset();
+  if (!format.empty()) backing_format = format.substr(0, kMaxBackingFormatBytes - 1);
+}
+
 Geometry Header::geometry(uint32_t l2_piece_bytes) const {
   Geometry g(version, cluster_bits, refcount_order, extended_l2(), l2_piece_bytes);
   g.external_data = external_data();

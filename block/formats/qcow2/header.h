@@ -117,6 +117,9 @@ struct Header {
   // The bitmaps extension was there without its feature bit: its data is not to be relied on.
   bool bitmaps_inconsistent = false;
 
+  // "": none. What is longer than readers take is cut, as by QEMU.
+  void set_backing_format(std::string_view format);
+
   uint64_t cluster_size() const { return uint64_t{1} << cluster_bits; }
   bool has(uint64_t incompatible_bit) const {
     return (incompatible_features & incompatible_bit) != 0;
