@@ -194,11 +194,13 @@ Task<JobResult> StreamJob::prepare() {
   Node& image = *place_.image;
   if (image.cow_edge() == nullptr) co_return JobResult();
 
-  // Before the image ceases to name the files below, what came from them must be in it: most of
-  // that while guests go on.
+  // Before the image ceases to name the files below, what came from them must be on the disk, also
+  // what writes that are still under way take from them. Later ones find all of it in the image.
+  {
+    const DrainedSection settled = co_await drain(image);
+  }
   if (auto flushed = co_await image.flush(); !flushed) co_return job_failure(flushed.error());
   DrainedSection drained = co_await drain(image);
-  if (auto flushed = co_await image.flush(); !flushed) co_return job_failure(flushed.error());
   const NodeRef old(*image.backing_node());
   Node* base = place_.above_base->filter_or_cow_node();
   const NodeRef kept = base == nullptr ? NodeRef() : NodeRef(*base);
