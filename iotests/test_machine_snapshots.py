@@ -124,6 +124,21 @@ def test_what_is_refused(server, disks, images):
     assert run(server, "snapshot-save", "one", "a", vmstate="a") is None
 
 
+def test_a_writable_node_over_an_image_that_is_not(server, images):
+    image = images.create("n.qcow2", size=SIZE)
+    options = {"driver": "qcow2", "node-name": "n", "file": {"driver": "file", "filename": str(image.path)}}
+    server.execute("blockdev-add", options)
+    server.blockdev_add(driver="raw", node_name="over", file="n")
+    server.blockdev_reopen(options=[{**options, "read-only": True}])
+    assert server.error("blockdev-snapshot-internal-sync", {"device": "over", "name": "x"}) == (
+        "Block format 'raw' used by device 'over' does not support internal snapshots")
+    text = "Device 'over' is writable but does not support snapshots"
+    for command in ["savevm x", "loadvm x", "delvm x"]:
+        assert server.hmp(command).rstrip() == f"Error: {text}"
+    assert server.hmp("info snapshots").rstrip() == "no block device can store vmstate for snapshot"
+    assert run(server, "snapshot-save", "one", "over", vmstate="over") == text
+
+
 def test_lines_of_snapshots(server, images):
     """Of a disk, and of all that are on every disk; names of any length."""
     server.add_image("n", images.create("n.qcow2", size=SIZE))

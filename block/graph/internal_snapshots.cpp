@@ -32,6 +32,11 @@ InternalSnapshots* internal_snapshots_of(const Node& node) {
   return found == nullptr ? nullptr : found->driver().internal_snapshots();
 }
 
+bool can_take_internal_snapshots(const Node& node) {
+  const Node* const keeper = node_with_internal_snapshots(const_cast<Node&>(node));
+  return node.writable() && keeper != nullptr && keeper->writable();
+}
+
 namespace {
 
 using VmStateRequest = Task<Result<void>> (InternalSnapshots::*)(uint64_t, IoVector);

@@ -65,6 +65,8 @@ class InternalSnapshots {
 // The node, or the one that a filter or raw format shows; null when neither keeps snapshots.
 Node* node_with_internal_snapshots(Node& node);
 InternalSnapshots* internal_snapshots_of(const Node& node);
+// It keeps snapshots, and both it and the node that has them may be written.
+bool can_take_internal_snapshots(const Node& node);
 // Requests to the state of the machine that wait like others while the node is drained for; ENOTSUP
 // where nothing keeps snapshots.
 Task<Result<void>> write_vm_state(Node& node, uint64_t position, IoVector buffers);

@@ -39,8 +39,7 @@ class InternalSnapshotAction final : public Action {
     drained_ = co_await drain(*node_);
     BB_CO_TRY(node_->operations().check(Operation::kInternalSnapshot));
     if (!node_->writable()) co_return fail(fmt::format("Device '{}' is read only", device));
-    InternalSnapshots* const snapshots = internal_snapshots_of(*node_);
-    if (snapshots == nullptr) {
+    if (!can_take_internal_snapshots(*node_)) {
       co_return fail(
           fmt::format("Block format '{}' used by device '{}' does not support internal snapshots",
                       node_->driver().name(), device));
@@ -57,7 +56,7 @@ class InternalSnapshotAction final : public Action {
     made_.seconds = now.seconds;
     made_.nanoseconds = now.microseconds * 1000;
     made_.vm_clock_ns = static_cast<uint64_t>(context.graph.guest_clock().now());
-    if (auto done = co_await snapshots->create(made_); !done) {
+    if (auto done = co_await internal_snapshots_of(*node_)->create(made_); !done) {
       co_return fail(fmt::format("Failed to create snapshot '{}' on device '{}': {}",
                                  arguments_.name, device, strerror_text(done.error())));
     }

@@ -23,10 +23,6 @@ constexpr std::string_view kStateMagic = "Blockbed machine state 1\n";
 // A name of a type is never longer.
 constexpr uint64_t kMostStateBytes = kStateMagic.size() + 256;
 
-bool can_keep(const Node& node) {
-  return node.writable() && list_internal_snapshots(node).has_value();
-}
-
 // A disk of the machine, what else guests or clients write to (an export of a backing file), or
 // what the user has opened for one.
 bool is_disk(const Node& node) {
@@ -80,7 +76,7 @@ Expected<MachineSnapshots::Disks> MachineSnapshots::disks_of(const Place& place)
     disks = all_disks(graph_);
   }
   for (const NodeRef& disk : disks) {
-    if (can_keep(*disk)) continue;
+    if (can_take_internal_snapshots(*disk)) continue;
     return fail(
         fmt::format("Device '{}' is writable but does not support snapshots", shown_name(*disk)));
   }
@@ -227,7 +223,8 @@ Task<Expected<void>> MachineSnapshots::remove_from(const Disks& disks, std::stri
 
 std::string MachineSnapshots::list() const {
   const Disks disks = all_disks(graph_);
-  const auto keeper = std::ranges::find_if(disks, [](const NodeRef& d) { return can_keep(*d); });
+  const auto keeper = std::ranges::find_if(
+      disks, [](const NodeRef& disk) { return can_take_internal_snapshots(*disk); });
   if (keeper == disks.end()) return "no block device can store vmstate for snapshot\n";
 
   const auto on_all = [&](const InternalSnapshot& snapshot) {
