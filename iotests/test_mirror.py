@@ -398,6 +398,21 @@ def test_error(server, images, flat, side, policy):
     target.compare(flat)
 
 
+@pytest.mark.parametrize("policies", [("ignore", "report"), ("report", "stop"), ("report", "ignore")], ids=str)
+def test_errors_met_side_by_side(server, images, policies):
+    """One of the source and one of the target, each by its policy."""
+    for node, iotype, at in (("src", "read", 64), ("dst", "write", 4096 + 64)):
+        image = images.create(f"{node}.qcow2", size="4M").fill((0, "4M", 1))
+        server.execute("blockdev-add", {
+            "driver": "blkdebug", "node-name": node, "image": {"driver": "qcow2", "file": {"driver": "file", "filename": str(image.path)}},
+            "inject-error": [{"event": "none", "once": True, "iotype": iotype, "errno": 5 if node == "src" else 28, "sector": at}]})
+    server.blockdev_mirror(job_id="job", device="src", target="dst", sync="full", on_source_error=policies[0], on_target_error=policies[1])
+    met = {(error["operation"], error["action"]) for error in (server.wait_event("BLOCK_JOB_ERROR")["data"] for _ in range(2))}
+    assert met == {("read", policies[0]), ("write", policies[1])}
+    ended = server.finish_job("job")["data"]
+    assert ended["error"] == ("Input/output error" if policies[0] == "report" else "No space left on device")
+
+
 def test_target_without_space_gets_more(server, images, flat):
     """A window on a file is full where it ends; taken away, there is room."""
     target = images.create("target.qcow2", size=SIZE).fill((0, SIZE, 9))

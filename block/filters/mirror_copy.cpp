@@ -230,7 +230,7 @@ Task<MirrorCopy::Extent> MirrorCopy::look_up(uint64_t offset, Pass& pass) {
   Extent extent{offset, std::min(offset + granularity, length_), Kind::kData};
   // What cannot be told, or has changed, and a granule that is not all of one kind, is data.
   if (!answer) {
-    pass.fail(answer.error(), /*is_read=*/true);
+    pass.failures_.push_back({answer.error(), /*is_read=*/true});
   } else if (answer->status.length > 0 && !answer_is_stale_) {
     const BlockStatus& status = answer->status;
     uint64_t end = std::min(offset + status.length, length_);
@@ -306,7 +306,7 @@ Task<void> MirrorCopy::copy_for_pass(Extent claim, Pass& pass) {
     copied = co_await copy(claim, error_is_read);
     if (!copied) {
       bitmap_.set(granule_of(claim.begin), granules_to(claim.end));
-      pass.fail(copied.error(), error_is_read);
+      pass.failures_.push_back({copied.error(), error_is_read});
     } else if (progress_ != nullptr) {
       progress_->done += claim.length();
     }
@@ -334,7 +334,7 @@ Task<bool> MirrorCopy::pay(const Extent& claim, Pass& pass) {
 Task<void> MirrorCopy::copy_pass(Pass& pass) {
   uint64_t at = 0;
   int chunks = 0;
-  while (!pass.stop_ && !pass.error_) {
+  while (!pass.stop_ && pass.failures_.empty()) {
     const uint64_t granule = bitmap_.next_set(granule_of(at), bitmap_.size());
     if (granule == bitmap_.size()) break;
     at = granule * settings_.granularity;
@@ -346,7 +346,7 @@ Task<void> MirrorCopy::copy_pass(Pass& pass) {
     if (at < known.begin || known.end <= at) {
       known = co_await look_up(at, pass);
       // Somebody may have written to both meanwhile.
-      if (pass.error_ || !bitmap_.test(granule)) continue;
+      if (!pass.failures_.empty() || !bitmap_.test(granule)) continue;
     }
     const Extent claim = next_claim(at, known, pass);
     if (claim.kind == Kind::kData && pass.active_bytes_ > 0 &&

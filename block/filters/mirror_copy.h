@@ -11,7 +11,7 @@
 //  - Copies and writes to both never overlap with each other: whoever comes later waits.
 //  - copy_pass() copies, in one pass from the beginning to the end, what is marked when it comes
 //  there, several chunks at a time. It returns with none of its copies in flight: at the end, when
-//  it was stopped, or after the first failure, whose range is marked again.
+//  it was stopped, or after a failure. What failed is marked again.
 //  - write(), zero() and discard() are a guest's request to the source that is carried out on both
 //  sides. What fails on the target only is marked, and on_copy_failed is told; the guest does not
 //  notice.
@@ -24,8 +24,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
+#include <vector>
 
+#include "block/filters/copy_failure.h"
 #include "block/filters/progress.h"
 #include "block/filters/rate_limit.h"
 #include "block/filters/spare_buffers.h"
@@ -117,24 +118,18 @@ class MirrorCopy {
       wake_.wake_all();
     }
 
-    const std::optional<Errno>& error() const { return error_; }
-    bool error_is_read() const { return error_is_read_; }
+    // The first, and those of the copies that were under way with it.
+    const std::vector<CopyFailure>& failures() const { return failures_; }
     // It came to the end.
-    bool complete() const { return !stop_ && !error_; }
+    bool complete() const { return !stop_ && failures_.empty(); }
 
    private:
     friend class MirrorCopy;
-    void fail(Errno error, bool is_read) {
-      if (error_) return;
-      error_ = error;
-      error_is_read_ = is_read;
-    }
 
     bool stop_ = false;
-    bool error_is_read_ = false;
     int active_ = 0;
     uint64_t active_bytes_ = 0;
-    std::optional<Errno> error_;
+    std::vector<CopyFailure> failures_;
     std::unique_ptr<Timer> timer_;
     WaitQueue wake_;
   };

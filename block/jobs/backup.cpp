@@ -18,10 +18,6 @@ namespace blockbed {
 
 namespace {
 
-// An error that is ignored and does not go away is not tried again at once: it would take every
-// turn and fill the monitor with events.
-constexpr int64_t kRetryPause = 100'000'000;
-
 // Nothing below the node is ever waited for.
 bool is_null(Node& node) {
   Node* bottom = &node;
@@ -243,7 +239,6 @@ Task<JobResult> BackupJob::copy_all() {
   if (engine_.remaining() > 0 && !(is_null(*filter_) && is_null(*options_.target))) {
     co_await let_reply_go_first();
   }
-  uint64_t done_at_error = UINT64_MAX;
   for (;;) {
     co_await pause_point();
     if (cancelled()) co_return JobResult();
@@ -259,16 +254,8 @@ Task<JobResult> BackupJob::copy_all() {
     if (walk.complete()) co_return JobResult();
     if (!walk.error()) continue;
     if (cancelled()) co_return JobResult();
-    const bool is_read = walk.error_is_read();
-    const OnError policy = is_read ? options_.on_source_error : options_.on_target_error;
-    if (error_action(policy, is_read, *walk.error()) == ErrorAction::kReport) {
-      co_return job_failure(*walk.error());
-    }
-    if (const uint64_t done = progress().done; done == done_at_error) {
-      co_await sleep(kRetryPause);
-    } else {
-      done_at_error = done;
-    }
+    BB_CO_TRY(co_await meet({{*walk.error(), walk.error_is_read()}}, options_.on_source_error,
+                            options_.on_target_error));
   }
 }
 

@@ -11,7 +11,6 @@ namespace {
 
 // An image of nothing but small extents must not keep others from their turn.
 constexpr int kQuestionsPerTurn = 64;
-constexpr int64_t kRetryPause = 100'000'000;
 
 }  // namespace
 
@@ -54,11 +53,8 @@ Task<JobResult> BitmapPopulateJob::run() {
     auto answer =
         co_await chain_allocated(node, base, /*include_base=*/false, at, found_.length() - at);
     if (!answer) {
-      if (error_action(options_.on_error, /*is_read=*/true, answer.error()) ==
-          ErrorAction::kReport) {
-        co_return job_failure(answer.error());
-      }
-      co_await sleep(kRetryPause);
+      BB_CO_TRY(co_await meet({{answer.error(), /*is_read=*/true}}, options_.on_error,
+                              options_.on_error));
       continue;
     }
     if (answer->length == 0) break;

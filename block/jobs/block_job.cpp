@@ -10,6 +10,14 @@
 
 namespace blockbed {
 
+namespace {
+
+// An error that is ignored and does not go away is not tried again at once: it would take every
+// turn and fill the monitor with events. In ns.
+constexpr int64_t kRetryPause = 100'000'000;
+
+}  // namespace
+
 BlockJob::BlockJob(JobRegistry& registry, JobParameters parameters)
     : Job(registry, std::move(parameters)) {}
 BlockJob::~BlockJob() = default;
@@ -121,6 +129,22 @@ ErrorAction BlockJob::error_action(OnError policy, bool is_read, Errno error) {
     note_error(io_status_, error);
   }
   return action;
+}
+
+Task<JobResult> BlockJob::meet(std::vector<CopyFailure> failures, OnError on_read,
+                               OnError on_write) {
+  JobResult result;
+  for (const auto& [error, is_read] : failures) {
+    const ErrorAction action = error_action(is_read ? on_read : on_write, is_read, error);
+    if (action == ErrorAction::kReport && result) result = job_failure(error);
+  }
+  if (!result) co_return result;
+  if (const uint64_t done = progress().done; done == done_at_error_) {
+    co_await sleep(kRetryPause);
+  } else {
+    done_at_error_ = done;
+  }
+  co_return JobResult();
 }
 
 void BlockJob::user_resumed() { forget_error(); }

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "block/filters/copy_failure.h"
 #include "block/filters/rate_limit.h"
 #include "block/graph/backend.h"
 #include "block/graph/edge.h"
@@ -71,6 +72,9 @@ class BlockJob : public Job, public EdgeParent {
   void detach_node(GraphChange& change, const Node& node);
 
   ErrorAction error_action(OnError policy, bool is_read, Errno error);
+  // What failed side by side, each by its policy. One that is reported is the job's failure; else
+  // the caller goes to its next pause point and tries again.
+  Task<JobResult> meet(std::vector<CopyFailure> failures, OnError on_read, OnError on_write);
 
   virtual void speed_changed() = 0;
   // A pause point that lasts until what was done is paid for: a speed holds for the last piece too.
@@ -91,6 +95,7 @@ class BlockJob : public Job, public EdgeParent {
   std::vector<std::unique_ptr<OperationBan>> bans_;
   uint64_t speed_ = 0;
   IoStatus io_status_ = IoStatus::kOk;
+  uint64_t done_at_error_ = UINT64_MAX;
 };
 
 }  // namespace blockbed

@@ -14,10 +14,7 @@ namespace blockbed {
 
 namespace {
 
-// An error that is ignored and does not go away is not tried again at once.
-constexpr int64_t kRetryPause = 100'000'000;
-
-// What one mark of the copies stands for: the smallest cluster that is common.
+// What one mark of the copies stands for, unless a layer has smaller clusters.
 constexpr uint64_t kGranularity = 65536;
 
 // The steps in which QEMU's commit goes on: clients see them in the progress of a slow one.
@@ -29,6 +26,20 @@ constexpr uint64_t kBuffer = kLeastPiece;
 
 // So much is marked before it is copied: seldom enough to keep the copying busy.
 constexpr uint64_t kMarkedAtOnce = uint64_t{64} << 20;
+
+// No larger than what a layer above the base may hold alone: nothing else is written to the base.
+// Where that makes too many marks, what is around it is copied with it.
+uint64_t granularity_of(Node& top, Node& base) {
+  uint64_t granularity = kGranularity;
+  for (Node* node = &top; node != &base; node = node->filter_or_cow_node()) {
+    const uint64_t smallest = node->driver().info().subcluster_size;
+    if (smallest != 0) granularity = std::min(granularity, smallest);
+  }
+  while (granularity < kGranularity && !MirrorCopy::fits(top.length(), granularity)) {
+    granularity *= 2;
+  }
+  return granularity;
+}
 
 }  // namespace
 
@@ -117,7 +128,7 @@ Task<Expected<void>> CommitJob::attach() {
   BB_CO_TRY(top_->bind(top.context()));
 
   MirrorCopy::Settings settings;
-  settings.granularity = kGranularity;
+  settings.granularity = granularity_of(top, base);
   settings.least_piece = kLeastPiece;
   settings.buffer_size = kBuffer;
   copy_.emplace(env(), top_->edge(), base_->edge(), top.length(), settings);
@@ -183,16 +194,18 @@ Task<std::expected<uint64_t, JobFailure>> CommitJob::mark_from(uint64_t offset) 
     auto answer =
         co_await chain_allocated(*options_.top, lowest, /*include_base=*/true, offset, most);
     if (!answer) {
-      JobResult met = co_await meet_error(answer.error(), /*is_read=*/true);
+      JobResult met =
+          co_await meet({{answer.error(), /*is_read=*/true}}, options_.on_error, options_.on_error);
       if (!met) co_return std::unexpected(std::move(met).error());
       continue;
     }
     if (answer->length == 0) co_return copy_->length();
     uint64_t end = std::min(offset + answer->length, copy_->length());
     // A granule that is allocated in part is copied whole.
-    const uint64_t over = end < copy_->length() ? end % kGranularity : 0;
+    const uint64_t granularity = copy_->settings().granularity;
+    const uint64_t over = end < copy_->length() ? end % granularity : 0;
     const bool holds = answer->allocated || end - offset <= over;
-    if (over != 0) end = holds ? std::min(end + kGranularity - over, copy_->length()) : end - over;
+    if (over != 0) end = holds ? std::min(end + granularity - over, copy_->length()) : end - over;
     if (holds) {
       marked += end - offset;
       ahead_ -= end - offset;
@@ -215,19 +228,9 @@ Task<JobResult> CommitJob::copy_marked() {
     co_await copy_->copy_pass(pass);
     pass_ = nullptr;
     if (cancelled()) co_return JobResult();
-    if (pass.error()) BB_CO_TRY(co_await meet_error(*pass.error(), pass.error_is_read()));
-  }
-  co_return JobResult();
-}
-
-Task<JobResult> CommitJob::meet_error(Errno error, bool is_read) {
-  if (error_action(options_.on_error, is_read, error) == ErrorAction::kReport) {
-    co_return job_failure(error);
-  }
-  if (const uint64_t done = progress().done; done == done_at_error_) {
-    co_await sleep(kRetryPause);
-  } else {
-    done_at_error_ = done;
+    if (!pass.failures().empty()) {
+      BB_CO_TRY(co_await meet(pass.failures(), options_.on_error, options_.on_error));
+    }
   }
   co_return JobResult();
 }

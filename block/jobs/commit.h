@@ -75,7 +75,6 @@ class CommitJob final : public BlockJob {
   // where it stopped.
   Task<std::expected<uint64_t, JobFailure>> mark_from(uint64_t offset);
   Task<JobResult> copy_marked();
-  Task<JobResult> meet_error(Errno error, bool is_read);
   Task<Expected<void>> rename_backing(Node& image, std::string name, std::string format);
   Expected<void> take_out();
 
@@ -91,7 +90,6 @@ class CommitJob final : public BlockJob {
   MirrorCopy::Pass* pass_ = nullptr;
   // Bytes behind which the job has not come, without those that are marked.
   uint64_t ahead_ = 0;
-  uint64_t done_at_error_ = UINT64_MAX;
   DrainedSection drained_;
 };
 

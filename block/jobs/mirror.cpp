@@ -18,8 +18,6 @@ namespace {
 // A ready job lets so much time pass before it copies what guests write: many writes of one place
 // are one copy then.
 constexpr int64_t kGatherTime = 100'000'000;
-// An error that is ignored and does not go away is not tried again at once.
-constexpr int64_t kRetryPause = 100'000'000;
 // A target is made to read as zeroes in pieces of this size, so that the job can be stopped.
 constexpr uint64_t kZeroPiece = uint64_t{256} << 20;
 
@@ -216,9 +214,10 @@ Task<std::expected<bool, JobFailure>> MirrorJob::copy_once() {
   pass_ = &pass;
   co_await copy_->copy_pass(pass);
   pass_ = nullptr;
-  if (!pass.error()) co_return pass.complete();
+  if (pass.failures().empty()) co_return pass.complete();
   if (cancelled()) co_return false;
-  JobResult met = co_await meet_error(*pass.error(), pass.error_is_read());
+  JobResult met =
+      co_await meet(pass.failures(), options_.on_source_error, options_.on_target_error);
   if (!met) co_return std::unexpected(std::move(met).error());
   co_return false;
 }
@@ -227,20 +226,10 @@ Task<std::expected<bool, JobFailure>> MirrorJob::flush_target() {
   const Result<void> flushed = co_await target_->flush();
   if (flushed) co_return true;
   if (cancelled()) co_return false;
-  JobResult met = co_await meet_error(flushed.error(), /*is_read=*/false);
+  JobResult met = co_await meet({{flushed.error(), /*is_read=*/false}}, options_.on_source_error,
+                                options_.on_target_error);
   if (!met) co_return std::unexpected(std::move(met).error());
   co_return false;
-}
-
-Task<JobResult> MirrorJob::meet_error(Errno error, bool is_read) {
-  const OnError policy = is_read ? options_.on_source_error : options_.on_target_error;
-  if (error_action(policy, is_read, error) == ErrorAction::kReport) co_return job_failure(error);
-  if (const uint64_t done = progress().done; done == done_at_error_) {
-    co_await sleep(kRetryPause);
-  } else {
-    done_at_error_ = done;
-  }
-  co_return JobResult();
 }
 
 void MirrorJob::guest_copy_failed(Errno error, bool is_read) {

@@ -125,8 +125,6 @@ class MirrorJob final : public BlockJob {
   // One pass of copies; a flush. False: it failed, or was stopped, and is to be tried again.
   Task<std::expected<bool, JobFailure>> copy_once();
   Task<std::expected<bool, JobFailure>> flush_target();
-  // Goes by the policy: a failure ends the job, otherwise it tries again.
-  Task<JobResult> meet_error(Errno error, bool is_read);
   void guest_copy_failed(Errno error, bool is_read);
 
   Task<JobResult> copy_the_rest();
@@ -146,7 +144,6 @@ class MirrorJob final : public BlockJob {
   // The pass that is going on.
   MirrorCopy::Pass* pass_ = nullptr;
   std::optional<JobFailure> guest_failure_;
-  uint64_t done_at_error_ = UINT64_MAX;
   // run() has nothing to do until something is marked.
   bool idle_ = false;
   // The client wants the end, and the target in place of the source.

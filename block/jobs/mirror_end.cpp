@@ -16,7 +16,7 @@ Task<JobResult> MirrorJob::copy_the_rest() {
   while (copy_->dirty()) {
     MirrorCopy::Pass pass(env().executor());
     co_await copy_->copy_pass(pass);
-    if (pass.error()) co_return job_failure(*pass.error());
+    if (!pass.failures().empty()) co_return job_failure(pass.failures().front().error);
   }
   const Result<void> flushed = co_await target_->flush();
   if (!flushed) co_return job_failure(flushed.error());
