@@ -20,8 +20,8 @@ namespace blockbed {
 
 class WriteBehind {
  public:
-  // A part of a second of a disk's work.
-  static constexpr uint64_t kEvery = uint64_t{64} << 20;
+  // So little that guests do not feel it.
+  static constexpr uint64_t kEvery = uint64_t{16} << 20;
 
   explicit WriteBehind(Executor& executor) : at_work_(executor) {}
 

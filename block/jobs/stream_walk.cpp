@@ -21,7 +21,8 @@ StreamWalk::StreamWalk(Env& env, Backend& through, Node& top, Node& bottom, Prog
       progress_(progress),
       length_(top.length()),
       wake_(env.executor()),
-      copies_(env.executor()) {
+      copies_(env.executor()),
+      written_behind_(env.executor()) {
   progress_ = Progress{.done = 0, .remaining = length_};
 }
 
@@ -93,6 +94,7 @@ Task<void> StreamWalk::copy(Chunk& chunk) {
   --in_flight_;
   chunk.state = copied ? Chunk::State::kDone : Chunk::State::kFailed;
   if (!copied) chunk.error = copied.error();
+  if (copied) written_behind_.wrote(top_, chunk.end - chunk.begin);
   forget_done();
   if (copied) {
     wake_.wake_all();
@@ -164,6 +166,7 @@ Task<void> StreamWalk::run(RateLimit& rate_limit) {
   }
   while (in_flight_ > 0) co_await wake_.wait();
   co_await copies_.wait_idle();
+  co_await written_behind_.wait_idle();
   running_ = false;
 }
 

@@ -187,6 +187,7 @@ Task<Result<void>> ProductionFile::write_away(uint64_t offset, IoVector buffers,
     if (count == 0) co_return io_error(ENOSPC);
     done += static_cast<std::size_t>(count);
   }
+  write_out_.wrote(offset, buffers.size());
   co_return {};
 }
 
@@ -212,10 +213,9 @@ Task<Result<void>> ProductionFile::flush() {
 Task<void> ProductionFile::expect_flush() {
   if (!options_.write || options_.direct) co_return;
   const Away away(*this);
-  // It may wait for room in the disk's queue. Unlike fdatasync() it commits no journal, which
-  // others that write to the same file system would wait for.
-  co_await services_.pool.run(
-      [fd = descriptor_] { (void)::sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE); });
+  const std::vector<uint64_t> pieces = write_out_.take(descriptor_);
+  if (pieces.empty()) co_return;
+  co_await services_.pool.run([this, &pieces] { write_out_.send(pieces); });
 }
 
 Task<Result<FileInfo>> ProductionFile::info() {
@@ -307,6 +307,7 @@ Task<Result<void>> ProductionFile::reopen(FileOpenOptions options) {
     alignment = co_await services_.pool.run(
         [fd = *opened, kind = kind_] { return file_system::direct_alignment(fd, kind); });
   }
+  write_out_.stop();
   ::close(std::exchange(descriptor_, *opened));
   options_ = options;
   alignment_ = alignment;
@@ -317,6 +318,7 @@ Task<Result<void>> ProductionFile::close() {
   BB_ASSERT(away_ == 0 && descriptor_ >= 0);
   const int descriptor = std::exchange(descriptor_, -1);
   locks_.clear();
+  write_out_.stop();
   int error = 0;
   const auto close_it = [descriptor, &error] {
     // Linux has closed it whatever the outcome.

@@ -28,6 +28,7 @@
 #include "block/runtime/file.h"
 #include "block/runtime/io_services.h"
 #include "block/runtime/sync.h"
+#include "block/runtime/write_out.h"
 
 namespace blockbed {
 
@@ -152,6 +153,7 @@ class ProductionFile final : public File {
   uint32_t alignment_ = 1;
   InlineGuard guard_;
   Semaphore buffered_writers_;
+  WriteOut write_out_;
   Refused refused_;
   // The run of data that extent() found last. Where the file system has no list of extents (tmpfs)
   // the kernel walks over every page of a run to find its end: 5 ms for 1 GiB, for each question.
