@@ -1,5 +1,7 @@
 """Names of files with colons, and where `file:` in front is a prefix and where it is part of the name."""
 
+import json
+
 import pytest
 
 from blockbed_iotests import qemu_img, qemu_io
@@ -43,9 +45,10 @@ def test_an_overlay_names_a_path_with_a_colon(start, images, name):
     holds_the_data(images, "top.qcow2")
 
 
+BELOW = '{"driver": "qcow2", "file": {"driver": "file", "filename": "DISK"}}'
 FILTERS = {
-    "throttle": ({"throttle-group": "g"}, 'json:{"throttle-group": "g", "driver": "throttle", "file": %s}'),
-    "compress": ({}, 'json:{"driver": "compress", "file": %s}'),
+    "throttle": ({"throttle-group": "g"}, 'json:{"throttle-group": "g", "driver": "throttle", "file": ' + BELOW + "}"),
+    "compress": ({}, 'json:{"driver": "compress", "file": ' + BELOW + "}"),
     "blkdebug": ({}, "blkdebug::DISK"),
     # Readers of qcow2 take 15 bytes.
     "copy-before-write": ({"target": {"driver": "null-co", "size": 1 << 20}}, "DISK"),
@@ -57,9 +60,8 @@ FILTERS = {
 def test_an_image_names_the_filter_that_it_stands_on(server, images, driver, command):
     options, name = FILTERS[driver]
     disk, top = images.create("disk.qcow2", "qcow2", "1M"), images.at("top.qcow2", "qcow2")
-    name = (name % '{"driver": "qcow2", "file": {"driver": "file", "filename": "DISK"}}' if "%" in name else name).replace("DISK", str(disk))
     server.execute("object-add", {"qom-type": "throttle-group", "id": "g"})
-    below = {"driver": "qcow2", "file": {"driver": "file", "filename": str(disk)}}
+    below = json.loads(BELOW.replace("DISK", str(disk)))
     server.execute("blockdev-add", {"driver": driver, "node-name": "m", "image" if driver == "blkdebug" else "file": below, **options})
 
     def add_over(image, backing, node):
@@ -80,7 +82,7 @@ def test_an_image_names_the_filter_that_it_stands_on(server, images, driver, com
         server.finish_job("job")
     server.stop()
     info = top.info()
-    assert (info["backing-filename"], info["backing-filename-format"]) == (name, driver[:15])
+    assert (info["backing-filename"], info["backing-filename-format"]) == (name.replace("DISK", str(disk)), driver[:15])
 
 
 @pytest.mark.parametrize("command, options", [
