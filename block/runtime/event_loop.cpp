@@ -145,11 +145,14 @@ void EventLoop::grow() {
 }
 
 void EventLoop::run_ready(const bool& done) {
+  if (ready_count_ == 0) return;
+  const int64_t end = now() + kTurnTime;
   for (int i = 0; i < kTurn && ready_count_ > 0 && !done; ++i) {
     const std::coroutine_handle<> coroutine = ready_[ready_first_];
     ready_first_ = (ready_first_ + 1) & (ready_.size() - 1);
     --ready_count_;
     coroutine.resume();
+    if (now() > end) break;
   }
 }
 

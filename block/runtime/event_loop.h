@@ -6,9 +6,9 @@
 //
 // Contract
 //  - Ready coroutines stand in one FIFO and are resumed one after the other by run_until(). After
-//    kTurn of them, or when none is left, the loop looks at the rest of the world: completions of
-//    workers, alarms that are due, the hook's completions, descriptors. It blocks only when all of
-//    these have nothing.
+//    kTurn of them or kTurnTime, or when none is left, the loop looks at the rest of the world:
+//    completions of workers, alarms that are due, the hook's completions, descriptors. It blocks
+//    only when all of these have nothing.
 //  - A wait is spent looking, not sleeping, as long as the waits of late were short (PollWindow):
 //  to be
 //    woken costs more than what a client that answers at once takes to do so. A loop whose waits
@@ -104,8 +104,10 @@ class EventLoop final : public Executor {
   friend class DescriptorWatch;
   struct Reactor;
 
-  // Bounds how long descriptors wait while coroutines keep each other busy.
+  // Bound how long descriptors wait while coroutines keep each other busy. Some of them copy
+  // hundreds of KiB at a time.
   static constexpr int kTurn = 128;
+  static constexpr int64_t kTurnTime = 100'000;
 
   void grow();
   void run_ready(const bool& done);

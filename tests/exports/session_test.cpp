@@ -379,6 +379,29 @@ TEST(NbdSession, WhatIsInFlightIsBounded) {
   world.env.run(what_is_in_flight_is_bounded(world));
 }
 
+Task<void> others_have_their_turn(World& world) {
+  co_await world.start_with_disk();
+  std::map<uint64_t, uint64_t> bytes_of_step;
+  world.disk.on_read = [&](uint64_t length) { bytes_of_step[world.env.steps()] += length; };
+  constexpr uint32_t kLength = Transmission::kBytesATurn - 4096;
+  constexpr uint64_t kCount = 8;
+  auto client = co_await world.client("disk", false);
+  Bytes out;
+  for (uint64_t i = 0; i < kCount; ++i) {
+    out = std::move(out) + request_bytes(Request{kRequestMagic, 0, 0, i, 0, kLength});
+  }
+  EXPECT_TRUE(co_await client->send(std::move(out)));
+  for (uint64_t i = 0; i < kCount; ++i) EXPECT_TRUE(co_await client->reply(kLength));
+  for (const auto& [step, bytes] : bytes_of_step) EXPECT_LE(bytes, 2 * kLength);
+  EXPECT_EQ(world.disk.reads, kCount);
+}
+TEST(NbdSession, AfterSomeLongRequestsOthersHaveTheirTurn) {
+  sim::for_each_seed(20, [](uint64_t seed) {
+    World world(seed);
+    world.env.run(others_have_their_turn(world));
+  });
+}
+
 Task<void> one_request_of_every_size(World& world) {
   EXPECT_EQ(co_await world.start(), "");
   world.disk.bytes.resize(kMaxPayload + kMiB);

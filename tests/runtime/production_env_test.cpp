@@ -238,5 +238,35 @@ TEST(ProductionEnv, EventsAreSeenWhileCoroutinesAreBusy) {
   env.run_until_complete(fairness(env));
 }
 
+// Long ones too: an event is not kept waiting for as many of these as there may be of short ones.
+Task<void> long_turns(Env& env, int& turns, const bool& stop) {
+  for (; !stop; ++turns) {
+    for (const int64_t end = env.now() + 1'000'000; env.now() < end;) continue;
+    co_await env.executor().yield();
+  }
+}
+
+Task<void> due_at_once(Env& env, const int& turns, int& turns_before, bool& flag) {
+  co_await env.sleep(1);
+  turns_before = turns;
+  flag = true;
+}
+
+Task<void> fairness_to_long_turns(Env& env) {
+  Gate gate(env.executor());
+  bool flag = false;
+  int turns = 0;
+  int turns_before = 0;
+  gate.spawn(long_turns(env, turns, flag));
+  gate.spawn(due_at_once(env, turns, turns_before, flag));
+  co_await gate.close();
+  EXPECT_LE(turns_before, 2);
+}
+
+TEST(ProductionEnv, EventsAreSeenBetweenLongTurns) {
+  ProductionEnv env;
+  env.run_until_complete(fairness_to_long_turns(env));
+}
+
 }  // namespace
 }  // namespace blockbed

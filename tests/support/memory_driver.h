@@ -24,6 +24,8 @@ struct MemoryDisk {
   // Non-zero: the next request of that kind fails so.
   int next_read_error = 0;
   int next_write_error = 0;
+  // Told of each read and its length.
+  std::function<void(uint64_t)> on_read;
   // When set, requests wait here before they touch the bytes.
   Event* hold = nullptr;
 
@@ -44,6 +46,7 @@ class MemoryDriver final : public Driver {
   Task<Result<void>> read(uint64_t offset, IoVector buffers, RequestFlags) override {
     check(offset, buffers.size());
     ++disk_.reads;
+    if (disk_.on_read) disk_.on_read(buffers.size());
     disk_.largest_request = std::max<uint64_t>(disk_.largest_request, buffers.size());
     if (disk_.hold != nullptr) co_await disk_.hold->wait();
     if (const int error = std::exchange(disk_.next_read_error, 0)) co_return io_error(error);

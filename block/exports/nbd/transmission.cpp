@@ -75,7 +75,12 @@ void Transmission::release(RequestSlot& slot) {
 }
 
 Task<void> Transmission::receive_requests() {
+  std::size_t started_bytes = 0;
   for (;;) {
+    if (started_bytes >= kBytesATurn) {
+      started_bytes = 0;
+      co_await env_.executor().yield();
+    }
     while (received_.size() < kRequestSize) {
       if (!co_await fill(kRequestSize)) co_return;
     }
@@ -115,6 +120,7 @@ Task<void> Transmission::receive_requests() {
         co_return;
       }
     }
+    started_bytes += payload_bytes(request);
     requests_.spawn(serve(target_, terms_, *slot, replies_));
   }
 }

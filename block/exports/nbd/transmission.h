@@ -12,6 +12,8 @@
 //  in flight, with at most
 //    kMaxBytes of payload between them (one of kMaxPayload always fits); meanwhile nothing more is
 //    received.
+//  - A client that asks for much at once does not hold up others: requests of at most kBytesATurn
+//    and one more are started in a row.
 //  - Payloads too long to sit in the receive buffer are received straight into the request's
 //  memory.
 // Who wakes whom: a request that ends wakes the sender, which takes all replies that are ready when
@@ -42,6 +44,9 @@ class Transmission {
   static constexpr std::size_t kMaxRequests = 64;
   // What a client may make us hold: two payloads of the largest size.
   static constexpr std::size_t kMaxBytes = 2 * std::size_t{kMaxPayload};
+  // Other clients get their turn after requests with so much payload were started: what the page
+  // cache has is read while they are.
+  static constexpr std::size_t kBytesATurn = std::size_t{128} << 10;
   // Writes up to here are received through the receive buffer, together with what follows them.
   static constexpr uint32_t kBufferedPayload = uint32_t{32} << 10;
 
