@@ -189,3 +189,15 @@ def test_marks_found_after_a_reopen_that_failed(start, images, image):
     assert count(server, "off") == UNIT
     server.kill()
     assert stored(image)["off"] == ["in-use"]
+
+
+@pytest.mark.differs("QEMU refuses writes from then on", server="qemu")
+def test_written_after_a_reopen_that_failed(server, image):
+    server.blockdev_add(driver="qcow2", node_name="disk", file={"driver": "file", "filename": str(image.path), "locking": "off"})
+    assert reopen(server, image, read_only=True).desc == "Option 'locking' cannot be reset to its default value"
+    with server.export("disk", writable=True) as nbd:
+        nbd.pwrite(b"x" * UNIT, 2 * UNIT)
+    assert count(server, "old") == 2 * UNIT
+    assert stored(image) == {"old": ["auto", "in-use"], "off": ["in-use"]}
+    server.stop()
+    assert stored(image) == IN_IMAGE
