@@ -6,11 +6,9 @@
 //
 // Contract
 //  - An export is made by its ExportType inside ExportRegistry::add and dies in the registry, after
-//  end() has returned
-//    and its backend was taken out of the graph.
+//    end() has returned and its backend was taken out of the graph.
 //  - end() refuses newcomers and cuts off the clients that are there at once (before its first
-//  suspension), then waits
-//    until none of them uses the backend any more.
+//    suspension), then waits until none of them uses the backend any more.
 // Threading: engine thread only.
 #pragma once
 

@@ -2,16 +2,13 @@
 //
 // Contract
 //  - add() takes an edge to the node (consistent-read, write when writable; the node's size is not
-//  to change meanwhile),
-//    then lets the type make the export. Errors are QEMU's, in QEMU's order.
+//    to change meanwhile), then lets the type make the export. Errors are QEMU's, in QEMU's order.
 //  - Removal never waits for clients in a command that QEMU answers at once: an export with clients
-//  that is removed the
-//    hard way is listed as shutting down until the last of them has gone. BLOCK_EXPORT_DELETED is
-//    emitted when the export is gone and the node is free; when nobody was connected, that is
-//    before remove() returns.
+//    that is removed the hard way is listed as shutting down until the last of them has gone.
+//    BLOCK_EXPORT_DELETED is emitted when the export is gone and the node is free; when nobody was
+//    connected, that is before remove() returns.
 //  - An export that nbd-server-add made for a device goes when the device's medium goes: who
-//  removes the medium of a
-//    named backend calls medium_removed() first.
+//    removes the medium of a named backend calls medium_removed() first.
 // The methods take the graph lock themselves: the caller does not hold it.
 // Threading: engine thread only. It dies without exports: remove_all() first.
 #pragma once

@@ -6,12 +6,12 @@
 //
 // Contract
 //  - Requests go through the backend of the device: its limits, its accounting, its permissions. A
-//  request that comes while the guest stands still waits until it runs.
+//    request that comes while the guest stands still waits until it runs.
 //  - A failure goes by `rerror` or `werror`, with BLOCK_IO_ERROR before anything else. Reported:
-//  the request fails. Ignored: it ends well, and what was to be read is zeroes. Stop: the guest
-//  stops, the backend has an I/O status, and the request is made again when the guest runs.
+//    the request fails. Ignored: it ends well, and what was to be read is zeroes. Stop: the guest
+//    stops, the backend has an I/O status, and the request is made again when the guest runs.
 //  - cut_off() lets requests that wait fail, and all that come later: before the object dies, or
-//  the device gives up its backend.
+//    the device gives up its backend.
 // Units: bytes. Errors: errno of the device's disk; ESHUTDOWN.
 // Source of the rules: devices of QEMU 7.2. Threading: engine thread only.
 #pragma once

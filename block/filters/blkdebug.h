@@ -11,8 +11,7 @@
 //    with ENOTSUP, so that whoever sent them must find another way.
 //  - `take-child-perms`, `unshare-child-perms`: held on the child beyond what the parents need.
 //  - A drained section that must wait for requests below lets those at breakpoints go on (QEMU
-//  waits
-//    for ever; see DebugListener).
+//    waits for ever; see DebugListener).
 // Errors: texts of QEMU. Source of the rules: BlockdevOptionsBlkdebug and QEMU 7.2, tried out.
 // Threading: engine thread only.
 #pragma once

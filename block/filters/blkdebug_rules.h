@@ -6,9 +6,9 @@
 //
 // Contract
 //  - At an event, all error rules of that event whose state fits become the active ones, in place
-//  of
-//    those before; an event without such a rule leaves the active ones as they are. Then the first
-//    matching set-state rule changes the state. Rules of event `none` become active at start().
+//    of those before; an event without such a rule leaves the active ones as they are. Then the
+//    first matching set-state rule changes the state. Rules of event `none` become active at
+//    start().
 //  - check() asks for each request: the first active rule whose kind of request and sector fit
 //    decides. A rule with error 0 lets the request pass, and hides those after it.
 //  - A breakpoint takes one request; one that several breakpoints of an event take goes on when all

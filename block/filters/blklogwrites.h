@@ -5,13 +5,13 @@
 //
 // Contract
 //  - A request goes to `file` first, and into `log` when it has succeeded there, one after another:
-//  the log's order is that in which requests ended. A request that cannot be logged fails.
+//    the log's order is that in which requests ended. A request that cannot be logged fails.
 //  - Writes and zeroes are logged with their bytes, discards and flushes without. A flush entry
-//  says that all entries before it are durable.
+//    says that all entries before it are durable.
 //  - The superblock, which says how many entries there are, is written at a flush and after every
-//  `log-super-update-interval` entries; entries beyond what it says are none.
+//    `log-super-update-interval` entries; entries beyond what it says are none.
 //  - Requests are aligned to the log's sectors. `log-append` goes on behind the last entry of a log
-//  that is there, with the sector size of that one; a log of no length is begun.
+//    that is there, with the sector size of that one; a log of no length is begun.
 // Errors: texts of QEMU 7.2. Threading: engine thread only.
 // Source of the format: the kernel's documentation, admin-guide/device-mapper/log-writes.
 #pragma once

@@ -4,7 +4,7 @@
 //
 // Contract
 //  - Reads and writes go to `test` and `raw` at once. When one fails and the other does not, or
-//  they read different bytes, the program says where and ends (compare_buffers.h).
+//    they read different bytes, the program says where and ends (compare_buffers.h).
 //  - The length is that of `test`, the block status that of `raw`.
 //  - `test` alone is flushed, as `raw` is a yardstick and not a disk.
 //  - Zeroes and discards are writes like others, and nothing.

@@ -8,20 +8,16 @@
 //
 // Contract
 //  - A set bit: this cluster of the source still shows the instant of the copy and is not in the
-//  target. Whoever is to
-//    change the source calls copy_before() first, and changes only when it succeeded. A cluster is
-//    claimed (its bit cleared, its range in flight) before its bytes are read; a failure sets the
-//    bit again.
+//    target. Whoever is to change the source calls copy_before() first, and changes only when it
+//    succeeded. A cluster is claimed (its bit cleared, its range in flight) before its bytes are
+//    read; a failure sets the bit again.
 //  - Because of that, what block_status said of a cluster stays true as long as its bit is set; one
-//  look-up of a
-//    long run serves many copies.
+//    look-up of a long run serves many copies.
 //  - copy_before() and run() may go on in parallel, run() once at a time. Both copy: data as data,
-//  zeroes as zeroes,
-//    and with skip_unallocated nothing where the layers above the source's backing file have
-//    nothing.
+//    zeroes as zeroes, and with skip_unallocated nothing where the layers above the source's
+//    backing file have nothing.
 //  - run() returns when every set bit of its range is copied, when it was stopped, or after the
-//  first failure; never
-//    with one of its copies in flight.
+//    first failure; never with one of its copies in flight.
 //  - Nothing is in flight when the object dies.
 // Units: bytes and ns. Errors: errno of the source's read or the target's write.
 // Source of the rules: cluster sizes and what progress counts are those of QEMU 7.2. Threading:

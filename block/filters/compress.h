@@ -5,7 +5,7 @@
 //
 // Contract
 //  - Writes become compressed writes of whole clusters of the child; what fills a cluster in part
-//  is read and written again as a whole. Zeroes and discards go on as they are.
+//    is read and written again as a whole. Zeroes and discards go on as they are.
 //  - The child's format must be able to compress.
 // Errors: texts of QEMU 7.2. Threading: engine thread only.
 #pragma once

@@ -7,18 +7,18 @@
 // Contract
 //  - Requests wait for the copies of the clusters that they touch, no others. Reads do not wait.
 //  - on-cbw-error: break-guest-write fails the guest's request with the copy's error;
-//  break-snapshot lets it go on, and from
-//    then on nothing is copied: snapshot_error() says that the target is no instant of the disk.
+//    break-snapshot lets it go on, and from then on nothing is copied: snapshot_error() says that
+//    the target is no instant of the disk.
 //  - cbw-timeout (seconds, 0 is none): a copy that takes longer counts as failed with ETIMEDOUT; it
-//  still ends by itself.
+//    still ends by itself.
 //  - With `bitmap` only what it marks is saved.
 //  - As a PointInTime (for snapshot-access): what was saved is read from the target, the rest from
-//  the disk, where writes wait for such reads. Refused with EACCES is what `bitmap` does not mark,
-//  what a reader has discarded, and everything once the snapshot is broken.
+//    the disk, where writes wait for such reads. Refused with EACCES is what `bitmap` does not
+//    mark, what a reader has discarded, and everything once the snapshot is broken.
 //  - While the filter is used, nobody else may write to the disk or resize it, and nobody resizes
-//  the target. The instant keeps its length when the disk is resized through the filter. What is
-//  cut off is not saved: readers of the instant are refused it from then on, and what the disk gets
-//  there later is not saved either.
+//    the target. The instant keeps its length when the disk is resized through the filter. What is
+//    cut off is not saved: readers of the instant are refused it from then on, and what the disk
+//    gets there later is not saved either.
 // Source of the rules: BlockdevOptionsCbw and the permissions that QEMU 7.2 shows for it.
 // Threading: engine thread only.
 #pragma once

@@ -4,9 +4,9 @@
 //
 // Contract
 //  - A read makes the child keep what it had to get from its own backing files (keep_reads.cpp),
-//  whole clusters of it. It fails when it cannot be kept.
+//    whole clusters of it. It fails when it cannot be kept.
 //  - `bottom`: what comes from below that node of the child's chain is not kept. The links down to
-//  it are frozen as long as the filter is there.
+//    it are frozen as long as the filter is there.
 //  - Children that have no backing file keep nothing but, in a format, that there are zeroes.
 // Errors: texts of QEMU 7.2 (which never returns when `bottom` is no part of the chain).
 // Threading: engine thread only.

@@ -6,15 +6,15 @@
 //
 // Contract
 //  - A set bit: this granule of the target may differ from the source. changed() sets bits when a
-//  write has ended; a copy clears them before it reads. So whatever is written while it is read is
-//  copied again.
+//    write has ended; a copy clears them before it reads. So whatever is written while it is read
+//    is copied again.
 //  - Copies and writes to both never overlap with each other: whoever comes later waits.
 //  - copy_pass() copies, in one pass from the beginning to the end, what is marked when it comes
-//  there, several chunks at a time. It returns with none of its copies in flight: at the end, when
-//  it was stopped, or after a failure. What failed is marked again.
+//    there, several chunks at a time. It returns with none of its copies in flight: at the end,
+//    when it was stopped, or after a failure. What failed is marked again.
 //  - write(), zero() and discard() are a guest's request to the source that is carried out on both
-//  sides. What fails on the target only is marked, and on_copy_failed is told; the guest does not
-//  notice.
+//    sides. What fails on the target only is marked, and on_copy_failed is told; the guest does not
+//    notice.
 //  - Nothing is in flight when the object dies.
 // Units: bytes and ns. Errors: errno of the source's read or the target's write.
 // Source of the rules: granularity, requests in flight and what progress counts are those of

@@ -8,7 +8,7 @@
 //    the disk is told to it, also by those who write below the filter, but for copies to both
 //    sides. All that from set_copy() on until it is taken away.
 //  - over_target: what the job writes to lies below the disk. Then nothing is promised about what
-//  lies below the filter, and others may write there.
+//    lies below the filter, and others may write there.
 // Source of the rules: the permissions that QEMU 7.2 shows for it. Threading: engine thread only.
 #pragma once
 

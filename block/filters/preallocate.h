@@ -6,12 +6,12 @@
 //
 // Contract
 //  - When a write or zeroing ends behind the child's end, the child is first zeroed up to there
-//  plus `prealloc-size`, aligned to `prealloc-align`; if the child cannot do that fast, nothing is
-//  preallocated and the request goes on.
+//    plus `prealloc-size`, aligned to `prealloc-align`; if the child cannot do that fast, nothing
+//    is preallocated and the request goes on.
 //  - The length that parents see is what was written, never what was preallocated.
 //  - What was preallocated is given back (the child is cut) when the node is closed, resized or
-//  left for reading, and when nobody who may write and resize uses it any more. The permissions
-//  that this takes are held until then.
+//    left for reading, and when nobody who may write and resize uses it any more. The permissions
+//    that this takes are held until then.
 //  - It happens only while a parent may write and resize: then nobody else may.
 // Errors: texts of QEMU 7.2. Threading: engine thread only.
 #pragma once

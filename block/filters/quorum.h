@@ -5,18 +5,18 @@
 // Contract
 //  - Writes, zeroes and flushes go to all copies and succeed when `vote-threshold` of them did.
 //  - Reads, pattern `quorum`: from all copies; those that read the same bytes vote together, and
-//  the version with the most votes is what is read if it has `vote-threshold` of them. Pattern
-//  `fifo`: from the first copy that can.
+//    the version with the most votes is what is read if it has `vote-threshold` of them. Pattern
+//    `fifo`: from the first copy that can.
 //  - Each copy that failed or lost a vote is told by QUORUM_REPORT_BAD, a request that fails for
-//  lack of votes by QUORUM_FAILURE.
+//    lack of votes by QUORUM_FAILURE.
 //  - rewrite-corrupted: what won a vote is written over what lost; so a read and what else happens
-//  in its range wait for each other. blkverify (two copies, threshold 2): copies that differ end
-//  the program (compare_buffers.h). Both with pattern `quorum` only.
+//    in its range wait for each other. blkverify (two copies, threshold 2): copies that differ end
+//    the program (compare_buffers.h). Both with pattern `quorum` only.
 //  - Discards are not passed on: copies may understand them differently, and then differ.
 //  - The copies that it is opened with have one length; later ones may be shorter or longer, and
-//  the disk stays as long as it was. Nobody else writes to them.
+//    the disk stays as long as it was. Nobody else writes to them.
 //  - The copies are the node's children, in their order. Children may come and go inside a drained
-//  section, as long as `vote-threshold` of them stay.
+//    section, as long as `vote-threshold` of them stay.
 // Units: events count sectors of 512 bytes, as QEMU's. Errors: texts of QEMU 7.2.
 // Threading: engine thread only.
 // Source of the rules: QEMU 7.2's schema and events, and the program tried out.

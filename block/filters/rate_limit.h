@@ -6,10 +6,9 @@
 // Contract
 //  - delay(now) is 0 when work may begin; otherwise the ns to wait before asking again.
 //  - account(bytes, now) charges work that begins now. A piece is never split: one that is larger
-//  than the speed
-//    is charged afterwards by a longer pause.
+//    than the speed is charged afterwards by a longer pause.
 //  - What was not used is forgotten but for kBurst, so a job that was held up does not catch up
-//  with a flood.
+//    with a flood.
 //  - Speed 0 is "no limit".
 // Units: bytes a second, ns. Threading: plain data.
 #pragma once

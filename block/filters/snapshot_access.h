@@ -5,15 +5,15 @@
 //
 // Contract
 //  - `file` is a copy-before-write filter: reads see the disk as it was when the filter came, as
-//  far as that is kept (PointInTime). Over any other node requests fail with ENOTSUP, as does all
-//  writing.
+//    far as that is kept (PointInTime). Over any other node requests fail with ENOTSUP, as does all
+//    writing.
 //  - A discard gives the space up in which the filter kept the range; it cannot be read again.
 //  - No permission is needed of `file`, and none is refused to others: the instant does not change.
 //  - With `internal-snapshot` it is an internal snapshot of the image that `file` is, in that
-//  snapshot's size; never through a raw node that shows a part of it. An overlay or filter that
-//  comes between the two later does not matter. As long as this node is there the snapshot cannot
-//  be deleted, and what lies below the image stays: no link there changes, and nobody writes
-//  (InternalSnapshots::read_snapshot).
+//    snapshot's size; never through a raw node that shows a part of it. An overlay or filter that
+//    comes between the two later does not matter. As long as this node is there the snapshot cannot
+//    be deleted, and what lies below the image stays: no link there changes, and nobody writes
+//    (InternalSnapshots::read_snapshot).
 // Source of the rules: what QEMU 7.2 shows; `internal-snapshot` is Blockbed's own. Threading:
 // engine thread only.
 #pragma once

@@ -5,7 +5,7 @@
 //
 // Contract
 //  - Reads and writes are charged to the group `throttle-group`, which must exist; zeroes and
-//  discards count as writes of their length. The limits are the group's (throttle_group.h).
+//    discards count as writes of their length. The limits are the group's (throttle_group.h).
 //  - A drained section lets what waits go, and what comes during it.
 //  - All else is the child's.
 // Errors: texts of QEMU 7.2. Source of the rules: BlockdevOptionsThrottle and QEMU 7.2, tried out.

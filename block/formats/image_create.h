@@ -6,11 +6,10 @@
 //
 // Contract
 //  - create_qcow2_image takes the graph lock itself for opening and closing nodes, and not for
-//  writing: the caller does not hold it. Who calls create_image_file holds it all the time: he is
-//  in the middle of a change of the graph, which nobody else may see.
+//    writing: the caller does not hold it. Who calls create_image_file holds it all the time: he is
+//    in the middle of a change of the graph, which nobody else may see.
 //  - create_image_file announces the line that QEMU prints on standard output ("Formatting 'f',
-//  fmt=...")
-//    before it begins; printing is the caller's.
+//    fmt=...") before it begins; printing is the caller's.
 //  - A file that could not be made into an image stays behind, as with QEMU.
 // Units: bytes. Errors: texts of QEMU. Threading: engine thread only.
 #pragma once

@@ -7,12 +7,12 @@
 //
 // Contract
 //  - While Graph::awaits_guest(), nodes that users define begin inactive: inherited_by_roots() says
-//  so to whoever opens them. Their children follow.
+//    so to whoever opens them. Their children follow.
 //  - activate() takes the node and all that lies below it into use, from the bottom up: each is
-//  drained, gets its permissions, and its format reads the image anew (Driver::reopen_prepare and
-//  what follows, ReopenState::others_wrote). Devices above it take what they want of it. Nothing
-//  happens to what is active already. A failure leaves the node inactive, and active what was
-//  activated before.
+//    drained, gets its permissions, and its format reads the image anew (Driver::reopen_prepare and
+//    what follows, ReopenState::others_wrote). Devices above it take what they want of it. Nothing
+//    happens to what is active already. A failure leaves the node inactive, and active what was
+//    activated before.
 //  - The caller holds the graph lock.
 // Errors: QEMU's texts. Threading: engine thread only.
 // Source of the rules: QEMU 7.2, as `cont` and block-export-add show them.

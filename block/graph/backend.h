@@ -7,16 +7,15 @@
 //
 // Contract
 //  - A Backend has at most one node (a drive without medium has none; requests then fail with
-//  ENOMEDIUM).
+//    ENOMEDIUM).
 //  - Requests check bounds against the node's length (EIO beyond it unless allow_write_beyond_end),
-//  wait while drained unless the
-//    backend serves a drain itself (disable_request_queuing), and are counted so that drain waits
-//    for them.
+//    wait while drained unless the backend serves a drain itself (disable_request_queuing), and are
+//    counted so that drain waits for them.
 //  - In a throttle group, reads, writes and zeroes wait for their turn, but not while drained. A
-//  backend keeps its group when its node goes.
+//    backend keeps its group when its node goes.
 //  - A named backend is a "device" to clients (-drive id=, drive_add). Others are anonymous.
 //  - A backend that is bound to a context (io_context.h) takes its nodes there and keeps them
-//  there; others go where their nodes go.
+//    there; others go where their nodes go.
 //  - While a guest is awaited, those for_guest take no permission before their node is active.
 //  - It dies without node and with no request in flight.
 // Source of the rule: what QEMU calls BlockBackend, as visible in query-block and query-blockstats.

@@ -5,10 +5,10 @@
 //
 // Contract
 //  - Every level above the bits has one bit for each word of the level below, which is set when
-//  that word is not zero. So a search skips emptiness by powers of 64, and costs a few steps
-//  wherever the next bit is.
+//    that word is not zero. So a search skips emptiness by powers of 64, and costs a few steps
+//    wherever the next bit is.
 //  - set() and clear() cost one step for 64 bits of their range. Memory is taken from the system
-//  untouched: what was never set costs none.
+//    untouched: what was never set costs none.
 //  - Who makes one checks kMaxBits before.
 // Threading: plain data.
 #pragma once

@@ -6,9 +6,8 @@
 //
 // Contract
 //  - `co_await edge.debug_event(DebugEvent::kL2Load)` before the request. Without a listener this
-//  is
-//    the test of one pointer; with one, rules are looked at, and the caller may stand still until
-//    somebody resumes it by the name of a breakpoint.
+//    is the test of one pointer; with one, rules are looked at, and the caller may stand still
+//    until somebody resumes it by the name of a breakpoint.
 //  - Only the node right behind the edge is told; filters pass nothing on.
 //  - The order of the enumerators is that of BlkdebugEvent in the schema (blkdebug.cpp asserts it).
 // Source of the rule: the behaviour of QEMU 7.2 with blkdebug.

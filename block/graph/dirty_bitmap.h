@@ -6,15 +6,14 @@
 //
 // Contract
 //  - A mark stands for `granularity` bytes, a power of two from kMinGranularity to kMaxGranularity.
-//  The node marks what a request
-//    may have changed, also when the request failed; a disabled bitmap takes no marks, an
-//    inconsistent one has none that mean anything.
+//    The node marks what a request may have changed, also when the request failed; a disabled
+//    bitmap takes no marks, an inconsistent one has none that mean anything.
 //  - check() says whether a client's command may touch the bitmap. A Use forbids that as long as it
-//  lives; who holds one keeps the node alive.
+//    lives; who holds one keeps the node alive.
 //  - While a bitmap is frozen (DirtyBitmapList::freeze) its marks stay as they are, and its
-//  successor takes those of writes: what is frozen is what a job copies.
+//    successor takes those of writes: what is frozen is what a job copies.
 //  - What is persistent is kept in the image by the driver (persistent_bitmaps.h); unsaved() says
-//  whether the image has other marks.
+//    whether the image has other marks.
 // Units: bytes. Errors: texts of QEMU. Threading: engine thread only.
 // Source of the rules: BlockDirtyInfo and block-dirty-bitmap-* of QEMU 7.2.
 #pragma once

@@ -4,15 +4,14 @@
 //
 // Contract
 //  - `DrainedSection section = co_await drain(node);` waits until no request of the node, and
-//  nothing that its parents
-//    started (recursively up to the roots), is in flight; until the section ends none is admitted.
-//    Sections nest.
+//    nothing that its parents started (recursively up to the roots), is in flight; until the
+//    section ends none is admitted. Sections nest.
 //  - While a drain waits, nothing below its nodes makes requests wait: limits of throttle filters
-//  are lifted there, breakpoints resumed.
+//    are lifted there, breakpoints resumed.
 //  - A section keeps its nodes alive. Ending it (end() or destruction) lets the parents go on at
-//  once.
+//    once.
 //  - Never drain from inside a request or from code that a drain waits for: it would wait for
-//  itself.
+//    itself.
 // Threading: engine thread only.
 #pragma once
 

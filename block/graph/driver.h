@@ -5,18 +5,16 @@
 //
 // Contract
 //  - Data path methods are called by the node only, with requests inside the image's length (reads
-//  beyond it never
-//    arrive), aligned to limits().request_alignment, no longer than the driver's maxima, while the
-//    node is open and not inactive. They may run in parallel; what must not overlap the driver
-//    orders itself.
+//    beyond it never arrive), aligned to limits().request_alignment, no longer than the driver's
+//    maxima, while the node is open and not inactive. They may run in parallel; what must not
+//    overlap the driver orders itself.
 //  - A method that a driver does not have answers ENOTSUP, and the node falls back as its comment
-//  says.
+//    says.
 //  - Children are reached through the edges that the driver opened (OpenContext::open_child); they
-//  never go away without
-//    the driver's consent, but the node behind an edge may be replaced at any time inside a drained
-//    section.
+//    never go away without the driver's consent, but the node behind an edge may be replaced at any
+//    time inside a drained section.
 //  - close() is called once, drained, before destruction; after it the driver's children are
-//  released by the node.
+//    released by the node.
 // Errors: Result (errno) on the data path, Expected (text for the client) on the control path.
 // Threading: engine thread only.
 #pragma once

@@ -6,11 +6,9 @@
 //
 // Contract
 //  - An edge belongs to an EdgeParent and points to a node, which it keeps alive. It is made and
-//  removed by graph changes
-//    only (graph_change.h).
+//    removed by graph changes only (graph_change.h).
 //  - Data path: a parent reads and writes through its edge; the node behind may change between two
-//  requests, never
-//    within one.
+//    requests, never within one.
 // Threading: engine thread only.
 #pragma once
 

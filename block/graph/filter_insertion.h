@@ -5,10 +5,10 @@
 //
 // Contract
 //  - The caller holds the graph lock and has drained the node that the filter is put over, or the
-//  filter that is taken out.
+//    filter that is taken out.
 //  - A failed insertion leaves nothing behind. A removal cannot fail: less is forbidden without the
-//  filter than with it. The filter is closed when remove_filter() returns and nothing else refers
-//  to it.
+//    filter than with it. The filter is closed when remove_filter() returns and nothing else refers
+//    to it.
 // Errors: of opening and of the permissions; for a filter that options describe with "Could not
 // create node: " or "Could not replace node: " in front, as QEMU words them.
 // Threading: engine thread only.

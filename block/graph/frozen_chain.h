@@ -6,17 +6,17 @@
 //
 // Contract
 //  - freeze() freezes the link below each node of the chain from `top` down to `base`, filters and
-//  backing files, whole or not at all. Links that a graph change makes later are not frozen.
+//    backing files, whole or not at all. Links that a graph change makes later are not frozen.
 //  - keep_all_below() freezes a link, and all links of the nodes that are reached through it.
 //  - A frozen link refuses to be changed: "Cannot change frozen 'backing' link from 'a' to 'b'".
 //  - Who freezes a chain may be about to change the link from its topmost image to the backing
-//  file: nobody else has that link, nor those of the filters above it, frozen meanwhile ("Cannot
-//  change 'backing' link from 'a' to 'b'"). All other links are shared by any number of
-//  FrozenChains.
+//    file: nobody else has that link, nor those of the filters above it, frozen meanwhile ("Cannot
+//    change 'backing' link from 'a' to 'b'"). All other links are shared by any number of
+//    FrozenChains.
 //  - A filter that a job will take out again (Node::temporary) cannot be held: "Cannot freeze
-//  'backing' link to 'a'".
+//    'backing' link to 'a'".
 //  - The links are free again when the last FrozenChain is gone. Whoever keeps one keeps the nodes
-//  alive, and lets go of it before it changes the chain itself.
+//    alive, and lets go of it before it changes the chain itself.
 // Errors: QEMU's texts; a chain that `base` is not part of is the caller's mistake.
 // Threading: engine thread only, without suspension.
 #pragma once

@@ -5,12 +5,12 @@
 //
 // Contract
 //  - One GraphLock holder at a time changes the graph (a command, or a job that finishes):
-//  `co_await graph.lock()`.
+//    `co_await graph.lock()`.
 //  - Dropping the last NodeRef or edge does not close a node at once: close_unreferenced() does,
-//  with the files' locks gone
-//    when it returns. Whoever held the graph lock calls it before answering.
+//    with the files' locks gone when it returns. Whoever held the graph lock calls it before
+//    answering.
 //  - Names: 31 characters at most, letters first, `[a-zA-Z0-9._-]`; a node without one gets
-//  `#blockNNN`.
+//    `#blockNNN`.
 // Threading: engine thread only.
 #pragma once
 

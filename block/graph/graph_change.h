@@ -5,12 +5,11 @@
 //
 // Contract
 //  - Steps are applied as they are called; check() then computes the permissions of all nodes
-//  touched and asks the drivers
-//    (image locks); commit() makes it final, and a GraphChange that dies without commit() undoes
-//    its steps in reverse.
+//    touched and asks the drivers (image locks); commit() makes it final, and a GraphChange that
+//    dies without commit() undoes its steps in reverse.
 //  - The caller holds the graph lock and has drained the nodes whose edges change (DrainedSection).
 //  - Between the first step and commit/undo there is no suspension: nobody sees the graph half
-//  changed.
+//    changed.
 // Errors: QEMU's texts for permission conflicts, cycles and frozen links.
 // Threading: engine thread only.
 #pragma once

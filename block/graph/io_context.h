@@ -7,11 +7,11 @@
 // Contract
 //  - Nodes that hang together, by an edge or because one job works on them, have the same context.
 //  - A move takes all of them along, or none: a root that is bound to a context (Backend::bind)
-//  refuses every other one.
+//    refuses every other one.
 //  - Who attaches an edge (GraphChange) brings both ends together: the child follows its parent;
-//  where it cannot, the parent follows the child.
+//    where it cannot, the parent follows the child.
 //  - When a root lets go, or a node above dies, a node goes back to the main loop, unless others
-//  bind it elsewhere.
+//    bind it elsewhere.
 // Errors: "Cannot change iothread of active block backend". Threading: engine thread only.
 // Source of the rules: QEMU 7.2's visible behaviour.
 #pragma once

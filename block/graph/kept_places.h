@@ -5,9 +5,9 @@
 //
 // Contract
 //  - add() notes where a node is, before it is moved. What hangs together with it moves along, also
-//  back.
+//    back.
 //  - put_back(), or death without keep(), moves the nodes back, the one that was added last first,
-//  except where somebody has bound them since. The graph is as it was by then.
+//    except where somebody has bound them since. The graph is as it was by then.
 //  - The nodes are held meanwhile. Dies before the caller closes what nobody refers to.
 // Threading: engine thread only, without suspension.
 #pragma once

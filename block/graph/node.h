@@ -6,14 +6,13 @@
 //
 // Contract
 //  - Requests come in through an edge's methods and end up here: a request is checked, split and
-//  aligned once, waits for
-//    overlapping serialising requests, is counted while in flight, and goes to the driver.
+//    aligned once, waits for overlapping serialising requests, is counted while in flight, and goes
+//    to the driver.
 //  - A node is drained when no request is in flight and none is admitted. Its parents are told to
-//  send nothing
-//    (EdgeParent::drained_begin), then the node waits. Graph changes happen inside drained sections
-//    only.
+//    send nothing (EdgeParent::drained_begin), then the node waits. Graph changes happen inside
+//    drained sections only.
 //  - Nodes are made by Graph::open and die in Graph::close_unreferenced, when neither an edge nor a
-//  NodeRef holds them.
+//    NodeRef holds them.
 // Units: bytes; times in ns. Threading: engine thread only.
 // Source of the rules: QEMU 7.2's visible behaviour (docs/conformance.md).
 #pragma once

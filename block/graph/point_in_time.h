@@ -5,9 +5,9 @@
 //
 // Contract
 //  - Whatever is written to the node, a read gives the bytes of the instant, or fails: EACCES where
-//  they are not kept any more, or never were.
+//    they are not kept any more, or never were.
 //  - Requests lie inside length(). Whoever sends them is a parent of the node, directly or not, and
-//  sends none while the node is drained.
+//    sends none while the node is drained.
 //  - block_status() tells of the instant as a whole, not of one layer: an answer is allocated.
 //  - discard() says that nobody will read this range again; ENOTSUP: it changes nothing.
 // Units: bytes. Errors: errno. Threading: engine thread only.

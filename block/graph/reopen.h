@@ -6,14 +6,14 @@
 //
 // Contract
 //  - Options name what they change; of a request with `keep` all other options stay as they are,
-//  without it they go back to their defaults, but for `discard`, which stays as it is in force.
-//  What a node cannot change must be as it is.
+//    without it they go back to their defaults, but for `discard`, which stays as it is in force.
+//    What a node cannot change must be as it is.
 //  - A node that is defined in the options of another (Node::inherits_from) is reopened together
-//  with that one: with the options that the request has for it, or, when the request names it, with
-//  its own. `file` and `backing` may name another node, `backing` none.
+//    with that one: with the options that the request has for it, or, when the request names it,
+//    with its own. `file` and `backing` may name another node, `backing` none.
 //  - reopen() drains the nodes, lets their drivers prepare (Driver::reopen_prepare), and makes one
-//  GraphChange of all that is to be different. A failure at any step leaves everything as it was.
-//  Nodes that nobody uses any more are for Graph::close_unreferenced().
+//    GraphChange of all that is to be different. A failure at any step leaves everything as it was.
+//    Nodes that nobody uses any more are for Graph::close_unreferenced().
 //  - The caller holds the graph lock.
 // Errors: QEMU's texts. Threading: engine thread only.
 // Source of the rules: QEMU's documentation of blockdev-reopen, and its tests.

@@ -6,8 +6,9 @@
 //
 // Contract
 //  - `nodes` are those that a reopen is to make writable. Those of them whose drivers ask for it
-//  (Driver::needs_repair) are repaired. As long as that takes, they and the storage below them that
-//  is among `nodes` can be written to; then all is as it was, and the reopen goes on from there.
+//    (Driver::needs_repair) are repaired. As long as that takes, they and the storage below them
+//    that is among `nodes` can be written to; then all is as it was, and the reopen goes on from
+//    there.
 //  - After a failure the reopen is not to go on. What was repaired until then stays repaired.
 //  - The nodes are drained, and the caller holds the graph lock.
 // Errors: of the drivers, and of files that cannot be opened for writing.

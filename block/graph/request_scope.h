@@ -2,9 +2,9 @@
 //
 // Contract
 //  - From construction to destruction the request is counted as in flight, which is what a drain
-//  waits for, and stands in the node's list.
+//    waits for, and stands in the node's list.
 //  - wait_for_overlapping() returns when nothing that must not overlap with the request is under
-//  way. serialise() comes before it.
+//    way. serialise() comes before it.
 // Threading: engine thread only.
 #pragma once
 

@@ -6,15 +6,15 @@
 //
 // Contract
 //  - A user (a backend, a throttle filter) is a ThrottleMember of one group. Its requests pass by
-//  `co_await member.admit(...)`.
+//    `co_await member.admit(...)`.
 //  - Requests of one member and direction keep their order. Members take turns, for reads and for
-//  writes apart; reads and writes that one limit counts take turns too.
+//    writes apart; reads and writes that one limit counts take turns too.
 //  - New limits hold at once, also for those that wait.
 //  - lift(): the member's requests pass without waiting, those that wait too, until as many
-//  restore() have come; they still count. This is what a drained section does.
+//    restore() have come; they still count. This is what a drained section does.
 //  - A member that leaves (dies) lets what waits go. It may die before those whom it woke have run.
 //  - Groups are found by name (ThrottleGroups) and live as long as a member or somebody else holds
-//  them.
+//    them.
 // Units: bytes; nanoseconds of the guest clock. Source of the rules: QEMU 7.2, tried out.
 // Threading: engine thread only.
 #pragma once

@@ -7,10 +7,10 @@
 // leaks at the limit's rate; while more than the bucket's size is in it, nothing may be done.
 //  - Without bursts a bucket holds a tenth of a second.
 //  - With bursts it holds as much as the burst rate gives in the burst's length; when that is
-//  longer than a second, a second bucket that leaks at the burst rate, of a tenth of a second,
-//  keeps the burst itself even.
+//    longer than a second, a second bucket that leaks at the burst rate, of a tenth of a second,
+//    keeps the burst itself even.
 //  - A request is never split: it may go when the bucket is not above its size, and may then fill
-//  it by more.
+//    it by more.
 // Units: bytes, operations, nanoseconds of the caller's clock, which never goes back. Source of the
 // rules: docs/throttle.txt of QEMU 7.2, and its behaviour measured. Threading: plain data.
 #pragma once

@@ -5,9 +5,9 @@
 //
 // Contract
 //  - make_writable() makes the node and its storage writable, or leaves them as they were. Nodes of
-//  the user's own, and storage that the user wants to be for reading, are not touched; what then
-//  cannot be written to is found out by who asks for the permission. A node that is writable
-//  already needs nothing.
+//    the user's own, and storage that the user wants to be for reading, are not touched; what then
+//    cannot be written to is found out by who asks for the permission. A node that is writable
+//    already needs nothing.
 //  - leave_for_reading() ends it. Who has come to write in the meantime keeps the nodes writable.
 //  - The caller holds the graph lock, and has drained whoever stands over the node.
 // Errors: of the drivers, and of files that cannot be opened for writing.

@@ -6,19 +6,17 @@
 //
 // Contract
 //  - create() is called with the graph lock held and the source drained: that drained section is
-//  the instant. It puts the
-//    filter in, makes the job (created) and leaves nothing behind when it fails; after it the job
-//    is started or abandoned.
+//    the instant. It puts the filter in, makes the job (created) and leaves nothing behind when it
+//    fails; after it the job is started or abandoned.
 //  - sync none copies only what guests overwrite and goes on until it is cancelled or completed
-//  (completing it is
-//    Blockbed's own, for fleecing). top skips what the source's top layer does not have.
+//    (completing it is Blockbed's own, for fleecing). top skips what the source's top layer does
+//    not have.
 //  - With a bitmap of the source (bitmap_mode other than never) its marks are frozen at the instant
-//  and the bitmap is busy until the end. A success, and with `always` any end, takes what was
-//  copied off the marks: those of writes since the instant stay, and so does what was not copied.
-//  Otherwise all marks stay. sync bitmap copies only what is marked.
+//    and the bitmap is busy until the end. A success, and with `always` any end, takes what was
+//    copied off the marks: those of writes since the instant stay, and so does what was not copied.
+//    Otherwise all marks stay. sync bitmap copies only what is marked.
 //  - Errors of the walk go by the two policies; ignore and stop try the same clusters again. A
-//  guest's write that cannot
-//    be saved fails at the guest.
+//    guest's write that cannot be saved fails at the guest.
 // Source of the rules: drive-backup and blockdev-backup of QEMU 7.2, its checks in its order, with
 // its texts. Threading: engine thread only.
 #pragma once

@@ -5,10 +5,10 @@
 //
 // Contract
 //  - create() is called with the graph lock held. The bitmap is in use until the end, and goes on
-//  recording. What is found is remembered apart and joins its marks when the job is finalised;
-//  a job that fails or is cancelled leaves them as they were.
+//    recording. What is found is remembered apart and joins its marks when the job is finalised; a
+//    job that fails or is cancelled leaves them as they were.
 //  - What is written while the job looks is found by it or not; a bitmap that records has it
-//  anyhow.
+//    anyhow.
 //  - The node's size does not change meanwhile.
 // Source: Blockbed's own; the name and the arguments were proposed for QEMU. Threading: engine
 // thread only.

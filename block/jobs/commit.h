@@ -6,12 +6,12 @@
 //
 // Contract
 //  - create() is called with the graph lock held. It makes the job (created), puts the commit_top
-//  filter over `top`, freezes the chain from there to `base`, and leaves nothing behind when it
-//  fails; after it the job is started or abandoned.
+//    filter over `top`, freezes the chain from there to `base`, and leaves nothing behind when it
+//    fails; after it the job is started or abandoned.
 //  - The base grows when `top` is longer.
 //  - At the end the base is durable before the images above name it as their backing file, and both
-//  happen before anything else changes: whenever the power fails, the chain that the images name
-//  shows the disk. Then the base takes the place of `top` in the graph.
+//    happen before anything else changes: whenever the power fails, the chain that the images name
+//    shows the disk. Then the base takes the place of `top` in the graph.
 //  - Errors go by the one policy, whether they are of reads or of writes.
 // Source of the rules: block-commit of QEMU 7.2, its checks in its order, with its texts.
 // Threading: engine thread only.

@@ -6,17 +6,15 @@
 //
 // Contract for kinds
 //  - run() does the work, as a task that the registry owns. It calls pause_point() wherever it may
-//  be stopped; sleep() and
-//    wait() are such points too. Between those points it counts as busy, and a drained section
-//    waits for it, so a kind that waits for I/O for long overrides interrupted() and comes to a
-//    pause point soon after it was called.
+//    be stopped; sleep() and wait() are such points too. Between those points it counts as busy,
+//    and a drained section waits for it, so a kind that waits for I/O for long overrides
+//    interrupted() and comes to a pause point soon after it was called.
 //  - run() never takes the graph lock and never drains. What needs that happens in prepare(),
-//  commit(), abort() and
-//    clean(), which are called with the graph lock held, after all runs of the transaction have
-//    ended: prepare() may still fail, then exactly one of commit() and abort(), then clean(), and
-//    leave() when the job is dismissed.
+//    commit(), abort() and clean(), which are called with the graph lock held, after all runs of
+//    the transaction have ended: prepare() may still fail, then exactly one of commit() and
+//    abort(), then clean(), and leave() when the job is dismissed.
 //  - cancelled() is to be looked at after every pause point; run() then returns as soon as nothing
-//  is in flight.
+//    is in flight.
 // Contract for the rest: verbs check the state table (job_state.h) and answer with QEMU's texts;
 // those that can end a job are in JobRegistry (job_registry.h). Source of the rule: states, events
 // and texts of QEMU 7.2. Threading: engine thread only.

@@ -5,15 +5,12 @@
 //
 // Contract
 //  - A job is added (created), started (running) and, after its run, ended by the registry under
-//  the graph lock: waiting,
-//    pending, prepare, commit or abort, clean, its own event, concluded, null. With auto_finalize
-//    off it stops at pending, with auto_dismiss off at concluded.
+//    the graph lock: waiting, pending, prepare, commit or abort, clean, its own event, concluded,
+//    null. With auto_finalize off it stops at pending, with auto_dismiss off at concluded.
 //  - Methods that say so are called with the graph lock held; all other coroutines take it
-//  themselves when they need it,
-//    so their caller must not hold it.
+//    themselves when they need it, so their caller must not hold it.
 //  - settle() is called by commands before they answer: what a job can do without waiting for I/O
-//  or time is then done, so
-//    its events come before the reply, as QEMU has it.
+//    or time is then done, so its events come before the reply, as QEMU has it.
 // Source of the rule: order of events and texts of QEMU 7.2. Threading: engine thread only.
 #pragma once
 

@@ -6,15 +6,15 @@
 //
 // Contract
 //  - create() is called with the graph lock held and the source drained. It puts the mirror_top
-//  filter over the source, makes the job (created) and leaves nothing behind when it fails; after
-//  it the job is started or abandoned.
+//    filter over the source, makes the job (created) and leaves nothing behind when it fails; after
+//    it the job is started or abandoned.
 //  - Once nothing differs the job is ready. Completed, it pivots: in one graph change the filter
-//  goes and the target takes the place of the source (or of `replaces`) at all of its users.
-//  Cancelled without force when it is ready, it ends well with the copy and without that change.
+//    goes and the target takes the place of the source (or of `replaces`) at all of its users.
+//    Cancelled without force when it is ready, it ends well with the copy and without that change.
 //  - The end is one instant: guests stand still while the last differences are copied. What fails
-//  then fails the job, whatever the policies say; before, errors go by them.
+//    then fails the job, whatever the policies say; before, errors go by them.
 //  - A mirror into a backing file of the source is an active commit, and goes by that name when
-//  `commit` is set; the chain between them is frozen.
+//    `commit` is set; the chain between them is frozen.
 // Source of the rules: drive-mirror, blockdev-mirror and block-commit of QEMU 7.2, its checks in
 // its order, with its texts. Threading: engine thread only.
 #pragma once

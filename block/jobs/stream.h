@@ -6,14 +6,15 @@
 //
 // Contract
 //  - create() is called with the graph lock held and the top drained. It puts a copy-on-read filter
-//  over the top, makes the top writable if it was not, and leaves nothing behind when it fails.
-//  After it the job is started or abandoned.
+//    over the top, makes the top writable if it was not, and leaves nothing behind when it fails.
+//    After it the job is started or abandoned.
 //  - From the top to the lowest image that is brought up the chain is frozen by the filter; what is
-//  below that may change while the job runs: what stands there at the end becomes the backing file.
+//    below that may change while the job runs: what stands there at the end becomes the backing
+//    file.
 //  - At the end the image's header and the link to the backing file change together: when either
-//  cannot be, neither is.
+//    cannot be, neither is.
 //  - Errors go by on_error. What was ignored is left out, and the job fails in the end: the backing
-//  files are still needed.
+//    files are still needed.
 // Source of the rules: block-stream of QEMU 7.2, its checks in its order, with its texts.
 // Threading: engine thread only.
 #pragma once

@@ -6,12 +6,10 @@
 //
 // Contract (source: QEMU's file locking, visible in /proc/locks)
 //  - For each permission bit n: a shared lock on byte 100 + n says "I use it", one on byte 200 + n
-//  says "I do not let
-//    others use it".
+//    says "I do not let others use it".
 //  - prepare() takes the locks that the new permissions add, then tests that nobody else has the
-//  opposite ones; on failure
-//    everything is as before. commit() gives back what is no longer needed, abort() what prepare()
-//    added.
+//    opposite ones; on failure everything is as before. commit() gives back what is no longer
+//    needed, abort() what prepare() added.
 // Errors: `Failed to get "write" lock`, `Failed to get shared "write" lock`, with a hint that names
 // the image. Threading: engine thread only; every call is a fast system call.
 #pragma once

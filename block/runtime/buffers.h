@@ -2,10 +2,10 @@
 //
 // Contract
 //  - IoVector is a non-owning list of memory ranges, in order, as readv/writev take them. Reading
-//  fills it, writing only
-//    looks at it. Slicing shares the memory. Up to kInline ranges need no allocation.
+//    fills it, writing only looks at it. Slicing shares the memory. Up to kInline ranges need no
+//    allocation.
 //  - Buffer owns memory aligned to kBufferAlignment, enough for O_DIRECT on every block device;
-//  contents start undefined.
+//    contents start undefined.
 // Units: bytes. Threading: plain data; freed buffers are recycled per thread.
 #pragma once
 

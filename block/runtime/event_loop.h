@@ -10,9 +10,8 @@
 //    completions of workers, alarms that are due, the hook's completions, descriptors. It blocks
 //    only when all of these have nothing.
 //  - A wait is spent looking, not sleeping, as long as the waits of late were short (PollWindow):
-//  to be
-//    woken costs more than what a client that answers at once takes to do so. A loop whose waits
-//    are long sleeps at once.
+//    to be woken costs more than what a client that answers at once takes to do so. A loop whose
+//    waits are long sleeps at once.
 //  - An Alarm, a Completion and what a wait needs live in the frame of the coroutine that waits:
 //    nothing is allocated for them.
 //  - DescriptorWatch never reads or writes; who waits tries its system call first, waits after

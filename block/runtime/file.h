@@ -2,13 +2,12 @@
 //
 // Contract
 //  - read and write move exactly buffers.size() bytes or fail. Reading beyond the end gives zeroes;
-//  writing beyond the
-//    end of a regular file extends it.
+//    writing beyond the end of a regular file extends it.
 //  - Offsets, lengths and memory of a file opened with `direct` are multiples of alignment().
 //  - What write completed is not durable until a later flush() has completed: the crash model of
-//  the simulator.
+//    the simulator.
 //  - Requests may run in parallel and in any order; overlapping ones give either's bytes, sector by
-//  sector.
+//    sector.
 //  - The object is destroyed after close() has ended; no request may be in flight then.
 // Units: bytes. Errors: errno; ENOSPC and EFBIG matter to callers, ENOTSUP means "this file cannot
 // do that, use another way" and leaves the file as it was.

@@ -5,11 +5,11 @@
 //
 // Contract
 //  - spawn(task) starts the task at once, on this stack, up to its first suspension; it then lives
-//  until it ends.
+//    until it ends.
 //  - enter()/leave() count work that is not a task of its own (a request on its way through a
-//  node).
+//    node).
 //  - close() refuses newcomers (try_enter() is false, spawn() asserts) and waits until everything
-//  inside has ended.
+//    inside has ended.
 //  - A gate dies empty: asserted.
 // Cancellation is the owner's affair: set the flag or shut the socket that the work looks at, then
 // close(). Threading: engine thread only.

@@ -7,11 +7,11 @@
 // Contract
 //  - now() begins at 0 when the clock is made.
 //  - hold(time): from here on the clock stands at `time`; step_to() moves it, and every alarm on
-//  the way rings at its own time, in order of time. There is no way back.
+//    the way rings at its own time, in order of time. There is no way back.
 //  - An alarm rings once, on the engine's thread, as a call: it may arm itself and others again,
-//  and posts whom it wakes. Alarms die before the clock.
+//    and posts whom it wakes. Alarms die before the clock.
 //  - Nothing runs, and no timer is armed in the Env, while no alarm is armed. close() waits until
-//  that is so.
+//    that is so.
 // Units: nanoseconds. Threading: engine thread only.
 #pragma once
 

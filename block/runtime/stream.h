@@ -2,13 +2,12 @@
 //
 // Contract
 //  - read_some waits for at least one byte; 0 means the peer has ended its side. write_all sends
-//  everything or fails.
+//    everything or fails.
 //  - One reader and one writer at a time. shutdown() makes both of them, waiting or later, end:
-//  reads with 0 or
-//    ECANCELED, writes with EPIPE or ECANCELED. The object dies after they have ended.
+//    reads with 0 or ECANCELED, writes with EPIPE or ECANCELED. The object dies after they have
+//    ended.
 //  - A listener hands out one stream an accept(); close() ends a waiting accept() with ECANCELED
-//  and removes a unix
-//    socket's path that listen() made.
+//    and removes a unix socket's path that listen() made.
 // Errors: errno. No SIGPIPE.
 #pragma once
 

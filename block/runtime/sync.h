@@ -3,11 +3,9 @@
 //
 // Contract
 //  - All wait in order of arrival, and a waiter that was woken is posted to the executor, not
-//  resumed inside the waking
-//    call: code that wakes others goes on undisturbed.
+//    resumed inside the waking call: code that wakes others goes on undisturbed.
 //  - A lock that is free is taken without suspending. Fairness: ownership is handed to the first
-//  waiter by unlock(), so a
-//    newcomer cannot overtake.
+//    waiter by unlock(), so a newcomer cannot overtake.
 //  - None may die while somebody waits on it: asserted.
 // Threading: engine thread only; these order coroutines, not threads.
 #pragma once

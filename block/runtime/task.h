@@ -5,14 +5,13 @@
 //
 // Contract
 //  - A Task does nothing until it is awaited (`co_await std::move(task)` or `co_await f()`), and is
-//  awaited once.
+//    awaited once.
 //  - The awaiting coroutine is suspended meanwhile and resumed by the task's end directly
-//  (symmetric transfer), on the
-//    same thread, with no turn of the event loop in between.
+//    (symmetric transfer), on the same thread, with no turn of the event loop in between.
 //  - A Task that was started must end before the Task object dies: asserted. Background work goes
-//  into a Gate (gate.h).
+//    into a Gate (gate.h).
 //  - Expected failures are values (Result<T>, Expected<T>). An exception that leaves a coroutine
-//  ends the process.
+//    ends the process.
 // Threading: a task runs on the engine's thread only.
 #pragma once
 

@@ -8,10 +8,10 @@
 // Contract
 //  - wrote() remembers pieces from the first take() on, as many as kMost: nobody else pays for it.
 //  - take() hands out kAtOnce at most, the lowest first, and keeps the others: who must wait until
-//  they are sent does so for no longer than a slow disk takes for these.
+//    they are sent does so for no longer than a slow disk takes for these.
 //  - send() may take as long as the disk; any thread. Nothing is durable by it, and no journal is
-//  committed. What fails is left for the flush to tell: it is met through a description of its own,
-//  since the kernel tells each description of a file an error once.
+//    committed. What fails is left for the flush to tell: it is met through a description of its
+//    own, since the kernel tells each description of a file an error once.
 // Units: bytes. Threading: all but send() on the engine's thread.
 #pragma once
 

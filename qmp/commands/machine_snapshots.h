@@ -7,11 +7,11 @@
 //
 // Contract
 //  - The disks are those of the list, or all that are written to: roots of devices and nodes of the
-//  user's own that nothing stands on. All of them must be able to keep snapshots.
+//    user's own that nothing stands on. All of them must be able to keep snapshots.
 //  - save() and load() stop the machine and let it go on as it did; when load() fails it stays
-//  stopped. All disks are drained meanwhile.
+//    stopped. All disks are drained meanwhile.
 //  - A state that another program, or another machine, has left is refused after the disks were
-//  reset, as QEMU does.
+//    reset, as QEMU does.
 // Errors: QEMU's texts. Threading: engine thread; they take the graph lock.
 #pragma once
 

@@ -5,7 +5,7 @@
 //
 // Contract
 //  - add() checks what QEMU checks when the object is made (a secret reads its file) and keeps the
-//  properties.
+//    properties.
 //  - A throttle group in use cannot be deleted: "object 'x' is in use, can not be deleted".
 //  - Ids are unique among objects.
 // Errors: texts of QEMU 7.2. Threading: engine thread.

@@ -5,11 +5,10 @@
 //
 // Contract
 //  - run() executes one command line and returns when it is done; aio_read and aio_write return at
-//  once and report when
-//    they end. The report goes to `print`, errors of the control path to `complain`.
+//    once and report when they end. The report goes to `print`, errors of the control path to
+//    `complain`.
 //  - A command that writes takes the permissions that it needs of the backend, and they stay (QEMU
-//  does the same: what
-//    aio_write began may still run).
+//    does the same: what aio_write began may still run).
 //  - The backend outlives the runner's requests: finish() waits for all that this runner has begun.
 // Errors: none are returned; QEMU's command succeeds whatever happened.
 // Threading: engine thread.

@@ -5,8 +5,7 @@
 //
 // Contract
 //  - Every change goes through here; the events come out synchronously, so they precede the reply
-//  of the command that
-//    caused them.
+//    of the command that caused them.
 //  - quit() emits SHUTDOWN once (the storage daemon emits none), waits until exports are closed,
 //    jobs are cancelled and images are closed, then lets the main loop end; so all their events
 //    precede the reply to `quit`. Later calls do nothing.

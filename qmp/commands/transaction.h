@@ -5,14 +5,13 @@
 //
 // Contract
 //  - Actions are prepared in order. What an action prepares is in force at once (a node is found by
-//  the next action), but
-//    its disks stay drained until the end: the instant of all of them is the same, between the last
-//    prepare and the first request after it.
+//    the next action), but its disks stay drained until the end: the instant of all of them is the
+//    same, between the last prepare and the first request after it.
 //  - The graph's lock is held from the first prepare to the last release: nobody else sees or
-//  changes what is half done.
+//    changes what is half done.
 //  - When all are prepared each is committed, in order; when one fails, those before it are
-//  aborted, last first. In both
-//    cases each prepared action is then released, in order (its drained section ends).
+//    aborted, last first. In both cases each prepared action is then released, in order (its
+//    drained section ends).
 //  - A command that does one action is a transaction of one.
 // Errors: of the action that failed, in QEMU 7.2's words. Threading: engine thread.
 #pragma once

@@ -6,8 +6,7 @@
 //
 // Contract
 //  - add() checks and translates the option as QEMU 7.2 does, with its texts, and opens the image.
-//  A drive without file
-//    and options is an empty one (a drive without medium).
+//    A drive without file and options is an empty one (a drive without medium).
 //  - A drive lives until remove(); its backend must not be in use by a device then.
 // Threading: engine thread; the graph lock is taken by add() and remove().
 #pragma once

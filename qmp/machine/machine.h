@@ -6,13 +6,12 @@
 //
 // Contract
 //  - add_device() is -device and device_add: it checks properties in QEMU's order and words and
-//  attaches the backend.
+//    attaches the backend.
 //  - Devices of a machine's own (for -drive if=ide and the like, and the default drives) are made
-//  by add_board_devices() and
-//    add_virtio_drives().
+//    by add_board_devices() and add_virtio_drives().
 //  - Paths: /machine/peripheral/ID, /machine/peripheral-anon/device[N],
-//  /machine/unattached/device[N]; the qdev id that
-//    clients see is the id, or the path; for virtio-blk the path with /virtio-backend.
+//    /machine/unattached/device[N]; the qdev id that clients see is the id, or the path; for
+//    virtio-blk the path with /virtio-backend.
 // Threading: engine thread; the graph lock is taken inside.
 #pragma once
 

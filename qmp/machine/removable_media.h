@@ -5,9 +5,9 @@
 //
 // Contract
 //  - A device without tray, and a drive without device, behave as if their tray were always open;
-//  opening and closing it does nothing.
+//    opening and closing it does nothing.
 //  - A medium that is taken out leaves behind how it was opened: what change() puts in is opened
-//  the same way.
+//    the same way.
 //  - What the guest does with trays does not happen here, so no tray is ever locked.
 // Errors: texts of QEMU 7.2. Source of the rules: QEMU 7.2, tried out. Threading: engine thread.
 #pragma once

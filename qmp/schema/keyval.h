@@ -6,9 +6,8 @@
 // Contract: the text becomes an object whose scalars are all strings; from_keyval (codec.h) gives
 // them types.
 //  - A key is made of fragments joined by dots. A fragment is a name (a letter, then letters,
-//  digits, `-`, `_`; or
-//    `__RFQDN_` before one) or, but for the first, a number. An object all of whose keys are
-//    numbers is an array.
+//    digits, `-`, `_`; or `__RFQDN_` before one) or, but for the first, a number. An object all of
+//    whose keys are numbers is an array.
 //  - `,,` in a value stands for a comma. A scalar given twice has the value given last.
 //  - The first item may be a value alone, if `implied_key` names the key that it belongs to.
 //  - An item `help` or `?` asks for help; what else the text holds is still checked.

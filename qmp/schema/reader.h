@@ -6,17 +6,14 @@
 //
 // Contract
 //  - Generated code calls `read(reader, value, out)`; false means that `reader.error()` says what
-//  is wrong and that
-//    `out` is unspecified. The first mistake, in the order of the schema's members, wins; members
-//    that nobody asked for are looked at last. That is QEMU's order.
+//    is wrong and that `out` is unspecified. The first mistake, in the order of the schema's
+//    members, wins; members that nobody asked for are looked at last. That is QEMU's order.
 //  - Mode::kStrict takes JSON as a monitor command has it. Mode::kKeyval takes what command lines
-//  of the form
-//    a.b=c become (keyval.h): every scalar is a string.
+//    of the form a.b=c become (keyval.h): every scalar is a string.
 //  - Where QEMU names only the last part of a path (enum values, ranges, alternates) so does this;
-//  an element of an
-//    array then is called 'null'.
+//    an element of an array then is called 'null'.
 //  - When several members are unexpected, which of them is named is not specified (QEMU's choice
-//  follows a hash).
+//    follows a hash).
 // Threading: a Reader belongs to one call.
 #pragma once
 

@@ -11,8 +11,7 @@
 //    held until the end (a guest agent's channel). A multiplexed device may have several users: the
 //    first is served.
 //  - Sinks are the backends that lead nowhere here (a screen, a sound card's plug); a user of one
-//  is
-//    never spoken to.
+//    is never spoken to.
 // Errors: texts of QEMU 7.2. Threading: engine thread.
 #pragma once
 

@@ -5,7 +5,7 @@
 //
 // Contract
 //  - Construction opens nothing and starts no thread. The commands of a manner are registered by
-//  it.
+//    it.
 //  - `quit` runs wind_down(), which closes exports and cancels jobs, then close_storage(): devices,
 //    drives, nodes. So who has its reply knows that everything is on the disk. shut_down() ends
 //    all the rest; after it the engine may die.

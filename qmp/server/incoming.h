@@ -6,13 +6,13 @@
 //
 // Contract
 //  - begin() opens the way in: `exec:COMMAND`, `fd:NUMBER` (or a name of `getfd`), `unix:PATH`,
-//  `tcp:HOST:PORT`. There is one; when it cannot be opened another may be tried. MIGRATION tells of
-//  every attempt.
+//    `tcp:HOST:PORT`. There is one; when it cannot be opened another may be tried. MIGRATION tells
+//    of every attempt.
 //  - What comes in is looked at: a stream that is none of a migration is refused in QEMU's words,
-//  any other because there is no guest. Both are told on standard error, refused() is true, and
-//  `end` is called: the program ends with a failure.
+//    any other because there is no guest. Both are told on standard error, refused() is true, and
+//    `end` is called: the program ends with a failure.
 //  - The missing end of a header is zeroes; a pipe that ends without a word is waited for on, as
-//  QEMU does: nothing ever comes.
+//    QEMU does: nothing ever comes.
 //  - stop() ends what is under way, the command too.
 // Errors: QEMU's texts. Threading: engine thread.
 #pragma once

@@ -2,9 +2,9 @@
 //
 // Contract
 //  - daemonize() forks before anything else of the process exists (threads, loops). The parent
-//  waits and exits: with 0
-//    when the child says ready(), else with 1; so whoever started the program may connect at once.
-//    ready() moves the child to `/` and gives up standard input, output and error.
+//    waits and exits: with 0 when the child says ready(), else with 1; so whoever started the
+//    program may connect at once. ready() moves the child to `/` and gives up standard input,
+//    output and error.
 //  - A PidFile is written and locked when made, and removed when it dies.
 // Errors: texts of QEMU 7.2. Threading: engine thread, before others exist.
 #pragma once

@@ -7,10 +7,10 @@
 //
 // Contract
 //  - one() takes the graph lock, draws one to three nodes, whichever there are then, and new
-//  options for all of them in one call. Every third call holds something that must be refused.
+//    options for all of them in one call. Every third call holds something that must be refused.
 //  - A call that must be granted is granted, unless the storage fails; then exactly what was asked
-//  is in force, of these nodes and of those that follow from them. A call that fails leaves the
-//  graph as it was. What a node was told holds until it is told otherwise.
+//    is in force, of these nodes and of those that follow from them. A call that fails leaves the
+//    graph as it was. What a node was told holds until it is told otherwise.
 //  - Flushes are switched off only when the power stays on.
 // Threading: one thread.
 #pragma once

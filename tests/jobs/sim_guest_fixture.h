@@ -5,7 +5,7 @@
 //
 // Contract
 //  - run() sends requests one after the other until stop(), or for a few hundred; several may run
-//  at once. None overlaps another. What is read is checked at once.
+//    at once. None overlaps another. What is read is checked at once.
 //  - A request may fail only when may_fail() was called.
 //  - After hold() nothing changes the disk until go_on(); calls nest.
 // Threading: one thread.

@@ -3,11 +3,9 @@
 //
 // Contract
 //  - Requests go through backend(), or that of a guest's device; status() asks for the allocation
-//  of a range and waits while the node is drained, as
-//    the backend's own requests do.
+//    of a range and waits while the node is drained, as the backend's own requests do.
 //  - A session attaches when its handshake chose the export and detaches at its end; end() shuts
-//  all of them down and
-//    waits for that.
+//    all of them down and waits for that.
 // Threading: engine thread only.
 #pragma once
 

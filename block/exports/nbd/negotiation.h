@@ -6,16 +6,13 @@
 //
 // Contract
 //  - The caller sends greeting() first, then hands all bytes that it receives to consume(), in
-//  fragments of any size, and
-//    sends what has gathered in output() whenever it likes.
+//    fragments of any size, and sends what has gathered in output() whenever it likes.
 //  - consume() takes everything unless it pauses or the handshake ends. It pauses when kOutputPause
-//  bytes of answers have
-//    gathered: send and clear them, then go on. When the handshake ends phase() tells how, and what
-//    was not taken belongs to what follows (the first requests). kClose: send the output, then
-//    close; reason() says why for the log.
+//    bytes of answers have gathered: send and clear them, then go on. When the handshake ends
+//    phase() tells how, and what was not taken belongs to what follows (the first requests).
+//    kClose: send the output, then close; reason() says why for the log.
 //  - Between the answer that ends the handshake and the use of selected() nothing may be awaited:
-//  the export that the
-//    client was told about is looked up again by its identity.
+//    the export that the client was told about is looked up again by its identity.
 // Bounds: an option is held in memory up to kMaxOptionData; output exceeds kOutputPause by the
 // answer to one option, which is at most what the catalog lists. Source: the protocol document;
 // which errors close the connection, and the texts, are QEMU 7.2's. One departure: bytes left over

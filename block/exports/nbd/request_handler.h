@@ -1,12 +1,12 @@
 // What a request of an NBD client is worth, and its execution.
 //
 // Contract
-//  - judge() says from the header alone what to do. Its order of checks and its texts are
-//  QEMU 7.2's: a write that is too
-//    long ends the connection (its payload would have to be skipped), a wrong magic number too;
-//    everything else that is wrong costs the client no more than the request.
+//  - judge() says from the header alone what to do. Its order of checks and its texts are QEMU
+//    7.2's: a write that is too long ends the connection (its payload would have to be skipped), a
+//    wrong magic number too; everything else that is wrong costs the client no more than the
+//    request.
 //  - serve() executes a request that judge() let through and pushes the slot, answered, to
-//  `replies`.
+//    `replies`.
 //  - Failures of the node become the protocol's error numbers (wire_error) with QEMU's texts.
 // Bounds: reads in pieces have at most kMaxPieces; a block status reply at most kMaxStatusExtents
 // extents a context. Threading: engine thread only.

@@ -5,14 +5,12 @@
 //
 // Contract
 //  - start() fails with QEMU's text when it runs already or cannot listen. stop() closes the
-//  listener, removes all NBD
-//    exports, cuts the clients that had none yet, and waits for all of it; BLOCK_EXPORT_DELETED
-//    events come before it returns.
+//    listener, removes all NBD exports, cuts the clients that had none yet, and waits for all of
+//    it; BLOCK_EXPORT_DELETED events come before it returns.
 //  - No more than max_connections clients are served at a time; others wait in the listener's
-//  queue. A client that has
-//    not finished its handshake after kHandshakeNs is cut off.
+//    queue. A client that has not finished its handshake after kHandshakeNs is cut off.
 //  - serve() takes a connected stream as if it had been accepted, whether the server listens or
-//  not.
+//    not.
 // Source of the rules: QEMU 7.2.22, which caps connections at 100 unless told otherwise and allows
 // ten seconds for a handshake (its answer to CVE-2024-7409). Threading: engine thread only. It dies
 // stopped.

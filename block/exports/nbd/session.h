@@ -2,11 +2,10 @@
 //
 // Contract
 //  - run() does the handshake, attaches to the export that it chose, serves it (transmission.h),
-//  detaches, and returns
-//    when nothing of this client is left: no request in flight, no reply unsent that still could be
-//    sent.
+//    detaches, and returns when nothing of this client is left: no request in flight, no reply
+//    unsent that still could be sent.
 //  - shutdown() makes run() end soon, whatever the client does; it may be called at any time while
-//  run() is running.
+//    run() is running.
 // Threading: engine thread only.
 #pragma once
 

@@ -6,16 +6,14 @@
 //
 // Contract
 //  - run() returns when the client disconnects, vanishes, breaks the protocol, or its stream is
-//  shut down, and all its
-//    requests have ended. Replies that can still be sent are sent first.
+//    shut down, and all its requests have ended. Replies that can still be sent are sent first.
 //  - Requests run in parallel and are answered in whatever order they end. At most kMaxRequests are
-//  in flight, with at most
-//    kMaxBytes of payload between them (one of kMaxPayload always fits); meanwhile nothing more is
-//    received.
+//    in flight, with at most kMaxBytes of payload between them (one of kMaxPayload always fits);
+//    meanwhile nothing more is received.
 //  - A client that asks for much at once does not hold up others: requests of at most kBytesATurn
 //    and one more are started in a row.
 //  - Payloads too long to sit in the receive buffer are received straight into the request's
-//  memory.
+//    memory.
 // Who wakes whom: a request that ends wakes the sender, which takes all replies that are ready when
 // its turn comes; the reader lets it go first before it waits for more. Threading: engine thread
 // only.

@@ -3,10 +3,9 @@
 // Contract
 //  - The image is open for writing and nobody sends it requests. The caller closes it afterwards.
 //  - What can be refused is refused before anything is changed. After another failure, and after a
-//  crash
-//    at any instant, the image is whole: some of what was asked may be done, and clusters may leak.
-//    New reference counts are complete and on the disk before the header, in one sector, refers to
-//    them.
+//    crash at any instant, the image is whole: some of what was asked may be done, and clusters may
+//    leak. New reference counts are complete and on the disk before the header, in one sector,
+//    refers to them.
 // Units: bytes. Errors: texts of QEMU. Threading: engine thread only.
 // Source: qcow2 specification; the texts of `qemu-img amend` of QEMU 7.2.
 #pragma once

@@ -5,13 +5,11 @@
 //
 // Contract
 //  - parse_header looks at the bytes it is given, which start at offset 0 of the file; bytes beyond
-//  the
-//    end of the file are given as zeroes. It answers `needs_more` when the extensions or the
+//    the end of the file are given as zeroes. It answers `needs_more` when the extensions or the
 //    backing name lie behind them; the caller then gives the whole first cluster.
 //  - serialise_header gives one whole cluster, and fails when the contents do not fit into it.
 //  - Extensions that are not known are kept, in their order, and written behind the known ones;
-//  header
-//    fields that are not known are kept too.
+//    header fields that are not known are kept too.
 // Units: bytes. Threading: pure functions.
 // Source: qcow2 specification, sections Header, Header extensions, Feature name table; the texts
 // and their order were compared with qemu-io 7.2 on mutated images.

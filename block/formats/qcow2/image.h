@@ -5,11 +5,10 @@
 //
 // Contract
 //  - Requests may run in parallel. Overlapping ones give either's bytes cluster by cluster; a
-//  request that
-//    changes the map of a cluster waits for one that is allocating it.
+//    request that changes the map of a cluster waits for one that is allocating it.
 //  - Reading and overwriting of what is allocated takes no lock and allocates no memory when the
-//  table
-//    pieces are cached. A run of clusters that is contiguous in the file is one request to it.
+//    table pieces are cached. A run of clusters that is contiguous in the file is one request to
+//    it.
 //  - write() beyond the disk's end is the caller's mistake (the node checks bounds).
 //  - After a fatal corruption every request fails with ENOMEDIUM.
 // Units: bytes. Errors: errno on requests; texts for clients where Expected is returned.

@@ -5,13 +5,11 @@
 //
 // Contract
 //  - `piece` is a cached piece of an L2 table in file byte order (Geometry::l2_piece_bytes) that
-//  holds the
-//    entry of `guest`; `length` may go beyond what the piece covers, the answer does not.
+//    holds the entry of `guest`; `length` may go beyond what the piece covers, the answer does not.
 //  - map_read: the longest run from `guest` that is read in one way. map_write: the longest that is
 //    written in one way.
 //  - Entries come from the file: whatever they hold, the answer is a run of at least one byte or
-//  kInvalid
-//    with a reason.
+//    kInvalid with a reason.
 // Units: bytes. Threading: pure functions.
 // Source: qcow2 specification, sections Cluster mapping and Extended L2 Entries.
 #pragma once

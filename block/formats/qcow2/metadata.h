@@ -8,13 +8,11 @@
 //
 // Contract
 //  - Reading tables (l1(), find_piece, load_piece) needs no lock. Every change needs lock(): who
-//  calls a
-//    function marked [locked] holds the guard.
+//    calls a function marked [locked] holds the guard.
 //  - free_later() takes a reference away only after the change that dropped it is on the disk and
-//  every
-//    request that started before has ended (RequestGuard); until then the cluster is not reused.
-//    allocate() sees to that when enough is waiting and the file would grow, use_what_waits() when
-//    it cannot.
+//    every request that started before has ended (RequestGuard); until then the cluster is not
+//    reused. allocate() sees to that when enough is waiting and the file would grow,
+//    use_what_waits() when it cannot.
 //  - A function that fails leaves the tables usable: at worst clusters leak.
 // Units: bytes; `host` is an offset in the file, `guest` one in the disk. Errors: errno; EIO after
 // a corruption was seen. Threading: engine thread only.

@@ -7,14 +7,12 @@
 //  - repair_image checks and repairs; findings, texts and totals as check_image has them, with what
 //    was repaired among them. Whether all is well is told by another check.
 //  - Repair::kLeaks lowers counts that are too high, and corrects COPIED flags when nothing else
-//  was
-//    wrong. It fails with EIO, having changed nothing, when the refcount structures themselves need
-//    to be built anew. Repair::kAll does all that can be done without guessing: counts, flags,
+//    was wrong. It fails with EIO, having changed nothing, when the refcount structures themselves
+//    need to be built anew. Repair::kAll does all that can be done without guessing: counts, flags,
 //    refcount structures, preallocated clusters that are not aligned, snapshot tables. What refers
 //    outside of the file, or is compressed where it cannot be, is left for somebody to look at.
 //  - The space of leaks is given back to the file system, but not where references are wrong too:
-//  what
-//    they meant may be there.
+//    what they meant may be there.
 //  - When nothing is wrong any more the dirty and corrupt bits are cleared; `header` follows.
 //  - Nobody else uses the image meanwhile.
 //

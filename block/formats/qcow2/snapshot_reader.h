@@ -6,13 +6,13 @@
 //
 // Contract
 //  - An Image of its own, open for reading only, over the same file: its active tables are the
-//  snapshot's, its length is that of the snapshot's disk. What the snapshot has not is read from
-//  the image's backing file; if it had none when the reader came, these are zeroes for good.
+//    snapshot's, its length is that of the snapshot's disk. What the snapshot has not is read from
+//    the image's backing file; if it had none when the reader came, these are zeroes for good.
 //  - As long as a reader is there it stands in the driver's list: the snapshot is not deleted, the
-//  file not replaced by another one, nothing below the image written to. The links to the backing
-//  file and all below it are frozen. It keeps the node.
+//    file not replaced by another one, nothing below the image written to. The links to the backing
+//    file and all below it are frozen. It keeps the node.
 //  - Requests come from parents of the node only, so that none is under way inside a drained
-//  section.
+//    section.
 // Errors: errno. Threading: engine thread only.
 #pragma once
 

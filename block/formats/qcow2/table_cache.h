@@ -6,19 +6,16 @@
 //
 // Contract
 //  - A piece is `piece_bytes` bytes of the file at a multiple of that, in the byte order of the
-//  file.
+//    file.
 //  - A Piece pointer is valid until the next suspension of whoever holds it.
 //  - Anybody may find() and load(). Only the holder of the metadata lock changes pieces, and it
-//  keeps
-//    dirty_count() below max_dirty() before it marks one more (Metadata::make_room): so a load
-//    always finds a clean piece to replace, or one being loaded to wait for.
+//    keeps dirty_count() below max_dirty() before it marks one more (Metadata::make_room): so a
+//    load always finds a clean piece to replace, or one being loaded to wait for.
 //  - load_for_change() is load() for who is about to change a piece: sectors of nothing but zeroes
-//  may be
-//    holes of the file, so a piece with such is written as it is before it counts as a place where
-//    a change can be kept. A full disk is told then (ENOSPC), and not when the change is due.
+//    may be holes of the file, so a piece with such is written as it is before it counts as a place
+//    where a change can be kept. A full disk is told then (ENOSPC), and not when the change is due.
 //  - write_dirty() writes every dirty piece, those that lie side by side in one request; a piece
-//  stays
-//    dirty when its write fails. No piece is changed meanwhile (metadata lock).
+//    stays dirty when its write fails. No piece is changed meanwhile (metadata lock).
 // Bounds: `capacity` pieces; their memory is taken when it is first used, in slabs of many pieces:
 // one aligned allocation for each would take twice its size. Replacement: second chance. Units:
 // bytes. Errors: errno of the file. Threading: engine thread only.
