@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
+#include <map>
+#include <ranges>
 #include <set>
 #include <utility>
 
@@ -243,15 +244,19 @@ Task<Result<std::vector<Fault>>> explain(qcow2::Storage& file, const qcow2::Head
   });
   auto references = co_await qcow2::find_references(file, header, places);
   if (!references) co_return io_error(references.error());
-  std::ranges::stable_sort(*references, {}, &qcow2::Reference::cluster_offset);
+  // Those of a cluster in the order in which they were found.
+  std::multimap<uint64_t, const qcow2::Reference*> referrers;
+  for (const qcow2::Reference& reference : *references) {
+    referrers.emplace(reference.cluster_offset, &reference);
+  }
   // Thousands of faults can be of one place, which thousands refer to: they are told once.
   std::set<std::pair<uint64_t, qcow2::FaultClass>> told;
   for (Fault& fault : faults) {
     const uint64_t cluster = fault.finding.offset >> header.cluster_bits << header.cluster_bits;
     if (!told.emplace(cluster, fault.finding.fault).second) continue;
-    for (const qcow2::Reference& reference :
-         std::ranges::equal_range(*references, cluster, {}, &qcow2::Reference::cluster_offset)) {
-      if (told_by(fault.finding.fault, reference)) fault.referrers.push_back(reference.by);
+    const auto [first, last] = referrers.equal_range(cluster);
+    for (const auto& [_, reference] : std::ranges::subrange(first, last)) {
+      if (told_by(fault.finding.fault, *reference)) fault.referrers.push_back(reference->by);
     }
   }
   co_return faults;
