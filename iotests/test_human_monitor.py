@@ -1,11 +1,12 @@
 """human-monitor-command: the human monitor's commands, and qemu-io with its output on standard output."""
 
 import re
+import signal
 import socket
 
 import pytest
 
-from blockbed_iotests import Nbd
+from blockbed_iotests import Disconnected, Nbd
 
 pytestmark = pytest.mark.manners("system")
 
@@ -94,6 +95,16 @@ def test_a_session(server, disk):
         ("write -P 300 0 512", "300 is not a valid pattern byte\n"),
         ("read abc 1", "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- abc\n"),
         ("truncate 100", "The new size must be a multiple of 512\n"),
+        ("read -a 0 512", "read [-abCqv] [-P pattern [-s off] [-l len]] off len -- reads a number of bytes at a specified offset\n"),
+        ("alloc 0 -x", "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- -x\n"),
+        ("sleep -5", "-5 is not a valid number\n"),
+        ("resume -x", "Could not resume request: Operation not supported\n"),
+        ("aio_write -u 0", "aio_write [-Cfiquz] [-P pattern] off len [len..] -- asynchronously writes a number of bytes\n"),
+        ("aio_write -u 0 512 512", "-u requires -z to be specified\n"),
+        ("aio_write -z 0 512 512", "-z supports only a single length parameter\n"),
+        ("help flush", "flush -- flush all in-core file state to disk\n"),
+        ("sigraise 66", "signal argument '66' is too large to be a valid signal\n"),
+        ("sigraise 0", ""),
     ],
 )
 def test_refused(server, disk, command, expected):
@@ -106,6 +117,18 @@ def test_nothing_happens(server, disk, command):
     """Unknown and incomplete commands, and those that a monitor must not have, do nothing."""
     assert printed(server, command) == ""
     assert server.query_named_block_nodes()
+
+
+@pytest.mark.parametrize("command, number", [("abort", signal.SIGABRT), ("sigraise 9", signal.SIGKILL)])
+def test_the_program_dies(server, disk, command, number):
+    with pytest.raises(Disconnected):
+        server.qemu_io("n", command)
+    server.wait(-number)
+
+
+def test_the_program_is_told_to_end(server, disk):
+    assert server.qemu_io("n", "sigraise 15") == ""
+    server.wait()
 
 
 @pytest.mark.parametrize(

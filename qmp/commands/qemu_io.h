@@ -5,8 +5,8 @@
 //
 // Contract
 //  - run() executes one command line and returns when it is done; aio_read and aio_write return at
-//    once and report when they end. The report goes to `print`, errors of the control path to
-//    `complain`.
+//    once and report when they end. The report goes to `print`, errors of the control path are
+//    added to `complaints`.
 //  - A command that writes takes the permissions that it needs of the backend, and they stay (QEMU
 //    does the same: what aio_write began may still run).
 //  - The backend outlives the runner's requests: finish() waits for all that this runner has begun.
@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -50,7 +51,7 @@ class Runner {
  private:
   struct Call;
   struct Entry;
-  struct Pending;
+  struct Transfer;
   static const Entry* find(std::string_view name);
 
   Task<void> read(Call& call);
@@ -58,7 +59,6 @@ class Runner {
   Task<void> write(Call& call);
   Task<void> write_vector(Call& call);
   Task<void> discard(Call& call);
-  std::unique_ptr<Pending> begin(Call& call, AccountedKind kind, std::string_view word);
   Task<void> aio_read(Call& call);
   Task<void> aio_write(Call& call);
   Task<void> aio_flush(Call& call);
@@ -69,6 +69,8 @@ class Runner {
   Task<void> alloc(Call& call);
   Task<void> map(Call& call);
   Task<void> sleep(Call& call);
+  Task<void> abort(Call& call);
+  Task<void> raise_signal(Call& call);
   Task<void> set_break(Call& call);
   Task<void> remove_break(Call& call);
   Task<void> reopen(Call& call);
@@ -76,13 +78,21 @@ class Runner {
   Task<void> wait_break(Call& call);
   Task<void> help(Call& call);
 
-  Task<void> complete_read(std::unique_ptr<Pending> pending);
-  Task<void> complete_write(std::unique_ptr<Pending> pending);
-  Task<bool> fill_from_file(Buffer& buffer, const std::string& path);
-  // Prints why not and returns false when the words name no vector of lengths.
-  bool vector_length(const Call& call, std::size_t first, uint64_t& total);
+  // These print what is wrong, and answer false or nothing then. A byte is that of `-P`; a range is
+  // an offset and a length, a vector may have more lengths.
   bool number(const std::string& text, uint64_t& out);
+  bool byte(const Call& call, std::optional<std::byte>& out);
   bool range(const Call& call, uint64_t& offset, uint64_t& count);
+  bool has_offset_and_length(const Call& call);
+  bool vector(const Call& call, uint64_t& offset, uint64_t& count);
+  bool whole_sectors(uint64_t offset, uint64_t count);
+  Task<bool> fill_from_file(Buffer& buffer, const std::string& path);
+  std::unique_ptr<Transfer> begin(Call& call, AccountedKind kind, std::string_view name);
+
+  // These print how it went, too.
+  Task<Result<void>> perform_read(Transfer& transfer);
+  Task<Result<void>> perform_write(Transfer& transfer);
+  Task<void> perform_accounted(AccountedKind kind, std::unique_ptr<Transfer> transfer);
 
   Graph& graph_;
   Print print_;

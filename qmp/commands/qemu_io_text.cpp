@@ -90,7 +90,7 @@ std::optional<Arguments> parse_arguments(const std::vector<std::string>& line,
                                          std::string_view letters, std::string& complaint) {
   Arguments result;
   result.command = line.front();
-  bool options_ended = false;
+  bool options_ended = letters.empty();
   for (std::size_t i = 1; i < line.size(); ++i) {
     const std::string& word = line[i];
     if (options_ended || word.size() < 2 || word[0] != '-') {

@@ -46,7 +46,8 @@ struct Arguments {
 };
 
 std::vector<std::string> words(std::string_view line);
-// `letters` as getopt has them: "CP:q". No value: `complaint` says why.
+// `letters` as getopt has them: "CP:q"; without any, no word is an option. No value: `complaint`
+// says why.
 std::optional<Arguments> parse_arguments(const std::vector<std::string>& line,
                                          std::string_view letters, std::string& complaint);
 

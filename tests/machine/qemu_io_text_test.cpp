@@ -42,6 +42,13 @@ TEST(QemuIoText, OptionsStandAnywhere) {
   EXPECT_EQ(arguments->value('P'), "0x11");
 }
 
+TEST(QemuIoText, WithoutLettersNoWordIsAnOption) {
+  std::string complaint;
+  auto arguments = parse_arguments(words("alloc 0 -x --"), "", complaint);
+  ASSERT_TRUE(arguments);
+  EXPECT_EQ(arguments->positional, (std::vector<std::string>{"0", "-x", "--"}));
+}
+
 TEST(QemuIoText, UnknownOptionsAreNamed) {
   std::string complaint;
   EXPECT_FALSE(parse_arguments(words("read -Z 0 1"), "CP:qv", complaint));
