@@ -611,6 +611,19 @@ def test_error_is_ignored(server, chain):
     assert chain[-1].content() == content_of(chain)
 
 
+@pytest.mark.differs("tries again for ever", server="qemu")
+def test_what_cannot_be_looked_up_is_left_out(server, chain):
+    """In parts, as what cannot be read."""
+    broken(server, chain, [{"event": "l2_load", "errno": 5}], **{"on-error": "ignore"})
+    data = server.finish_job("job", timeout=5)["data"]
+    assert data["error"] == "Input/output error" and data["offset"] == SIZE
+    errors = [event["data"] for event in server.qmp.events("BLOCK_JOB_ERROR")]
+    assert errors == [{"device": "job", "operation": "read", "action": "ignore"}] * (3 * MB // (512 << 10))
+    assert backing_of(server, "top") == "two"
+    server.stop()
+    assert chain[-1].content() == content_of(chain)
+
+
 @pytest.mark.parametrize("policy, errno, status", [("stop", 5, "failed"), ("stop", 28, "nospace"), ("enospc", 28, "nospace")])
 def test_error_stops(server, chain, policy, errno, status):
     broken(server, chain, [{**ONCE[0], "errno": errno}], **{"on-error": policy})
