@@ -194,6 +194,12 @@ def test_merging_nothing(server, disk):
     server.block_dirty_bitmap_merge(node="disk", target="b", bitmaps=[])
 
 
+def test_the_largest_bitmap(server):
+    server.blockdev_add(driver="null-co", node_name="huge", size=1 << 43)
+    add(server, "b", node="huge", granularity=1024)
+    assert bitmap(server, "b", node="huge")["recording"]
+
+
 @pytest.mark.differs("QEMU asserts a limit that it does not check", server="qemu")
 def test_a_bitmap_that_would_take_too_much_memory(server):
     server.blockdev_add(driver="null-co", node_name="huge", size=1 << 62)
@@ -227,6 +233,40 @@ def test_a_bitmap_over_a_node_follows_the_size_of_that_node(server, disk):
     add(server, "new", node="window")
     server.block_dirty_bitmap_merge(node="window", target="new", bitmaps=["old"])
     assert count(server, "new", node="window") == UNIT
+
+
+TB = 1 << 40
+
+
+def test_a_bitmap_too_large_for_the_memory_can_be_removed(server, images):
+    """One in use needs none: who has the disk can open it."""
+    image = images.create("large.qcow2", size=TB)
+    qemu_img("bitmap", "--add", "-g", "512", image.path, "b")
+    qemu_img("resize", image.path, "5T")
+    server.add_image("disk", image)
+    shown = bitmap(server, "b")
+    assert shown["inconsistent"] and not shown["recording"]
+    server.block_dirty_bitmap_remove(node="disk", name="b")
+    server.stop()
+    assert stored(image) == {}
+    image.check()
+
+
+@pytest.mark.differs("QEMU goes on, and loses the bitmap when the image is closed", server="qemu")
+def test_a_bitmap_that_the_disk_outgrows_is_inconsistent(start, images):
+    image = images.create("large.qcow2", size=TB)
+    qemu_img("bitmap", "--add", "-g", "512", image.path, "b")
+    for grows in (True, False):
+        server = start()
+        server.add_image("disk", image)
+        if grows:
+            server.block_resize(node_name="disk", size=5 * TB)
+        assert bitmap(server, "b")["inconsistent"]
+        if not grows:
+            server.block_dirty_bitmap_remove(node="disk", name="b")
+        server.stop()
+        assert stored(image) == ({"b": ["auto", "in-use"]} if grows else {})
+    image.check()
 
 
 # ---------------------------------------------------------------------- transactions

@@ -48,10 +48,6 @@ class BlockCopy::InFlight {
   InFlight* previous_ = nullptr;
 };
 
-bool BlockCopy::fits(uint64_t length, uint64_t cluster_size) {
-  return length / cluster_size < Bitmap::kMaxBits;
-}
-
 BlockCopy::BlockCopy(Env& env, Edge& source, Edge& target, uint64_t length, uint64_t cluster_size)
     : env_(env),
       source_(source),

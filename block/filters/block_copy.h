@@ -64,9 +64,6 @@ class BlockCopy {
   BlockCopy(const BlockCopy&) = delete;
   BlockCopy& operator=(const BlockCopy&) = delete;
 
-  // False when the disk has too many clusters of that size.
-  static bool fits(uint64_t length, uint64_t cluster_size);
-
   uint64_t length() const { return length_; }
   Edge& target() const { return target_; }
   uint64_t cluster_size() const { return cluster_size_; }

@@ -75,7 +75,7 @@ Task<Expected<std::unique_ptr<Driver>>> CopyBeforeWrite::open(
 
   Node& source_node = *(*source)->node();
   const uint64_t cluster = copy_cluster_of(*(*target)->node());
-  if (!BlockCopy::fits(source_node.length(), cluster)) {
+  if (!Bitmap::fits(source_node.length(), cluster)) {
     co_return fail(
         fmt::format("'{}' is too large for copy-before-write: at most {} clusters can be "
                     "remembered",

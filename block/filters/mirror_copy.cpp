@@ -50,10 +50,6 @@ class MirrorCopy::InFlight {
   InFlight* previous_ = nullptr;
 };
 
-bool MirrorCopy::fits(uint64_t length, uint64_t granularity) {
-  return length / granularity < Bitmap::kMaxBits;
-}
-
 MirrorCopy::MirrorCopy(Env& env, Edge& source, Edge& target, uint64_t length, Settings settings)
     : env_(env),
       source_(source),

@@ -73,8 +73,6 @@ class MirrorCopy {
   MirrorCopy(const MirrorCopy&) = delete;
   MirrorCopy& operator=(const MirrorCopy&) = delete;
 
-  static bool fits(uint64_t length, uint64_t granularity);
-
   uint64_t length() const { return length_; }
   const Settings& settings() const { return settings_; }
   bool dirty() const { return bitmap_.count() > 0; }

@@ -9,7 +9,7 @@
 //    wherever the next bit is.
 //  - set() and clear() cost one step for 64 bits of their range. Memory is taken from the system
 //    untouched: what was never set costs none.
-//  - Who makes one checks kMaxBits before.
+//  - Who makes one checks kMaxBits before, or fits().
 // Threading: plain data.
 #pragma once
 
@@ -26,6 +26,11 @@ class Bitmap {
   // A gigabyte of bits: 512 TiB of disk in units of 64 KiB. Larger disks exist on paper only
   // (null-co), and a client could otherwise make the server allocate without end.
   static constexpr uint64_t kMaxBits = uint64_t{1} << 33;
+
+  // Has a disk of that length at most so many pieces?
+  static bool fits(uint64_t length, uint64_t piece) {
+    return length / piece + (length % piece == 0 ? 0 : 1) <= kMaxBits;
+  }
 
   // All bits are clear.
   explicit Bitmap(uint64_t bits = 0);

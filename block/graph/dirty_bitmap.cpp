@@ -28,9 +28,10 @@ DirtyBitmap::DirtyBitmap(const Node& node, std::optional<std::string> name, uint
       name_(std::move(name).value_or("")),
       granularity_bits_(static_cast<uint8_t>(std::countr_zero(granularity))),
       length_(length),
-      bits_(pieces(length)) {
+      inconsistent_(!Bitmap::fits(length, granularity)) {
   BB_ASSERT(std::has_single_bit(granularity) && granularity >= kMinGranularity &&
             granularity <= kMaxGranularity);
+  if (!inconsistent_) bits_ = Bitmap(pieces(length));
 }
 
 DirtyBitmap::~DirtyBitmap() { BB_ASSERT(uses_ == 0); }
@@ -87,14 +88,14 @@ void DirtyBitmap::resize(uint64_t length) {
   if (length == length_) return;
   length_ = length;
   unsaved_ = true;
-  if (fits(length, granularity())) return bits_.resize(pieces(length));
+  if (inconsistent_) return;
+  if (Bitmap::fits(length, granularity())) return bits_.resize(pieces(length));
   set_inconsistent();
-  bits_ = Bitmap();
 }
 
 void DirtyBitmap::set_inconsistent() {
   inconsistent_ = true;
-  bits_.clear();
+  bits_ = Bitmap();
 }
 
 void DirtyBitmap::merge(const DirtyBitmap& other) {

@@ -37,17 +37,13 @@ class DirtyBitmap {
   static constexpr uint64_t kMinGranularity = 512;
   static constexpr uint64_t kMaxGranularity = uint64_t{1} << 31;
 
-  // Nothing for a name: made by a job for itself, and no client can name it.
+  // Nothing for a name: made by a job for itself, and no client can name it. It is inconsistent
+  // when a disk of that length has too many pieces.
   DirtyBitmap(const Node& node, std::optional<std::string> name, uint64_t length,
               uint64_t granularity);
   ~DirtyBitmap();
   DirtyBitmap(const DirtyBitmap&) = delete;
   DirtyBitmap& operator=(const DirtyBitmap&) = delete;
-
-  // False when a disk of that length has too many pieces.
-  static bool fits(uint64_t length, uint64_t granularity) {
-    return length / granularity < Bitmap::kMaxBits;
-  }
 
   // --- facts
   bool has_name() const { return has_name_; }

@@ -17,6 +17,13 @@ constexpr std::size_t kMaxNameBytes = 1023;
 constexpr uint64_t kSmallestDefault = 4096;
 constexpr uint64_t kLargestDefault = uint64_t{64} << 10;
 
+// A granularity that is none is refused elsewhere.
+Expected<void> check_pieces(std::string_view name, uint64_t granularity, uint64_t length) {
+  if (granularity == 0 || Bitmap::fits(length, granularity)) return {};
+  return fail(fmt::format(
+      "Too much memory would be taken by the bitmap '{}'. Use larger granularity", name));
+}
+
 }  // namespace
 
 DirtyBitmap* DirtyBitmapList::find(std::string_view name) const {
@@ -26,6 +33,19 @@ DirtyBitmap* DirtyBitmapList::find(std::string_view name) const {
 
 Expected<DirtyBitmap*> DirtyBitmapList::create(std::string name, uint64_t granularity,
                                                uint64_t length) {
+  BB_TRY(check_pieces(name, granularity, length));
+  return make_named(std::move(name), granularity, length);
+}
+
+Expected<DirtyBitmap*> DirtyBitmapList::create_inconsistent(std::string name, uint64_t granularity,
+                                                            uint64_t length) {
+  auto made = make_named(std::move(name), granularity, length);
+  if (made) (*made)->set_inconsistent();
+  return made;
+}
+
+Expected<DirtyBitmap*> DirtyBitmapList::make_named(std::string name, uint64_t granularity,
+                                                   uint64_t length) {
   if (find(name) != nullptr) return fail(fmt::format("Bitmap already exists: {}", name));
   if (name.size() > kMaxNameBytes) return fail(fmt::format("Bitmap name too long: {}", name));
   auto made = make(std::move(name), granularity, length);
@@ -34,6 +54,7 @@ Expected<DirtyBitmap*> DirtyBitmapList::create(std::string name, uint64_t granul
 }
 
 Expected<DirtyBitmap*> DirtyBitmapList::create_without_name(uint64_t granularity, uint64_t length) {
+  BB_TRY(check_pieces("", granularity, length));
   return make(std::nullopt, granularity, length);
 }
 
@@ -42,11 +63,6 @@ Expected<DirtyBitmap*> DirtyBitmapList::make(std::optional<std::string> name, ui
   if (!std::has_single_bit(granularity) || granularity < DirtyBitmap::kMinGranularity ||
       granularity > DirtyBitmap::kMaxGranularity) {
     return fail("Granularity must be power of 2 and at least 512");
-  }
-  if (!DirtyBitmap::fits(length, granularity)) {
-    return fail(
-        fmt::format("Too much memory would be taken by the bitmap '{}'. Use larger granularity",
-                    name.value_or("")));
   }
   bitmaps_.push_back(std::make_unique<DirtyBitmap>(node_, std::move(name), length, granularity));
   return bitmaps_.back().get();

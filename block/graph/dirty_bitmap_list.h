@@ -30,9 +30,13 @@ class DirtyBitmapList {
   // Null: there is none.
   DirtyBitmap* find(std::string_view name) const;
 
-  // Of a disk of that length. Refused when the name is taken or too long, or the granularity is
-  // none.
+  // Of a disk of that length. Refused when the name is taken or too long, the granularity is none,
+  // or there are too many pieces.
   Expected<DirtyBitmap*> create(std::string name, uint64_t granularity, uint64_t length);
+  // Of an image that says that its marks are not right: it has none, and may have any number of
+  // pieces.
+  Expected<DirtyBitmap*> create_inconsistent(std::string name, uint64_t granularity,
+                                             uint64_t length);
   // For a job or filter.
   Expected<DirtyBitmap*> create_without_name(uint64_t granularity, uint64_t length);
   void remove(const DirtyBitmap& bitmap);
@@ -53,6 +57,7 @@ class DirtyBitmapList {
   }
 
  private:
+  Expected<DirtyBitmap*> make_named(std::string name, uint64_t granularity, uint64_t length);
   Expected<DirtyBitmap*> make(std::optional<std::string> name, uint64_t granularity,
                               uint64_t length);
   auto position_of(const DirtyBitmap& bitmap) const;

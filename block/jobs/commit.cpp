@@ -35,7 +35,7 @@ uint64_t granularity_of(Node& top, Node& base) {
     const uint64_t smallest = node->driver().info().subcluster_size;
     if (smallest != 0) granularity = std::min(granularity, smallest);
   }
-  while (granularity < kGranularity && !MirrorCopy::fits(top.length(), granularity)) {
+  while (granularity < kGranularity && !Bitmap::fits(top.length(), granularity)) {
     granularity *= 2;
   }
   return granularity;
@@ -62,7 +62,7 @@ Task<Expected<std::shared_ptr<CommitJob>>> CommitJob::create(JobRegistry& regist
   if (options.top->skip_filters() == options.base->skip_filters()) {
     co_return fail("Invalid files for merge: top and base are the same");
   }
-  if (!MirrorCopy::fits(options.top->length(), kGranularity)) {
+  if (!Bitmap::fits(options.top->length(), kGranularity)) {
     co_return fail(
         fmt::format("'{}' is too large for a commit: at most {} pieces can be remembered",
                     options.top->name(), Bitmap::kMaxBits));

@@ -57,7 +57,7 @@ Expected<void> MirrorJob::check(const MirrorOptions& options) {
   }
   const uint64_t granularity =
       options.granularity != 0 ? options.granularity : default_granularity(*options.target);
-  if (!MirrorCopy::fits(options.source->length(), granularity)) {
+  if (!Bitmap::fits(options.source->length(), granularity)) {
     return fail(fmt::format("'{}' is too large for a mirror: at most {} pieces can be remembered",
                             options.source->name(), Bitmap::kMaxBits));
   }

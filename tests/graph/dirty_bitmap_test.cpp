@@ -232,10 +232,27 @@ TEST_F(DirtyBitmapTest, NamesAreUniqueAndBounded) {
   EXPECT_EQ(refusal("c", 513), "Granularity must be power of 2 and at least 512");
   EXPECT_EQ(refusal(""), "none") << "an image may have one";
   EXPECT_EQ(refusal(""), "Bitmap already exists: ");
-  auto huge = node->dirty_bitmaps().create("huge", 512, Bitmap::kMaxBits * 512);
-  ASSERT_FALSE(huge);
-  EXPECT_EQ(huge.error().description,
+}
+
+TEST_F(DirtyBitmapTest, PiecesAreBounded) {
+  DirtyBitmapList& list = node->dirty_bitmaps();
+  constexpr uint64_t kLargest = Bitmap::kMaxBits * 512;
+  const auto refused = list.create("huge", 512, kLargest + 1);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().description,
             "Too much memory would be taken by the bitmap 'huge'. Use larger granularity");
+  const auto lost = list.create_inconsistent("lost", 512, kLargest + 1);
+  ASSERT_TRUE(lost);
+  EXPECT_TRUE((*lost)->inconsistent());
+  const auto largest = list.create("largest", 512, kLargest);
+  ASSERT_TRUE(largest);
+  EXPECT_FALSE((*largest)->inconsistent());
+  list.resize(kLargest + 1);
+  EXPECT_TRUE((*largest)->inconsistent());
+  list.resize(kLength);
+  EXPECT_TRUE((*largest)->inconsistent() && (*lost)->inconsistent());
+  EXPECT_TRUE(write(0, 512));
+  EXPECT_EQ((*largest)->count(), 0u);
 }
 
 TEST_F(DirtyBitmapTest, ThoseWithoutNamesAreNotFound) {

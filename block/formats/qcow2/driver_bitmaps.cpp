@@ -111,7 +111,9 @@ Task<Expected<void>> Qcow2Driver::load_bitmaps(const Header& header,
     // One with a meaning that is not known is left where it is; what it says is out of date with
     // the first write.
     if (!stored.in_use() && !stored.usable()) continue;
-    auto created = list.create(stored.name, uint64_t{1} << stored.granularity_bits, header.size);
+    const uint64_t granularity = uint64_t{1} << stored.granularity_bits;
+    auto created = stored.in_use() ? list.create_inconsistent(stored.name, granularity, header.size)
+                                   : list.create(stored.name, granularity, header.size);
     done = created ? co_await load_bitmap(header, stored, **created)
                    : fail(std::move(created).error());
     if (created) made.push_back(*created);
@@ -127,14 +129,11 @@ Task<Expected<void>> Qcow2Driver::load_bitmap(const Header& header, const Stored
                                               DirtyBitmap& bitmap) {
   bitmap.set_persistent(true);
   bitmap.set_enabled(stored.automatic());
-  if (stored.in_use()) {
-    bitmap.set_inconsistent();
-    bitmap.set_saved();
-    co_return Expected<void>();
+  if (!stored.in_use()) {
+    BitsFromFile bits(bitmap.bits().size());
+    BB_CO_TRY(co_await load_bits(*file_, header, stored, bits));
+    (void)bitmap.replace(bits.take_bits());
   }
-  BitsFromFile bits(bitmap.bits().size());
-  BB_CO_TRY(co_await load_bits(*file_, header, stored, bits));
-  (void)bitmap.replace(bits.take_bits());
   bitmap.set_saved();
   co_return Expected<void>();
 }
