@@ -252,6 +252,19 @@ def test_a_bitmap_too_large_for_the_memory_can_be_removed(server, images):
     image.check()
 
 
+def test_bitmaps_that_cannot_be_stored_any_more(server, images):
+    image = images.create("large.qcow2", size=TB)
+    server.add_image("disk", image)
+    add(server, "b", granularity=512, persistent=True)
+    server.block_resize(node_name="disk", size=3 * TB)
+    reopen = {"driver": "qcow2", "node-name": "disk", "read-only": True,
+              "file": {"driver": "file", "filename": str(image.path)}}
+    assert server.error("blockdev-reopen", {"options": [reopen]}) == (
+        "Bitmap 'b' doesn't satisfy the constraints: Too much space will be occupied by the bitmap. Use larger granularity"
+    )
+    assert bitmap(server, "b")["recording"]
+
+
 @pytest.mark.differs("QEMU goes on, and loses the bitmap when the image is closed", server="qemu")
 def test_a_bitmap_that_the_disk_outgrows_is_inconsistent(start, images):
     image = images.create("large.qcow2", size=TB)

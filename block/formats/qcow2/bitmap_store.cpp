@@ -258,7 +258,12 @@ Task<Expected<void>> can_store_bitmap(Storage& file, const Header& header,
 
 Task<Expected<void>> store_bitmaps(Metadata& metadata, std::vector<BitmapToStore> bitmaps) {
   if (bitmaps.empty()) co_return Expected<void>();
-  for (const BitmapToStore& bitmap : bitmaps) BB_CO_TRY(may_store(metadata.header(), bitmap));
+  for (const BitmapToStore& bitmap : bitmaps) {
+    if (const Expected<void> may = may_store(metadata.header(), bitmap); !may) {
+      co_return fail(fmt::format("Bitmap '{}' doesn't satisfy the constraints: {}", bitmap.name,
+                                 may.error().description));
+    }
+  }
   MutexGuard lock = co_await metadata.lock();
   if (metadata.failed()) co_return not_updated(Errno(ENOMEDIUM));
   if (auto ready = co_await metadata.prepare_for_writing(); !ready) {
