@@ -298,6 +298,34 @@ def test_what_is_written_is_in_the_image(server, images, format):
     image.check()
 
 
+@pytest.mark.parametrize("writable", [True, pytest.param(False, marks=pytest.mark.differs(
+    "keeps in an image what a client may not write to", server="qemu"))])  # fmt: skip
+def test_cache_keeps_what_comes_from_below(server, images, writable):
+    """Where clients may write."""
+    base = images.create("base.qcow2", size=SIZE).fill((0, SIZE, 7))
+    overlay = images.create("overlay.qcow2", size=None, backing=base)
+    server.add_image("n", overlay)
+    with server.export("n", writable=writable) as nbd:
+        nbd.pread(65536, 0)
+        nbd.cache(3 * 65536, 65536)
+        assert nbd.pread(SIZE, 0) == bytes([7]) * SIZE
+    server.stop()
+    own = [(e["start"], e["length"]) for e in overlay.map() if e["depth"] == 0]
+    assert own == ([(65536, 3 * 65536)] if writable else [])
+    overlay.check()
+
+
+def test_cache_reads_nothing_in_vain(server, images):
+    """What is here already needs no look."""
+    image = images.create("disk.raw", "raw", SIZE)
+    server.execute("blockdev-add", {
+        "driver": "raw", "node-name": "n", "file": {
+            "driver": "blkdebug", "inject-error": [{"event": "none", "iotype": "read", "errno": 5}],
+            "image": {"driver": "file", "filename": str(image.path)}}})
+    with server.export("n", writable=True) as nbd:
+        nbd.cache(SIZE, 0)
+
+
 def test_trim_gives_back(server, disk):
     with server.export("n", writable=True) as nbd:
         nbd.pwrite(b"\1" * SIZE, 0)

@@ -53,8 +53,9 @@ Task<Result<void>> Node::read(uint64_t offset, IoVector buffers, RequestFlags fl
 
   const bool keeps = (flags.copy_on_read || keeps_reads_) && keeps_here();
   if ((flags.copy_on_read || flags.prefetch) && !keeps && !driver_->honours_copy_on_read()) {
-    // Where nothing can be kept, it is a read like others.
-    flags.copy_on_read = flags.prefetch = false;
+    // Where nothing can be kept, it is a read like others, of which nobody may want the bytes.
+    if (flags.prefetch) co_return Result<void>();
+    flags.copy_on_read = false;
   }
   RequestScope request(*this, TrackedRequest::Kind::kRead, offset, length);
   if (keeps) [[unlikely]]

@@ -21,7 +21,7 @@ struct RequestFlags {
   bool write_unchanged = false;  // the bytes are those that are read there now
   bool serialising = false;      // overlaps with no other request
   bool copy_on_read = false;     // what comes from layers below is written here as well
-  bool prefetch = false;         // with copy_on_read: the caller does not want the bytes
+  bool prefetch = false;         // nobody wants the bytes, only what is kept on the way
 
   RequestFlags() = default;
   RequestFlags& with_fua(bool on = true) { return fua = on, *this; }

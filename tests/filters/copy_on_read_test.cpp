@@ -108,6 +108,20 @@ TEST(CopyOnRead, PrefetchKeepsWithoutReading) {
   EXPECT_EQ(untouched, std::vector<std::byte>(2 * kCluster, std::byte{0xee}));
 }
 
+TEST(CopyOnRead, PrefetchDoesNothingWhereNothingIsKept) {
+  Stack s(1);
+  Backend& guest = s.world.guest(*s.overlay);
+  sim::FaultRule fault;
+  fault.requests = sim::kSimRead;
+  s.world.env.storage().add_fault(fault);
+  std::vector<std::byte> untouched(2 * kCluster, std::byte{0xee});
+  RequestFlags flags;
+  flags.prefetch = true;
+  ASSERT_TRUE(s.world.env.run(guest.read(0, IoVector(untouched.data(), untouched.size()), flags)));
+  EXPECT_EQ(s.kept(), Clusters{});
+  EXPECT_EQ(untouched, std::vector<std::byte>(2 * kCluster, std::byte{0xee}));
+}
+
 TEST(CopyOnRead, LinksDownToTheBottomAreFrozenWhileItIsThere) {
   Stack s(1);
   Node& filter = s.filter("base");

@@ -174,12 +174,13 @@ Task<void> block_status(NbdExport& target, const ClientTerms& terms, RequestSlot
   slot.finish_status();
 }
 
-// Brings the range into this layer's caches: what a copy-on-read layer does on the way. The bytes
-// themselves go nowhere.
+// Does what a copy-on-read layer does on the way of a read: where clients may write, what comes from
+// layers below is kept in the image. The bytes themselves go nowhere.
 Task<Result<void>> prefetch(NbdExport& target, uint64_t offset, uint32_t length) {
   constexpr uint32_t kStep = uint32_t{1} << 20;
   const Buffer scratch(std::min(length, kStep));
   RequestFlags flags;
+  flags.copy_on_read = target.settings().writable;
   flags.prefetch = true;
   while (length > 0) {
     const uint32_t part = std::min(length, kStep);

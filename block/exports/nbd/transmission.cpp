@@ -11,7 +11,8 @@ namespace {
 // Payload that a request keeps in memory while in flight.
 std::size_t payload_bytes(const Request& request) {
   const auto command = static_cast<Command>(request.type);
-  return command == Command::kRead || command == Command::kWrite
+  // What is to be cached has a payload too, between the server and the disk.
+  return command == Command::kRead || command == Command::kWrite || command == Command::kCache
              ? std::min(request.length, kMaxPayload)
              : 0;
 }
