@@ -223,8 +223,9 @@ def test_a_bitmap_follows_the_size(server, disk):
 
 
 @pytest.mark.differs("QEMU keeps the length that it had, and aborts at the write behind it", server="qemu")
-def test_a_bitmap_over_a_node_follows_the_size_of_that_node(server, disk):
-    server.blockdev_add(driver="raw", node_name="window", file="disk")
+@pytest.mark.parametrize("driver", ["raw", "copy-on-read"])
+def test_a_bitmap_over_a_node_follows_the_size_of_that_node(server, disk, driver):
+    server.blockdev_add(driver=driver, node_name="window", file="disk")
     add(server, "old", node="window")
     server.block_resize(node_name="disk", size=2 * SIZE)
     with server.export("window", writable=True) as nbd:

@@ -346,6 +346,23 @@ def test_a_broken_guest_write_keeps_the_snapshot(fleece):
         assert shown(fleece.guest) == "2222" + "1" * 12
 
 
+@pytest.mark.differs("the reader is disconnected", server="qemu")
+def test_scratch_space_that_cannot_be_read(fleece):
+    """The reader is told where; all else can be read, and the guest goes on."""
+    server = fleece.server
+    server.blockdev_add(driver="blkdebug", node_name="scratch", image={"driver": "file", "filename": str(fleece.scratch)},
+                        inject_error=[{"event": "none", "iotype": "read", "errno": errno.EIO, "sector": 4 * CLUSTER // 512}])
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="src", target="scratch")
+    fleece.put_under_guest("cbw")
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw")
+    with fleece.read() as reader:
+        fleece.guest.pwrite(b"\2" * (8 * CLUSTER), 0)
+        assert os_error(reader.pread, CLUSTER, 4 * CLUSTER) == errno.EIO
+        assert reader.pread(4 * CLUSTER, 0) == b"\1" * (4 * CLUSTER)
+        assert reader.pread(11 * CLUSTER, 5 * CLUSTER) == b"\1" * (11 * CLUSTER)
+        assert shown(fleece.guest) == "22222222" + "1" * 8
+
+
 @pytest.mark.parametrize("policy", ["break-guest-write", "break-snapshot"])
 def test_scratch_space_that_is_too_slow(fleece, policy):
     """After cbw-timeout a copy counts as failed; then either the guest or the reader is told."""
