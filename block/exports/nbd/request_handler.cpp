@@ -174,8 +174,8 @@ Task<void> block_status(NbdExport& target, const ClientTerms& terms, RequestSlot
   slot.finish_status();
 }
 
-// Does what a copy-on-read layer does on the way of a read: where clients may write, what comes from
-// layers below is kept in the image. The bytes themselves go nowhere.
+// Does what a copy-on-read layer does on the way of a read: where clients may write, what comes
+// from layers below is kept in the image. The bytes themselves go nowhere.
 Task<Result<void>> prefetch(NbdExport& target, uint64_t offset, uint32_t length) {
   constexpr uint32_t kStep = uint32_t{1} << 20;
   const Buffer scratch(std::min(length, kStep));
