@@ -173,8 +173,8 @@ TEST_F(CopyBeforeWriteTest, OneClusterMoreThanCanBeRememberedIsRefused) {
   const auto disk = [](uint64_t size) {
     return json::Object{{"driver", "null-co"}, {"size", size}};
   };
-  const uint64_t most = Bitmap::kMaxBits * kCluster;
-  EXPECT_THAT(refused({{"file", disk(most)}, {"target", disk(most)}}),
+  const uint64_t more = (Bitmap::kMaxBits + 1) * kCluster;
+  EXPECT_THAT(refused({{"file", disk(more)}, {"target", disk(more)}}),
               testing::HasSubstr("is too large for copy-before-write"));
 }
 
