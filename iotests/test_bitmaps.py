@@ -283,6 +283,16 @@ def test_a_bitmap_that_the_disk_outgrows_is_inconsistent(start, images):
     image.check()
 
 
+def test_one_that_was_never_stored_is_not_lost_without_a_word(server, images):
+    image = images.create("large.qcow2", size=TB)
+    server.add_image("disk", image)
+    add(server, "b", granularity=512, persistent=True)
+    server.block_resize(node_name="disk", size=5 * TB)
+    server.stop()
+    assert "Lost persistent bitmaps during inactivation of node 'disk': Bitmap 'b' " in server.stderr
+    assert stored(image) == {}
+
+
 # ---------------------------------------------------------------------- transactions
 
 

@@ -208,11 +208,18 @@ Task<Expected<void>> Qcow2Driver::store_bitmaps() {
 
 Task<void> Qcow2Driver::store_bitmaps_or_tell() {
   if (node().flags().inactive || image_->metadata().failed()) co_return;
-  auto stored = co_await store_bitmaps();
-  if (stored) co_return;
-  node().graph().events().tell_error(
-      fmt::format("Lost persistent bitmaps during inactivation of node '{}': {}", node().name(),
-                  stored.error().description));
+  const auto tell_lost = [this](const std::string& why) {
+    node().graph().events().tell_error(fmt::format(
+        "Lost persistent bitmaps during inactivation of node '{}': {}", node().name(), why));
+  };
+  if (auto done = co_await store_bitmaps(); !done) tell_lost(done.error().description);
+  // One that the disk outgrew before it was stored for the first time.
+  for (const auto& bitmap : node().dirty_bitmaps()) {
+    if (!bitmap->persistent() || !bitmap->inconsistent()) continue;
+    const auto stored = std::ranges::find(directory_, bitmap->name(), &StoredBitmap::name);
+    if (stored != directory_.end()) continue;
+    tell_lost(fmt::format("Bitmap '{}' is inconsistent and cannot be used", bitmap->name()));
+  }
 }
 
 // What cannot follow the disk must not be left behind as if it had.
