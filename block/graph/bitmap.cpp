@@ -1,6 +1,7 @@
 #include "block/graph/bitmap.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <new>
 #include <utility>
@@ -117,13 +118,23 @@ void Bitmap::merge(const Bitmap& other) {
   if (this != &other) take_words(other);
 }
 
+// The words of both lie all over the memory: a handful is asked for before the first is merged.
 void Bitmap::take_words(const Bitmap& other) {
-  for (uint64_t at = other.next_word(0); at != kNone; at = other.next_word(at + 1)) {
-    const uint64_t added = other.levels_[0][at] & ~levels_[0][at];
-    if (added == 0) continue;
-    count_ += ones(added);
-    levels_[0][at] |= added;
-    raise(at, at);
+  std::array<uint64_t, 32> batch;
+  for (uint64_t next = other.next_word(0); next != kNone;) {
+    std::size_t found = 0;
+    for (; found < batch.size() && next != kNone; next = other.next_word(next + 1)) {
+      __builtin_prefetch(&other.levels_[0][next]);
+      __builtin_prefetch(&levels_[0][next], 1);
+      batch[found++] = next;
+    }
+    for (const uint64_t at : std::span(batch).first(found)) {
+      const uint64_t added = other.levels_[0][at] & ~levels_[0][at];
+      if (added == 0) continue;
+      count_ += ones(added);
+      levels_[0][at] |= added;
+      raise(at, at);
+    }
   }
 }
 
