@@ -150,6 +150,20 @@ def test_command_lines(server, disk, line, answer):
     assert server.hmp(line) == answer
 
 
+def test_where_the_status_is_secret(server, disk, images):
+    """What `map` meets is its answer, what `alloc` meets is printed."""
+    server.add_image("scratch", images.create("scratch.qcow2", size=SIZE))
+    server.block_dirty_bitmap_add(node="n", name="b")
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="n", target="scratch",
+                        bitmap={"node": "n", "name": "b"})
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw")
+    before = server.stdout
+    assert server.hmp('qemu-io access "map"') == "Failed to get allocation status: Permission denied\n"
+    assert server.stdout == before
+    assert server.hmp('qemu-io access "alloc 0 64k"') == ""
+    assert server.stdout == before + "is_allocated failed: Permission denied\n"
+
+
 def test_qemu_io_asynchronous_failure(server, disk):
     assert printed(server, "aio_read 1G 4k") + printed(server, "aio_flush") == "readv failed: Input/output error\n"
 

@@ -103,7 +103,8 @@ Task<void> Runner::map(Call& call) {
     while (end < *total) {
       auto status = co_await node->block_status(end, *total - end, false);
       if (!status) {
-        print_(fmt::format("Failed to get allocation status: {}\n", strerror_text(status.error())));
+        call.complaints +=
+            fmt::format("Failed to get allocation status: {}\n", strerror_text(status.error()));
         co_return;
       }
       if (status->length == 0) break;
@@ -115,7 +116,7 @@ Task<void> Runner::map(Call& call) {
       end += status->length;
     }
     if (end == offset) {
-      print_("Unexpected end of image\n");
+      call.complaints += "Unexpected end of image\n";
       co_return;
     }
     const uint64_t length = end - offset;
