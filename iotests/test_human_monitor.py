@@ -103,6 +103,9 @@ def test_a_session(server, disk):
         ("aio_write -u 0 512 512", "-u requires -z to be specified\n"),
         ("aio_write -z 0 512 512", "-z supports only a single length parameter\n"),
         ("help flush", "flush -- flush all in-core file state to disk\n"),
+        ("read 0 3G", "length cannot exceed 2147483136, given 3G\n"),
+        ("write -z 0 3G", "length cannot exceed 2147483136 without -n, given 3G\n"),
+        ("write -z -n 0 3G", "write failed: Input/output error\n"),
         ("sigraise 66", "signal argument '66' is too large to be a valid signal\n"),
         ("sigraise 0", ""),
     ],
@@ -162,6 +165,16 @@ def test_where_the_status_is_secret(server, disk, images):
     assert server.stdout == before
     assert server.hmp('qemu-io access "alloc 0 64k"') == ""
     assert server.stdout == before + "is_allocated failed: Permission denied\n"
+
+
+def test_what_lies_beside_the_disk(server, disk, images):
+    """The state of the machine goes by primary children, also where there are no internal snapshots."""
+    server.add_image("scratch", images.create("scratch.qcow2", size=SIZE))
+    server.blockdev_add(driver="copy-before-write", node_name="cbw", file="n", target="scratch")
+    server.blockdev_add(driver="snapshot-access", node_name="access", file="cbw")
+    assert printed(server, "write -b -P 7 512 1k", device="access") == report("wrote", 1024, "1 KiB", offset=512)
+    assert printed(server, "read -b -P 7 512 1k", device="cbw") == report("read", 1024, "1 KiB", offset=512)
+    assert printed(server, "read -b -P 7 512 1k") == report("read", 1024, "1 KiB", offset=512)
 
 
 def test_qemu_io_asynchronous_failure(server, disk):

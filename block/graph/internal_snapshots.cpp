@@ -43,8 +43,11 @@ using VmStateRequest = Task<Result<void>> (InternalSnapshots::*)(uint64_t, IoVec
 
 Task<Result<void>> send(Node& node, TrackedRequest::Kind kind, VmStateRequest what,
                         uint64_t position, IoVector buffers) {
-  Node* const keeper = node_with_internal_snapshots(node);
-  if (keeper == nullptr) co_return io_error(ENOTSUP);
+  Node* keeper = &node;
+  while (keeper->driver().internal_snapshots() == nullptr) {
+    keeper = keeper->primary_node();
+    if (keeper == nullptr) co_return io_error(ENOTSUP);
+  }
   // It lies beside the disk: no range of that is in its way.
   RequestScope request(*keeper, kind, 0, 0);
   co_return co_await (keeper->driver().internal_snapshots()->*what)(position, std::move(buffers));

@@ -67,8 +67,8 @@ Node* node_with_internal_snapshots(Node& node);
 InternalSnapshots* internal_snapshots_of(const Node& node);
 // It keeps snapshots, and both it and the node that has them may be written.
 bool can_take_internal_snapshots(const Node& node);
-// Requests to the state of the machine that wait like others while the node is drained for; ENOTSUP
-// where nothing keeps snapshots.
+// Requests to the state of the machine that wait like others while the node is drained for. They go
+// from primary child to primary child; ENOTSUP where none keeps snapshots.
 Task<Result<void>> write_vm_state(Node& node, uint64_t position, IoVector buffers);
 Task<Result<void>> read_vm_state(Node& node, uint64_t position, IoVector buffers);
 // ENOTSUP as well where there is nothing that keeps snapshots.

@@ -79,10 +79,12 @@ class Runner {
   Task<void> help(Call& call);
 
   // These print what is wrong, and answer false or nothing then. A byte is that of `-P`; a range is
-  // an offset and a length, a vector may have more lengths.
+  // an offset and a length, a vector may have more lengths; `unless` says what would allow more
+  // than one request takes.
   bool number(const std::string& text, uint64_t& out);
   bool byte(const Call& call, std::optional<std::byte>& out);
   bool range(const Call& call, uint64_t& offset, uint64_t& count);
+  bool one_request(const Call& call, uint64_t count, std::string_view unless = {});
   bool has_offset_and_length(const Call& call);
   bool vector(const Call& call, uint64_t& offset, uint64_t& count);
   bool whole_sectors(uint64_t offset, uint64_t count);

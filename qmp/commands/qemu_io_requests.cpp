@@ -72,12 +72,14 @@ bool Runner::range(const Call& call, uint64_t& offset, uint64_t& count) {
     print_(call.entry.usage());
     return false;
   }
-  if (!number(positional[0], offset) || !number(positional[1], count)) return false;
-  if (count > kMaxRequestBytes) {
-    print_(fmt::format("length cannot exceed {}, given {}\n", kMaxRequestBytes, positional[1]));
-    return false;
-  }
-  return true;
+  return number(positional[0], offset) && number(positional[1], count);
+}
+
+bool Runner::one_request(const Call& call, uint64_t count, std::string_view unless) {
+  if (count <= kMaxRequestBytes) return true;
+  print_(fmt::format("length cannot exceed {}{}, given {}\n", kMaxRequestBytes, unless,
+                     call.arguments.positional[1]));
+  return false;
 }
 
 bool Runner::has_offset_and_length(const Call& call) {
@@ -225,6 +227,7 @@ Task<void> Runner::read(Call& call) {
   if (!byte(call, transfer.pattern)) co_return;
   if (a.has('s') && !number(a.value('s'), transfer.compared_offset)) co_return;
   if (!range(call, transfer.offset, transfer.count)) co_return;
+  if (!one_request(call, transfer.count)) co_return;
   if (!a.has('P') && (a.has('l') || a.has('s'))) {
     print_(call.entry.usage());
     co_return;
@@ -274,6 +277,7 @@ Task<void> Runner::write(Call& call) {
     co_return;
   }
   if (!range(call, transfer.offset, transfer.count)) co_return;
+  if (!a.has('n') && !one_request(call, transfer.count, " without -n")) co_return;
   if ((a.has('b') || a.has('c')) && !whole_sectors(transfer.offset, transfer.count)) co_return;
   if (!a.has('z')) transfer.buffer = filled(transfer.count, transfer.pattern.value_or(kWritten));
   if (a.has('s') && !co_await fill_from_file(transfer.buffer, a.value('s'))) co_return;
@@ -290,7 +294,7 @@ Task<void> Runner::write_vector(Call& call) {
 
 Task<void> Runner::discard(Call& call) {
   uint64_t offset = 0, count = 0;
-  if (!range(call, offset, count)) co_return;
+  if (!range(call, offset, count) || !one_request(call, count)) co_return;
   const int64_t begun = graph_.env().now();
   auto done = co_await call.backend.discard(offset, count);
   const int64_t elapsed = graph_.env().now() - begun;
