@@ -277,6 +277,13 @@ def test_drive_add_locked(server, disk):
     )
 
 
+def test_an_error_with_a_hint(server, disk, images):
+    server.hmp(f"drive_add 0 if=none,id=d,file={images.create('d.qcow2', size=SIZE).path}")
+    assert server.hmp(f"snapshot_blkdev -n d {disk.path} qcow2") == (
+        f'Error: Failed to get "write" lock\nIs another process using the image [{disk.path}]?\n'
+    )
+
+
 def test_drive_add_node(server):
     assert server.hmp("drive_add -n 0 node-name=x,driver=null-co") == ""
     assert server.node_names() == {"x"}
@@ -372,6 +379,35 @@ def test_info_block_jobs(server, disk, images):
     )
     server.job_cancel(id="job")
     server.finish_job("job")
+
+
+@pytest.mark.parametrize("verb", ["drive_backup", "drive_mirror"])
+@pytest.mark.parametrize("flags, whole", [("", False), ("-f", True), ("-n -f", True)])
+def test_copy_of_a_drive(server, images, verb, flags, whole):
+    base = images.create("base.qcow2", size=SIZE).fill((0, SIZE, 1))
+    top = images.create("top.qcow2", size=None, backing=base).fill(("64k", "64k", 2))
+    server.hmp(f"drive_add 0 if=none,id=d,file={top.path}")
+    target = images.at("target.qcow2", "qcow2")
+    if "-n" in flags:
+        images.create("target.qcow2", size=SIZE)
+    assert server.hmp(f"{verb} {flags} d {target.path} qcow2") == ""
+    if verb == "drive_mirror":
+        server.wait_event("BLOCK_JOB_READY")
+        assert server.hmp("block_job_complete d") == ""
+    assert "error" not in server.finish_job("d")["data"]
+    server.stop()
+    assert target.info().get("backing-filename") == (None if whole else str(base.path))
+    target.compare(top)
+
+
+@pytest.mark.parametrize("verb", ["drive_backup", "drive_mirror"])
+def test_copy_refused(server, images, verb):
+    server.hmp(f"drive_add 0 if=none,id=d,file={images.create('d.qcow2', size=SIZE).path}")
+    assert server.hmp(f"{verb} d") == f'{verb}: string expected\nTry "help {verb}" for more information\n'
+    assert server.hmp(f"{verb} nope {images.dir}/t qcow2") == "Error: Cannot find device='nope' nor node-name='nope'\n"
+    assert server.hmp(f"{verb} -n d {images.dir}/t qcow2").startswith(f"Error: Could not open '{images.dir}/t'")
+    assert server.hmp(f"{verb} d {images.dir}/t nope").startswith("Error: ")
+    assert server.query_block_jobs() == []
 
 
 @pytest.mark.differs("QEMU's human monitor has no 'info jobs'", server="qemu")

@@ -11,7 +11,6 @@
 #include "qmp/commands/human_commit.h"
 #include "qmp/commands/human_jobs.h"
 #include "qmp/commands/snapshot_text.h"
-#include "qmp/monitor/command_context.h"
 #include "qmp/monitor/monitor.h"
 
 namespace blockbed {
@@ -253,41 +252,10 @@ void register_human_block_commands(HumanTable& human, Graph& graph, JobRegistry&
              .arguments = {{"device", HumanKind::kBlockDevice}, {"size", HumanKind::kSize}},
              .parameters = "device size",
              .help = "change the size of a device's image",
-             .run = [](HumanContext& context, HumanArguments arguments) -> Human {
-               CommandContext command(context.monitor(), nullptr, nullptr);
-               json::Object object;
-               object.set("device", arguments.text("device"));
-               object.set("size", arguments.size("size"));
-               auto done = co_await context.monitor().execute(command, "block_resize",
-                                                              std::move(object), false);
-               if (!done) co_return fail(std::move(done).error());
-               co_return Expected<void>();
+             .run = [](HumanContext& context, HumanArguments arguments) {
+               return context.run("block_resize", {{"device", arguments.text("device")},
+                                                   {"size", arguments.size("size")}});
              }});
-  human.add(
-      {.name = "drive_backup",
-       .arguments = {{"n", HumanKind::kFlag},
-                     {"f", HumanKind::kFlag},
-                     {"c", HumanKind::kFlag},
-                     {"device", HumanKind::kBlockDevice},
-                     {"target", HumanKind::kString},
-                     {"format", HumanKind::kString, true}},
-       .parameters = "[-n] [-f] [-c] device target [format]",
-       .help = "begin to copy a device to a new image (-n: to one that is there; -f: all of it "
-               "and not the top image alone; -c: compressed)",
-       .run = [](HumanContext& context, HumanArguments arguments) -> Human {
-         CommandContext command(context.monitor(), nullptr, nullptr);
-         json::Object object;
-         object.set("device", arguments.text("device"));
-         object.set("target", arguments.text("target"));
-         if (arguments.has("format")) object.set("format", arguments.text("format"));
-         object.set("sync", arguments.flag("f") ? "full" : "top");
-         object.set("mode", arguments.flag("n") ? "existing" : "absolute-paths");
-         object.set("compress", arguments.flag("c"));
-         auto done =
-             co_await context.monitor().execute(command, "drive-backup", std::move(object), false);
-         if (!done) co_return fail(std::move(done).error());
-         co_return Expected<void>();
-       }});
   human.add_info(
       {.name = "block",
        .arguments = {{"n", HumanKind::kFlag},

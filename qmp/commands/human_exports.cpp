@@ -2,27 +2,11 @@
 
 #include <fmt/format.h>
 
-#include "qmp/monitor/command_context.h"
-#include "qmp/monitor/monitor.h"
-
 namespace blockbed {
 
 namespace {
 
 using Human = Task<Expected<void>>;
-
-Task<Expected<json::Value>> execute(HumanContext& context, std::string_view name,
-                                    json::Object arguments) {
-  CommandContext command(context.monitor(), nullptr, nullptr);
-  co_return co_await context.monitor().execute(command, std::string(name), std::move(arguments),
-                                               false);
-}
-
-Human execute_only(HumanContext& context, std::string_view name, json::Object arguments) {
-  auto done = co_await execute(context, name, std::move(arguments));
-  if (!done) co_return fail(std::move(done).error());
-  co_return Expected<void>();
-}
 
 // nbd-server-start wants the address in two objects.
 Expected<json::Object> parse_address(const std::string& text) {
@@ -51,14 +35,14 @@ Expected<json::Object> parse_address(const std::string& text) {
 }
 
 Human export_all(HumanContext& context, bool writable) {
-  auto devices = co_await execute(context, "query-block", {});
+  auto devices = co_await context.execute("query-block");
   if (!devices) co_return fail(std::move(devices).error());
   for (const json::Value& device : devices->as_array()) {
     if (device.as_object().find("inserted") == nullptr) continue;
     json::Object arguments;
     arguments.set("device", device.as_object().find("device")->as_string());
     arguments.set("writable", writable);
-    BB_CO_TRY(co_await execute_only(context, "nbd-server-add", std::move(arguments)));
+    BB_CO_TRY(co_await context.run("nbd-server-add", std::move(arguments)));
   }
   co_return Expected<void>();
 }
@@ -71,10 +55,10 @@ Human start(HumanContext& context, HumanArguments arguments) {
   if (!address) co_return fail(std::move(address).error());
   json::Object request;
   request.set("addr", *std::move(address));
-  BB_CO_TRY(co_await execute_only(context, "nbd-server-start", std::move(request)));
+  BB_CO_TRY(co_await context.run("nbd-server-start", std::move(request)));
   if (!all) co_return Expected<void>();
   auto exported = co_await export_all(context, writable);
-  if (!exported) (void)co_await execute(context, "nbd-server-stop", {});
+  if (!exported) (void)co_await context.execute("nbd-server-stop");
   co_return exported;
 }
 
@@ -83,14 +67,14 @@ Human add(HumanContext& context, HumanArguments arguments) {
   request.set("device", arguments.text("device"));
   if (arguments.has("name")) request.set("name", arguments.text("name"));
   request.set("writable", arguments.flag("w"));
-  co_return co_await execute_only(context, "nbd-server-add", std::move(request));
+  co_return co_await context.run("nbd-server-add", std::move(request));
 }
 
 Human remove(HumanContext& context, HumanArguments arguments) {
   json::Object request;
   request.set("name", arguments.text("name"));
   request.set("mode", arguments.flag("f") ? "hard" : "safe");
-  co_return co_await execute_only(context, "nbd-server-remove", std::move(request));
+  co_return co_await context.run("nbd-server-remove", std::move(request));
 }
 
 }  // namespace
@@ -119,7 +103,7 @@ void register_human_export_commands(HumanTable& human) {
              .parameters = "",
              .help = "stop the NBD server",
              .run = [](HumanContext& context, HumanArguments) -> Human {
-               return execute_only(context, "nbd-server-stop", {});
+               return context.run("nbd-server-stop");
              }});
 }
 

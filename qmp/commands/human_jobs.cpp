@@ -1,21 +1,10 @@
 #include "qmp/commands/human_jobs.h"
 
-#include "qmp/monitor/command_context.h"
-#include "qmp/monitor/monitor.h"
-
 namespace blockbed {
 
 namespace {
 
 using Human = Task<Expected<void>>;
-
-Human run_qmp(HumanContext& context, std::string_view command, json::Object arguments) {
-  CommandContext qmp(context.monitor(), nullptr, nullptr);
-  auto done =
-      co_await context.monitor().execute(qmp, std::string(command), std::move(arguments), false);
-  if (!done) co_return fail(std::move(done).error());
-  co_return Expected<void>();
-}
 
 // A verb that needs to know the device alone.
 void add_verb(HumanTable& human, std::string_view name, std::string_view qmp,
@@ -24,8 +13,8 @@ void add_verb(HumanTable& human, std::string_view name, std::string_view qmp,
              .arguments = {{"device", HumanKind::kBlockDevice}},
              .parameters = "device",
              .help = help,
-             .run = [qmp](HumanContext& context, HumanArguments arguments) -> Human {
-               co_return co_await run_qmp(context, qmp, {{"device", arguments.text("device")}});
+             .run = [qmp](HumanContext& context, HumanArguments arguments) {
+               return context.run(std::string(qmp), {{"device", arguments.text("device")}});
              }});
 }
 
@@ -34,7 +23,7 @@ Human block_stream(HumanContext& context, HumanArguments arguments) {
   json::Object qmp{{"job-id", device}, {"device", device}};
   if (arguments.has("speed")) qmp.set("speed", arguments.size("speed"));
   if (arguments.has("base")) qmp.set("base", arguments.text("base"));
-  co_return co_await run_qmp(context, "block-stream", std::move(qmp));
+  return context.run("block-stream", std::move(qmp));
 }
 
 Human snapshot_blkdev(HumanContext& context, HumanArguments arguments) {
@@ -43,13 +32,54 @@ Human snapshot_blkdev(HumanContext& context, HumanArguments arguments) {
                    {"snapshot-file", arguments.text("snapshot-file")},
                    {"mode", arguments.flag("n") ? "existing" : "absolute-paths"}};
   if (arguments.has("format")) qmp.set("format", arguments.text("format"));
-  co_return co_await run_qmp(context, "blockdev-snapshot-sync", std::move(qmp));
+  co_return co_await context.run("blockdev-snapshot-sync", std::move(qmp));
 }
 
 Human delete_internal_snapshot(HumanContext& context, HumanArguments arguments) {
   json::Object qmp{{"device", arguments.text("device")}, {"name", arguments.text("name")}};
   if (arguments.has("id")) qmp.set("id", arguments.text("id"));
-  co_return co_await run_qmp(context, "blockdev-snapshot-delete-internal-sync", std::move(qmp));
+  return context.run("blockdev-snapshot-delete-internal-sync", std::move(qmp));
+}
+
+// What a copy of a device to a new image, or to one that is there, says of both.
+json::Object copy_to_image(const HumanArguments& arguments) {
+  json::Object qmp{{"device", arguments.text("device")},
+                   {"target", arguments.text("target")},
+                   {"sync", arguments.flag("f") ? "full" : "top"},
+                   {"mode", arguments.flag("n") ? "existing" : "absolute-paths"}};
+  if (arguments.has("format")) qmp.set("format", arguments.text("format"));
+  return qmp;
+}
+
+void add_copies(HumanTable& human) {
+  human.add({.name = "drive_backup",
+             .arguments = {{"n", HumanKind::kFlag},
+                           {"f", HumanKind::kFlag},
+                           {"c", HumanKind::kFlag},
+                           {"device", HumanKind::kBlockDevice},
+                           {"target", HumanKind::kString},
+                           {"format", HumanKind::kString, true}},
+             .parameters = "[-n] [-f] [-c] device target [format]",
+             .help = "begin to copy a device to a new image (-n: to one that is there; -f: all of "
+                     "it and not the top image alone; -c: compressed)",
+             .run = [](HumanContext& context, HumanArguments arguments) {
+               json::Object qmp = copy_to_image(arguments);
+               qmp.set("compress", arguments.flag("c"));
+               return context.run("drive-backup", std::move(qmp));
+             }});
+  human.add({.name = "drive_mirror",
+             .arguments = {{"n", HumanKind::kFlag},
+                           {"f", HumanKind::kFlag},
+                           {"device", HumanKind::kBlockDevice},
+                           {"target", HumanKind::kString},
+                           {"format", HumanKind::kString, true}},
+             .parameters = "[-n] [-f] device target [format]",
+             .help =
+                 "begin to mirror a device to a new image (-n: to one that is there; -f: all of "
+                 "it and not the top image alone)",
+             .run = [](HumanContext& context, HumanArguments arguments) {
+               return context.run("drive-mirror", copy_to_image(arguments));
+             }});
 }
 
 void add_jobs(HumanTable& human) {
@@ -64,19 +94,17 @@ void add_jobs(HumanTable& human) {
              .arguments = {{"device", HumanKind::kBlockDevice}, {"speed", HumanKind::kSize}},
              .parameters = "device speed",
              .help = "limit the speed of a block job",
-             .run = [](HumanContext& context, HumanArguments arguments) -> Human {
-               co_return co_await run_qmp(
-                   context, "block-job-set-speed",
-                   {{"device", arguments.text("device")}, {"speed", arguments.size("speed")}});
+             .run = [](HumanContext& context, HumanArguments arguments) {
+               return context.run("block-job-set-speed", {{"device", arguments.text("device")},
+                                                          {"speed", arguments.size("speed")}});
              }});
   human.add({.name = "block_job_cancel",
              .arguments = {{"f", HumanKind::kFlag}, {"device", HumanKind::kBlockDevice}},
              .parameters = "[-f] device",
              .help = "end a block job without its result (-f: also one that is ready)",
-             .run = [](HumanContext& context, HumanArguments arguments) -> Human {
-               co_return co_await run_qmp(
-                   context, "block-job-cancel",
-                   {{"device", arguments.text("device")}, {"force", arguments.flag("f")}});
+             .run = [](HumanContext& context, HumanArguments arguments) {
+               return context.run("block-job-cancel", {{"device", arguments.text("device")},
+                                                       {"force", arguments.flag("f")}});
              }});
   add_verb(human, "block_job_complete", "block-job-complete", "end a block job that is ready");
   add_verb(human, "block_job_pause", "block-job-pause", "pause a block job");
@@ -96,9 +124,9 @@ void add_snapshots(HumanTable& human) {
              .arguments = {{"device", HumanKind::kBlockDevice}, {"name", HumanKind::kString}},
              .parameters = "device name",
              .help = "make a snapshot within a device's image",
-             .run = [](HumanContext& context, HumanArguments arguments) -> Human {
-               co_return co_await run_qmp(
-                   context, "blockdev-snapshot-internal-sync",
+             .run = [](HumanContext& context, HumanArguments arguments) {
+               return context.run(
+                   "blockdev-snapshot-internal-sync",
                    {{"device", arguments.text("device")}, {"name", arguments.text("name")}});
              }});
   human.add({.name = "snapshot_delete_blkdev_internal",
@@ -113,6 +141,7 @@ void add_snapshots(HumanTable& human) {
 }  // namespace
 
 void register_human_job_commands(HumanTable& human) {
+  add_copies(human);
   add_jobs(human);
   add_snapshots(human);
 }

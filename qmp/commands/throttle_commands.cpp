@@ -6,7 +6,6 @@
 #include "qmp/monitor/command_context.h"
 #include "qmp/monitor/command_table.h"
 #include "qmp/monitor/human_command.h"
-#include "qmp/monitor/monitor.h"
 #include "schema/block.h"
 
 namespace blockbed {
@@ -80,11 +79,7 @@ Task<Expected<void>> set_io_throttle_by_hand(Graph& graph, HumanContext& context
   for (const char* const name : {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"}) {
     object.set(name, arguments.integer(name));
   }
-  CommandContext command(context.monitor(), nullptr, nullptr);
-  auto done = co_await context.monitor().execute(command, "block_set_io_throttle",
-                                                 std::move(object), false);
-  if (!done) co_return fail(std::move(done).error());
-  co_return Expected<void>();
+  return context.run("block_set_io_throttle", std::move(object));
 }
 
 }  // namespace

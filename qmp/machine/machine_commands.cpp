@@ -17,12 +17,6 @@ namespace {
 namespace c = schema::commands;
 using Human = Task<Expected<void>>;
 
-// As QEMU shows a failure that is not the command's own: without "Error: ", with the hint.
-void print_error(HumanContext& context, const Error& error) {
-  context.print(error.description + "\n");
-  if (!error.hint.empty()) context.print(error.hint + "\n");
-}
-
 Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArguments arguments) {
   if (arguments.flag("n")) {
     auto options = OptionText::parse(arguments.text("opts"));
@@ -34,7 +28,7 @@ Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArgu
     if (!tree->contains("driver") && file != nullptr && file->is_string()) {
       const std::string& name = file->as_string();
       if (auto found = graph.find_device_or_node(name, name); !found) {
-        print_error(context, found.error());
+        context.print(found.error());
         co_return Expected<void>();
       }
     }
@@ -43,13 +37,13 @@ Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArgu
       co_return Expected<void>();
     }
     if (auto added = co_await add_blockdev(graph, std::move(*tree), true, true); !added) {
-      print_error(context, added.error());
+      context.print(added.error());
     }
     co_return Expected<void>();
   }
   auto options = OptionText::parse(arguments.text("opts"));
   if (!options) {
-    print_error(context, options.error());
+    context.print(options.error());
     co_return Expected<void>();
   }
   std::vector<std::string> warnings;
@@ -57,7 +51,7 @@ Human drive_add(HumanContext& context, Machine& machine, Graph& graph, HumanArgu
                                              "", warnings);
   for (const std::string& warning : warnings) context.print("warning: " + warning + "\n");
   if (!drive) {
-    print_error(context, drive.error());
+    context.print(drive.error());
   } else if ((*drive)->interface != DriveInterface::kNone) {
     context.print(
         fmt::format("Can't hot-add drive to type {}\n", static_cast<int>((*drive)->interface)));
@@ -72,7 +66,7 @@ Human drive_del(HumanContext& context, Machine& machine, Graph& graph, ExportReg
                 std::string id) {
   if (graph.find_node(id) != nullptr) {
     if (auto deleted = co_await delete_blockdev(graph, id); !deleted) {
-      print_error(context, deleted.error());
+      context.print(deleted.error());
     }
     co_return Expected<void>();
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "qmp/monitor/command_context.h"
 #include "qmp/monitor/monitor.h"
 
 namespace blockbed {
@@ -71,6 +72,22 @@ std::string to_crlf(std::string_view text) {
     out += c;
   }
   return out;
+}
+
+void HumanContext::print(const Error& error) {
+  print(error.description + "\n");
+  if (!error.hint.empty()) print(error.hint + "\n");
+}
+
+Task<Expected<json::Value>> HumanContext::execute(std::string command, json::Object arguments) {
+  CommandContext qmp(monitor_, nullptr, nullptr);
+  co_return co_await monitor_.execute(qmp, std::move(command), std::move(arguments), false);
+}
+
+Task<Expected<void>> HumanContext::run(std::string command, json::Object arguments) {
+  auto done = co_await execute(std::move(command), std::move(arguments));
+  if (!done) co_return fail(std::move(done).error());
+  co_return Expected<void>();
 }
 
 HumanTable::HumanTable() {
@@ -144,7 +161,9 @@ Task<void> HumanTable::execute(HumanContext& context, std::string line) const {
   }
   auto task = command->run(context, *std::move(arguments));
   const Expected<void> done = co_await std::move(task);
-  if (!done) context.print(fmt::format("Error: {}\n", done.error().description));
+  if (done) co_return;
+  context.print("Error: ");
+  context.print(done.error());
 }
 
 std::vector<std::string> HumanTable::complete(std::string_view begun) const {

@@ -14,8 +14,8 @@
 //  - The line is cut into words by the kinds of the arguments, in order; texts of complaints are
 //    QEMU's. Flags are written before or between the other arguments.
 //  - A handler prints to its context; lines end with '\n', the session makes CR LF of it. A failure
-//    that it returns is shown as "Error: TEXT\n"; where QEMU shows a failure without "Error: ", the
-//    handler prints it and succeeds.
+//    that it returns is shown as "Error: TEXT\n" and its hint; where QEMU shows a failure without
+//    "Error: ", the handler prints it and succeeds.
 // Threading: engine thread. Human commands take their turn with all other in-band commands
 // (dispatcher.h).
 #pragma once
@@ -28,6 +28,7 @@
 #include "block/runtime/task.h"
 #include "qmp/monitor/human_arguments.h"
 #include "qmp/schema/error.h"
+#include "qmp/schema/json.h"
 
 namespace blockbed {
 
@@ -40,6 +41,11 @@ class HumanContext {
 
   Monitor& monitor() const { return monitor_; }
   void print(std::string_view text) { output_ += text; }
+  // A failure, and its hint on a line of its own.
+  void print(const Error& error);
+  // What a QMP command answers; run() for who needs to know no more than whether it failed.
+  Task<Expected<json::Value>> execute(std::string command, json::Object arguments = {});
+  Task<Expected<void>> run(std::string command, json::Object arguments = {});
   // No prompt after this command and no further one is read: for `quit`.
   void end_session() { ends_session_ = true; }
   bool ends_session() const { return ends_session_; }
