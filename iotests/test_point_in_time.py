@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from blockbed_iotests import History, Image
+from blockbed_iotests import History, Image, QmpError
 
 SIZE = 4 << 20
 SEEDS = range(3)
@@ -27,6 +27,15 @@ def target(server, images, name, format="qcow2", **options) -> Image:
     image = images.create(f"{name}.{format}", format, SIZE, **options)
     server.add_image(name, image)
     return image
+
+
+def hurry_unless_ended(server, job):
+    """For few clusters: while the job copies its first one, the guest's writes may save all others, and it has ended."""
+    try:
+        server.block_job_set_speed(device=job, speed=0)
+    except QmpError as error:
+        if error.error_class != "DeviceNotActive":
+            raise
 
 
 def wait_all(server, *jobs):
@@ -190,7 +199,7 @@ def test_cluster_sizes(server, images, source_cluster, target_cluster):
         with history.instant() as instant:
             server.blockdev_backup(job_id="job", device="src", target="dst", sync="full", speed=1 << 16)
         guest.wait_writes(30)
-        server.block_job_set_speed(device="job", speed=0)
+        hurry_unless_ended(server, "job")
         wait_all(server, "job")
     server.stop()
     history.check(instant, {"src": copy.content()})
