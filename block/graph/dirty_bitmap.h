@@ -126,6 +126,8 @@ class DirtyBitmap {
   };
 
   // --- by the driver that keeps it
+  // Loaded from the image, or stored there.
+  bool stored() const { return stored_; }
   bool unsaved() const { return unsaved_ || (frozen() && successor_->unsaved_); }
   void set_removed() {
     stored_ = false;
@@ -155,7 +157,6 @@ class DirtyBitmap {
   bool enabled_ = true;
   bool persistent_ = false;
   bool inconsistent_ = false;
-  // Loaded from the image, or stored there.
   bool stored_ = false;
   bool unsaved_ = true;
 };

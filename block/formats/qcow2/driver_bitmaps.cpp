@@ -215,9 +215,7 @@ Task<void> Qcow2Driver::store_bitmaps_or_tell() {
   if (auto done = co_await store_bitmaps(); !done) tell_lost(done.error().description);
   // One that the disk outgrew before it was stored for the first time.
   for (const auto& bitmap : node().dirty_bitmaps()) {
-    if (!bitmap->persistent() || !bitmap->inconsistent()) continue;
-    const auto stored = std::ranges::find(directory_, bitmap->name(), &StoredBitmap::name);
-    if (stored != directory_.end()) continue;
+    if (!bitmap->persistent() || !bitmap->inconsistent() || bitmap->stored()) continue;
     tell_lost(fmt::format("Bitmap '{}' is inconsistent and cannot be used", bitmap->name()));
   }
 }
